@@ -1,0 +1,193 @@
+"""Evaluating a model: accuracy on questions through lm-eval's own task and metric code, and
+next-token loss on documents."""
+
+import logging
+import math
+import os
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lib.errors import UserError
+from lib.evidence import file_digest
+from lib.study import Study, Task
+
+METHOD = 1  # raise when the code that computes the values changes them
+
+
+@cache
+def _harness() -> Any:
+    """lm-eval, imported late: it is slow and not needed to check a study of local tasks."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import lm_eval
+    from lm_eval.models.huggingface import HFLM
+
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+
+    class CountingLM(HFLM):
+        """lm-eval's Hugging Face model, counting the prompts that it has to cut on the left."""
+
+        truncated = 0
+
+        def _loglikelihood_tokens(self, requests: list, *args: Any, **kwargs: Any) -> list:
+            room = self.max_length + 1
+            self.truncated += sum(len(ctx) + len(cont) > room for _, ctx, cont in requests)
+            return super()._loglikelihood_tokens(requests, *args, **kwargs)
+
+    lm_eval.CountingLM = CountingLM
+    return lm_eval
+
+
+def local_tasks(study: Study) -> dict[str, Path]:
+    """Names of tasks, groups and tags in the study's `task_path` → the YAML that defines them."""
+    if study.task_path is None:
+        return {}
+    folder = Path(study.task_path)
+    if not folder.is_dir():
+        raise UserError(f"study {study.name}: task_path {folder}: there is no such folder")
+    from lm_eval.tasks._index import TaskIndex
+
+    try:
+        index = TaskIndex.build([folder])
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"study {study.name}: task_path {folder}: {reason}") from None
+    return {name: entry.yaml_path for name, entry in index.items()}
+
+
+def task_manager(study: Study) -> Any:
+    """lm-eval's task manager; its thousands of own tasks only where the study names one."""
+    own = local_tasks(study)
+    from lm_eval.tasks import TaskManager
+
+    needs_defaults = any(task.name not in own for task in study.tasks)
+    manager = TaskManager(include_path=study.task_path, include_defaults=needs_defaults)
+    for task in study.tasks:
+        if task.name not in manager.all_tasks:
+            known = ", ".join(sorted(own)) or "none, as task_path is not set"
+            raise UserError(
+                f"study {study.name}: unknown lm-eval task '{task.name}'; "
+                f"local tasks: {known}; all others: `lm-eval ls tasks`"
+            )
+    return manager
+
+
+def task_source(study: Study, task: Task) -> dict[str, Any]:
+    """What decides a task's questions and prompts: every file beside its YAML (local), or the
+    harness version (lm-eval's own)."""
+    source: dict[str, Any] = {"harness": metadata.version("lm_eval")}
+    if task.name in local_tasks(study):
+        folder = Path(study.task_path)
+        files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.suffix != ".pyc"]
+        source["files"] = {str(p.relative_to(folder)): file_digest(p) for p in files}
+    return source
+
+
+def accuracy(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    manager: Any,
+    batch: int,
+) -> dict[str, Any]:
+    """Accuracy (lm-eval's `acc`) with its binomial standard error √(p(1−p)/(N−1)).
+
+    Also: n_questions, per-question correctness in order (a string of 0 and 1, for paired
+    comparisons), by sub-task for groups, both chance levels (`guess`: one over the number of
+    choices; `constant`: the share of the commonest answer, summed over sub-tasks), and the number
+    of truncated prompts.
+
+    Raises UserError for a task without multiple-choice accuracy and data that cannot be read."""
+    harness = _harness()
+    window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    lm = harness.CountingLM(
+        pretrained=model, tokenizer=tokenizer, batch_size=batch, max_length=window
+    )
+    try:
+        found = harness.simple_evaluate(
+            lm,
+            tasks=[task.name],
+            num_fewshot=task.shots,
+            limit=task.limit,
+            task_manager=manager,
+            bootstrap_iters=0,
+            log_samples=True,
+            verbosity="ERROR",
+        )
+    except (OSError, ConnectionError, FileNotFoundError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"lm-eval task '{task.name}': cannot be run: {reason}") from None
+    return _scores(task, found["samples"]) | {"truncated_prompts": lm.truncated}
+
+
+def _scores(task: Task, samples: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    correct: dict[str, str] = {}
+    guess: list[float] = []
+    commonest = 0
+    for name in sorted(samples):
+        rows = sorted(samples[name], key=lambda row: row["doc_id"])
+        rows = list({row["doc_id"]: row for row in rows}.values())
+        if not rows or "acc" not in rows[0]:
+            raise UserError(f"lm-eval task '{name}': has no metric 'acc'; only such tasks are read")
+        correct[name] = "".join(str(int(row["acc"])) for row in rows)
+        guess += [1 / len(row["arguments"]) for row in rows]
+        answers = [str(row["target"]) for row in rows]
+        commonest += max(answers.count(answer) for answer in set(answers))
+    joined = "".join(correct.values())
+    count, hits = len(joined), joined.count("1")
+    share = hits / count
+    return {
+        "accuracy": share,
+        "stderr": math.sqrt(share * (1 - share) / max(count - 1, 1)),
+        "n_questions": count,
+        "guess": sum(guess) / count,
+        "constant": commonest / count,
+        "correct": correct,
+    }
+
+
+@torch.inference_mode()
+def next_token_loss(
+    model: PreTrainedModel, sequences: list[list[int]], batch: int, pad_id: int
+) -> dict[str, float]:
+    """Mean loss in nats per predicted token over sequences of different lengths.
+
+    Token-weighted: R = Σ lossᵢ / Σ tokensᵢ over sequences i. The sequence is the unit of the
+    standard error, √(N/(N−1) Σ (lossᵢ − R tokensᵢ)²) / Σ tokensᵢ: tokens of one text are not
+    independent."""
+    sums, counts = [], []
+    order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
+    for first in range(0, len(order), batch):
+        rows = [sequences[i] for i in order[first : first + batch]]
+        width = len(rows[0])
+        tokens = torch.full((len(rows), width), pad_id)
+        mask = torch.zeros_like(tokens)
+        for i, row in enumerate(rows):
+            tokens[i, : len(row)] = torch.tensor(row)
+            mask[i, : len(row)] = 1
+        tokens, mask = tokens.to(model.device), mask.to(model.device)
+        logits = model(input_ids=tokens, attention_mask=mask, use_cache=False).logits
+        losses = functional.cross_entropy(
+            logits[:, :-1].float().transpose(1, 2), tokens[:, 1:], reduction="none"
+        )
+        sums += (losses.double() * mask[:, 1:]).sum(1).tolist()
+        counts += mask[:, 1:].sum(1).tolist()
+    loss, tokens_seen = np.array(sums), np.array(counts)
+    if not np.isfinite(loss).all():
+        raise UserError("the model's loss is not finite on some text; try dtype: float32")
+    mean = loss.sum() / tokens_seen.sum()
+    residual = loss - mean * tokens_seen
+    n = len(loss)
+    stderr = math.sqrt(n / (n - 1) * (residual**2).sum()) / tokens_seen.sum()
+    return {
+        "loss": float(mean),
+        "stderr": float(stderr),
+        "n_tokens": int(tokens_seen.sum()),
+        "n_sequences": n,
+    }

@@ -1,0 +1,280 @@
+"""Loading causal language models, and knowing their parts: where the layers are, which modules
+make up the FFN, what in a config is per layer."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from lib.errors import UserError
+from lib.evidence import digest, file_digest
+from lib.study import Study
+
+# The FFN's linear modules by model type, as the paper adapts them (App. A.1): a new family needs
+# one line. `output` names the projection back to the residual stream.
+FFN = {
+    "llama": ("gate_proj", "up_proj", "down_proj"),
+    "mistral": ("gate_proj", "up_proj", "down_proj"),
+    "qwen2": ("gate_proj", "up_proj", "down_proj"),
+    "qwen3": ("gate_proj", "up_proj", "down_proj"),
+    "gemma2": ("gate_proj", "up_proj", "down_proj"),
+    "olmo2": ("gate_proj", "up_proj", "down_proj"),
+    "phi": ("fc1", "fc2"),
+    "phi3": ("gate_up_proj", "down_proj"),
+    "opt": ("fc1", "fc2"),
+    "gpt_neox": ("dense_h_to_4h", "dense_4h_to_h"),
+}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def device(study: Study) -> torch.device:
+    if study.device == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"study {study.name}: device is cuda, but no CUDA device is found here")
+    if study.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(study.device)
+
+
+def dtype(study: Study) -> torch.dtype:
+    """Float32 on a CPU; on a GPU bfloat16, unless the study says otherwise."""
+    if study.dtype == "auto":
+        return torch.bfloat16 if device(study).type == "cuda" else torch.float32
+    return DTYPES[study.dtype]
+
+
+def load_config(study: Study) -> PretrainedConfig:
+    """The model's config, if it is a causal language model's.
+
+    Raises UserError: no such folder or repository, not a causal LM, remote code needed."""
+    if study.model_is_local and not (Path(study.model) / "config.json").is_file():
+        raise UserError(f"model {study.model}: no checkpoint there (no config.json)")
+    try:
+        config = AutoConfig.from_pretrained(
+            study.model, revision=study.revision, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise _loading_error(study, error) from None
+    if type(config) not in AutoModelForCausalLM._model_mapping:
+        raise UserError(
+            f"model {study.model}: '{config.model_type}' is not a causal language model "
+            "that transformers knows without remote code"
+        )
+    return config
+
+
+def load_model(study: Study, four_bit: bool = False) -> PreTrainedModel:
+    """The unpruned model in eval mode, in `dtype(study)`; `four_bit`: linear layers in NF4.
+
+    transformers fills tensors that a checkpoint lacks with random numbers and goes on; here
+    missing, extra and mismatched tensors are UserErrors."""
+    config = load_config(study)
+    check_files(study)
+    options: dict[str, Any] = {}
+    if four_bit:
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype(study)
+        )
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            study.model,
+            revision=study.revision,
+            config=config,
+            dtype=dtype(study),
+            device_map={"": device(study)},
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+            **options,
+        )
+    except UserError:
+        raise
+    except Exception as error:  # damaged files surface as many kinds
+        raise _loading_error(study, error) from None
+    finally:
+        transformers_logging.set_verbosity(level)
+    for problem in ("missing_keys", "mismatched_keys", "unexpected_keys", "error_msgs"):
+        if found := sorted(str(key) for key in info.get(problem) or []):
+            raise UserError(
+                f"model {study.model}: {problem.replace('_', ' ')} in the checkpoint "
+                f"({len(found)}), e.g. {found[0]}"
+            )
+    layers(model)
+    return model.eval()
+
+
+def load_tokenizer(study: Study, config: PretrainedConfig) -> PreTrainedTokenizerBase:
+    """The checkpoint's own tokenizer, with a padding token (the end of text, if it has none).
+
+    Raises UserError when there is none or when it makes ids that the model has no embedding of."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            study.model, revision=study.revision, trust_remote_code=False
+        )
+    except Exception as error:
+        raise _loading_error(study, error, what="tokenizer") from None
+    vocabulary = config.get_text_config().vocab_size
+    highest = max(tokenizer.get_vocab().values(), default=-1)
+    if highest < 0:
+        raise UserError(f"model {study.model}: its tokenizer is empty or missing")
+    if highest >= vocabulary:
+        raise UserError(
+            f"model {study.model}: the tokenizer does not fit: it makes ids up to {highest}, "
+            f"the model has {vocabulary} embeddings"
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
+    return tokenizer
+
+
+def layers(model: nn.Module) -> nn.ModuleList:
+    """The decoder layers: the one ModuleList of length `num_hidden_layers`.
+
+    Raises UserError when there is none or more than one."""
+    return layers_and_name(model)[0]
+
+
+def layers_and_name(model: nn.Module) -> tuple[nn.ModuleList, str]:
+    config = model.config.get_text_config()
+    count = config.num_hidden_layers
+    found = [
+        (module, name)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == count
+    ]
+    # A list inside another's layers (experts, say) is not the stack itself.
+    outer = [
+        (module, name)
+        for module, name in found
+        if not any(name.startswith(other + ".") for _, other in found)
+    ]
+    if len(outer) != 1:
+        names = ", ".join(name for _, name in outer) or "none"
+        raise UserError(
+            f"model {model.config.model_type}: its {count} decoder layers cannot be found "
+            f"(lists of that length: {names})"
+        )
+    return outer[0]
+
+
+def skeleton(config: PretrainedConfig) -> PreTrainedModel:
+    """The model without weights, on the meta device."""
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+
+
+def ffn_modules(model: PreTrainedModel, targets: list[str] | None = None) -> list[str]:
+    """Full names of the FFN's linear modules, in every layer.
+
+    In full, because peft matches a bare suffix anywhere: `c_proj`, say, is also the name of an
+    attention projection. `targets` replaces the family's own names.
+
+    Raises UserError for a family without an entry and for targets that match no module."""
+    family = model.config.get_text_config().model_type
+    if targets is None and family not in FFN:
+        raise UserError(
+            f"model family '{family}': its FFN modules are not known; "
+            "name them in the study's healing.targets"
+        )
+    wanted = targets if targets is not None else FFN[family]
+    _, stack = layers_and_name(model)
+    names = [
+        name
+        for name, module in model.named_modules()
+        if name.startswith(stack + ".")
+        and name.rsplit(".", 1)[-1] in wanted
+        and not ("attn" in name or "attention" in name)
+        and isinstance(module, nn.Linear)
+    ]
+    for target in wanted:
+        if not any(name.endswith("." + target) for name in names):
+            raise UserError(f"healing.targets: '{target}' matches no FFN module of '{family}'")
+    return names
+
+
+def check_files(study: Study) -> None:
+    """Every safetensors file of a local checkpoint is there and whole (headers against sizes).
+
+    Pickled weights are refused: loading them would run code."""
+    if not study.model_is_local:
+        return
+    for path in weight_files(study):
+        if not path.is_file():
+            raise UserError(
+                f"model {study.model}: {path.name} is missing (half-copied checkpoint?)"
+            )
+        size = path.stat().st_size
+        with open(path, "rb") as file:
+            header_size = int.from_bytes(file.read(8), "little")
+            header = file.read(header_size) if header_size < size else b""
+        try:
+            entries = json.loads(header)
+            end = max(e["data_offsets"][1] for k, e in entries.items() if k != "__metadata__")
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"model {study.model}: {path.name} is damaged or cut off") from None
+        if size != 8 + header_size + end:
+            raise UserError(
+                f"model {study.model}: {path.name} is cut off or damaged: "
+                f"{size} bytes instead of {8 + header_size + end}"
+            )
+
+
+def weight_files(study: Study) -> list[Path]:
+    folder = Path(study.model)
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError):
+            raise UserError(f"model {folder}: {index.name} is damaged") from None
+        return [folder / name for name in names]
+    if not (folder / "model.safetensors").is_file():
+        pickled = any(folder.glob("*.bin"))
+        extra = "; pickled .bin weights are not loaded: convert them" if pickled else ""
+        raise UserError(f"model {folder}: no model.safetensors there{extra}")
+    return [folder / "model.safetensors"]
+
+
+def checkpoint_digest(study: Study) -> str:
+    """Identifies weights, config and tokenizer: file hashes, or the hub's commit."""
+    if not study.model_is_local:
+        from huggingface_hub import HfApi
+
+        try:
+            commit = HfApi().model_info(study.model, revision=study.revision, timeout=10).sha
+        except Exception as error:
+            raise _loading_error(study, error) from None
+        return digest([study.model, commit])
+    folder = Path(study.model)
+    names = ("config.json", "generation_config.json", "tokenizer*", "*.tiktoken", "vocab*")
+    others = sorted({path for name in (*names, "merges.txt") for path in folder.glob(name)})
+    return digest({path.name: file_digest(path) for path in [*weight_files(study), *others]})
+
+
+def _loading_error(study: Study, error: Exception, what: str = "model") -> UserError:
+    reason = " ".join(str(error).split())
+    if study.model_is_local:
+        return UserError(f"{what} {study.model}: cannot be loaded: {reason[:200]}")
+    if "gated" in reason or "401" in reason or "403" in reason:
+        page = f"huggingface.co/{study.model}"
+        return UserError(
+            f"{what} {study.model}: gated or private; accept its licence at {page} and log in "
+            "with `hf auth login`"
+        )
+    return UserError(
+        f"{what} {study.model}: not a local folder and not reachable on the hub; check the name "
+        "and the network, or give a path that starts with ./, ../, ~ or /"
+    )

@@ -1,0 +1,157 @@
+"""Which layers to drop, and dropping them (§3, §4.4 of Gromov et al.).
+
+A block is [start, stop), 0-based and half-open: start = ℓ, stop = ℓ + n.
+
+    with pruned(model, simple(n=8, n_layers=32)):
+        ...                     # model runs without layers 23–30; afterwards it is whole again
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from lib.errors import UserError
+from lib.models import layers_and_name
+
+STRATEGIES = ("similarity", "simple")
+
+
+@dataclass(frozen=True, order=True)
+class Block:
+    """Layers start … stop−1 of a model; empty (0, 0) for the unpruned one."""
+
+    start: int
+    stop: int
+
+    @property
+    def n(self) -> int:
+        return self.stop - self.start
+
+    def __str__(self) -> str:
+        return f"{self.start}:{self.stop}"
+
+    def check(self, n_layers: int) -> "Block":
+        """Itself, if it lies within the model and leaves at least one layer."""
+        if not 0 <= self.start <= self.stop <= n_layers:
+            raise UserError(
+                f"block {self}: layers of this model are 0 to {n_layers - 1}, as 0:{n_layers}"
+            )
+        if self.n >= n_layers:
+            raise UserError(f"block {self}: drops all {n_layers} layers; at least one has to stay")
+        return self
+
+    def kept(self, n_layers: int) -> list[int]:
+        return [i for i in range(n_layers) if not self.start <= i < self.stop]
+
+    def in_words(self, n_layers: int) -> str:
+        """For example "drop layers 21–28, keep 0–20 and 29–31"."""
+        if self.n == 0:
+            return f"drop nothing, keep 0–{n_layers - 1}"
+
+        def span(start: int, stop: int) -> str:
+            return str(start) if stop - start == 1 else f"{start}–{stop - 1}"
+
+        parts = [(0, self.start), (self.stop, n_layers)]
+        kept = " and ".join(span(a, b) for a, b in parts if b > a)
+        noun = "layer" if self.n == 1 else "layers"
+        return f"drop {noun} {span(self.start, self.stop)}, keep {kept}"
+
+
+UNPRUNED = Block(0, 0)
+
+
+def check_n(n: int, n_layers: int, least: int = 1) -> int:
+    if not least <= n <= n_layers - 1:
+        raise UserError(f"n = {n} layers to drop: allowed are {least} to {n_layers - 1}")
+    return n
+
+
+def simple(n: int, n_layers: int) -> Block:
+    """The deepest n layers except the last one: [L−1−n, L−1) (§4.4).
+
+    The paper's "(L−n) to (L−1), inclusive" leaves out only the last layer if layers are counted
+    from 1, against its own equation 2, which counts from 0."""
+    check_n(n, n_layers)
+    return Block(n_layers - 1 - n, n_layers - 1)
+
+
+def most_similar(distances: np.ndarray) -> int:
+    """ℓ*(n): the start with the smallest distance (eq. 6); ties go to the deepest start."""
+    return len(distances) - 1 - int(np.argmin(distances[::-1]))
+
+
+def layers_to_drop(fraction: float, n_layers: int) -> int:
+    """n for a fraction n / L: the nearest whole number, halves up, and at most L − 1."""
+    return min(int(fraction * n_layers + 0.5), n_layers - 1)
+
+
+def drop(model: PreTrainedModel, block: Block) -> Callable[[], None]:
+    """Take the block's layers out of the model, in place; returns what puts them back.
+
+    Renumbers `layer_idx` (the key-value cache is indexed by it) and slices every per-layer list
+    of the config by kept index."""
+    stack, name = layers_and_name(model)
+    block.check(len(stack))
+    kept = block.kept(len(stack))
+    parent = model.get_submodule(name.rpartition(".")[0])
+    attribute = name.rpartition(".")[2]
+    config = model.config.get_text_config()
+    whole_config = copy.deepcopy(config.__dict__)
+    numbers = [
+        (module, module.layer_idx)
+        for layer in stack
+        for module in layer.modules()
+        if hasattr(module, "layer_idx")
+    ]
+    for new, old in enumerate(kept):
+        for module in stack[old].modules():
+            if hasattr(module, "layer_idx"):
+                module.layer_idx = new
+    setattr(parent, attribute, nn.ModuleList(stack[old] for old in kept))
+    _slice_config(config, kept, len(stack))
+
+    def restore() -> None:
+        setattr(parent, attribute, stack)
+        for module, number in numbers:
+            module.layer_idx = number
+        config.__dict__.clear()
+        config.__dict__.update(whole_config)
+
+    return restore
+
+
+@contextmanager
+def pruned(model: PreTrainedModel, block: Block) -> Iterator[PreTrainedModel]:
+    """The model without the block's layers, inside `with`; exactly as before afterwards."""
+    restore = drop(model, block)
+    try:
+        yield model
+    finally:
+        restore()
+
+
+def _slice_config(config: PretrainedConfig, kept: list[int], n_layers: int) -> None:
+    """num_hidden_layers, and every list with one entry per layer, by kept index."""
+    for key, value in list(config.__dict__.items()):
+        if "layer" in key and isinstance(value, list | tuple) and len(value) == n_layers:
+            setattr(config, key, type(value)(value[i] for i in kept))
+    config.num_hidden_layers = len(kept)
+
+
+def save_pruned(
+    model: PreTrainedModel, block: Block, tokenizer: PreTrainedTokenizerBase, folder: Path
+) -> None:
+    """Write the pruned model as an ordinary checkpoint that `from_pretrained` loads.
+
+    Raises UserError when the folder is not empty."""
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"folder {folder}: not empty; nothing is overwritten")
+    with pruned(model, block):
+        model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

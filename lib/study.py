@@ -1,0 +1,278 @@
+"""A study is one model with its settings for every section: a YAML file, checked against a schema
+before anything is loaded.
+
+    study = load("almanac")            # studies/almanac.yaml
+    study = load("path/to/mine.yaml")  # any other file; its name is the file's stem
+
+Importing this module is cheap (no torch), so that the command line can refuse a bad file at once.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lib import paths
+from lib.errors import UserError
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Text(Section):
+    """Where text comes from: a local file (.jsonl with a "text" field, or .txt with documents
+    separated by blank lines), or a dataset on the hub."""
+
+    path: str | None = None
+    dataset: str | None = None
+    config: str | None = None
+    split: str = "train"
+    revision: str | None = None
+
+    @model_validator(mode="after")
+    def one_source(self) -> "Text":
+        if (self.path is None) == (self.dataset is None):
+            raise ValueError("give either path (a local file) or dataset (a hub id)")
+        return self
+
+
+class Distances(Section):
+    """Section 01. Windows of `length` tokens; the distance is taken at the last token."""
+
+    n_sequences: Annotated[int, Field(ge=2)] = 128
+    length: Annotated[int, Field(ge=2)] = 256
+    seed: int = 0
+    bootstrap: Annotated[int, Field(ge=100)] = 1000
+
+
+class Task(Section):
+    """An lm-eval task; `shots` examples in the prompt, `limit` questions (all when empty; of a
+    group, of each of its tasks)."""
+
+    name: str
+    shots: Annotated[int, Field(ge=0)] = 0
+    limit: Positive | None = None
+    role: Literal["knowledge", "reading"] = "knowledge"
+
+
+class Loss(Section):
+    """Section 03. `sample: random` draws documents with the seed, `first` takes them in order.
+    Documents are cut at `length` tokens, special tokens included."""
+
+    n_sequences: Annotated[int, Field(ge=2)] = 128
+    length: Annotated[int, Field(ge=2)] = 512
+    sample: Literal["random", "first"] = "random"
+    seed: int = 0
+
+
+class Healing(Section):
+    """QLoRA after pruning (App. A.1). α = rank, as in the paper; targets are the FFN modules of
+    the model's family unless named here by their last name."""
+
+    rank: Positive = 8
+    steps: Positive = 50
+    batch: Positive = 16
+    micro_batch: Positive | None = None
+    length: Annotated[int, Field(ge=8)] = 256
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.02
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    seed: int = 0
+    targets: list[str] | None = None
+    fractions: Annotated[list[Fraction], Field(min_length=1)] = [0.25, 0.5, 0.75]
+
+    @property
+    def recipe(self) -> str:
+        return f"qlora-r{self.rank}"
+
+
+class Ranks(Section):
+    """Section 05: further LoRA ranks, healed at fewer fractions."""
+
+    ranks: Annotated[list[Positive], Field(min_length=1)] = [2, 32]
+    fractions: Annotated[list[Fraction], Field(min_length=1)] = [0.25, 0.5, 0.75]
+
+
+class Study(Section):
+    """Everything that one run of the book measures. Only `model` is required."""
+
+    name: str = Field(default="", exclude=True)
+    file: str = Field(default="", exclude=True)
+    model: str
+    revision: str | None = None
+    title: str = ""
+    about: str = ""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    batch: Positive = 32
+    task_path: str | None = None
+    validation_text: Text = Text(dataset="allenai/c4", config="en", split="validation")
+    healing_text: Text = Text(dataset="allenai/c4", config="en", split="train")
+    text_name: str = "C4"
+    tasks: Annotated[list[Task], Field(min_length=1)] = [
+        Task(name="mmlu", shots=0, limit=10, role="knowledge"),
+        Task(name="boolq", shots=0, limit=200, role="reading"),
+    ]
+    distances: Distances = Distances()
+    loss: Loss = Loss()
+    pruned_layers: list[Positive] | None = None
+    healing: Healing = Healing()
+    lora_rank: Ranks = Ranks()
+
+    @property
+    def model_is_local(self) -> bool:
+        return Path(self.model).is_absolute()
+
+    @model_validator(mode="after")
+    def distinct(self) -> "Study":
+        for key, values in {
+            "pruned_layers": self.pruned_layers or [],
+            "healing.fractions": self.healing.fractions,
+            "lora_rank.ranks": self.lora_rank.ranks,
+            "tasks": [(task.name, task.shots) for task in self.tasks],
+        }.items():
+            if len(set(values)) != len(values):
+                raise ValueError(f"{key} lists the same value twice")
+        return self
+
+
+def find(name: str) -> Path:
+    """The YAML file of a study given by name or by path.
+
+    Raises UserError when there is none, or when a file shadows a study shipped in studies/."""
+    shipped = sorted(path.stem for path in paths.STUDIES.glob("*.yaml"))
+    if name in shipped:
+        return paths.STUDIES / f"{name}.yaml"
+    path = Path(name).expanduser()
+    looks_like_path = path.suffix in {".yaml", ".yml"} or "/" in name
+    if not looks_like_path:
+        raise UserError(
+            f"unknown study '{name}': studies here are {', '.join(shipped)}; "
+            "for your own give the path of its YAML file"
+        )
+    if path.suffix != ".yaml":
+        raise UserError(f"study '{name}': the file's name must end in .yaml")
+    if not path.is_file():
+        raise UserError(f"study '{name}': there is no such file")
+    path = path.resolve()
+    if path.stem in shipped and path.parent != paths.STUDIES:
+        raise UserError(
+            f"study '{name}': the name '{path.stem}' belongs to a shipped study; rename the file"
+        )
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", path.stem):
+        raise UserError(
+            f"study '{name}': the file's name may hold letters, digits, '.', '_' and '-' only"
+        )
+    return path
+
+
+def load(name: str) -> Study:
+    """Read and check a study. Local paths in it are made absolute, relative to the YAML file.
+
+    Raises UserError: one line naming the file, the key and what is allowed."""
+    path = find(str(name))
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"study {path.name}: not readable as YAML: {reason}") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"study {path.name}: expected keys and values, e.g. 'model: ./checkpoint'")
+    # YAML reads 3e-4 as text (its floats need a dot); people write it all the same.
+    raw = _numbers(raw)
+    try:
+        study = Study(**(raw | {"name": path.stem, "file": str(path)}))
+    except ValidationError as error:
+        raise UserError(f"study {path.name}: {_first_error(error)}") from None
+    except TypeError:
+        raise UserError(f"study {path.name}: keys must be text") from None
+    return _resolved(study, path.parent)
+
+
+def override(study: Study, section: str, **values: object) -> Study:
+    """A copy with some keys of one section replaced, `None` meaning "as the study says".
+
+    Section parameters of notebooks go through here, so they are checked like the file itself."""
+    given = {key: value for key, value in values.items() if value is not None}
+    if not given:
+        return study
+    try:
+        part = getattr(study, section)
+        part = type(part)(**(part.model_dump() | given))
+    except ValidationError as error:
+        raise UserError(f"parameter for {section}: {_first_error(error)}") from None
+    return study.model_copy(update={section: part})
+
+
+def effective(study: Study) -> dict[str, object]:
+    """All settings, defaults included, as flat `section.key: value` pairs for display."""
+    flat: dict[str, object] = {}
+    for key, value in study.model_dump().items():
+        if isinstance(value, dict):
+            flat |= {f"{key}.{inner}": v for inner, v in value.items()}
+        else:
+            flat[key] = value
+    return flat
+
+
+def _resolved(study: Study, folder: Path) -> Study:
+    def local(value: str | None, always: bool = False) -> str | None:
+        if value is None:
+            return None
+        path = Path(value).expanduser()
+        marked = value.startswith(("./", "../", "~")) or path.is_absolute()
+        return str((folder / path).resolve()) if marked or always else value
+
+    def text(source: Text) -> Text:
+        return source.model_copy(update={"path": local(source.path, always=True)})
+
+    return study.model_copy(
+        update={
+            "model": local(study.model),
+            "task_path": local(study.task_path, always=True),
+            "validation_text": text(study.validation_text),
+            "healing_text": text(study.healing_text),
+            "title": study.title or study.name,
+        }
+    )
+
+
+def _numbers(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _numbers(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_numbers(inner) for inner in value]
+    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
+        return float(value)
+    return value
+
+
+def _first_error(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"unknown key '{key}'; allowed: {', '.join(_allowed(first['loc']))}"
+    if first["type"] == "missing":
+        return f"key '{key}' is missing"
+    message = first["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    if not key:
+        return message
+    return f"key '{key}': {message}, not {first['input']!r}"
+
+
+def _allowed(loc: tuple) -> list[str]:
+    model: type[BaseModel] = Study
+    for part in loc[:-1]:
+        if isinstance(part, int):
+            continue
+        field = model.model_fields[part].annotation
+        inner = [a for a in getattr(field, "__args__", [field]) if isinstance(a, type)]
+        model = next((a for a in inner if issubclass(a, BaseModel)), Task)
+    return [name for name in model.model_fields if name not in {"name", "file"} or model is Task]

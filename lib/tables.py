@@ -1,0 +1,162 @@
+"""The tidy table behind each figure, from evidence."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lib import paths
+from lib.bench import Bench, Condition
+from lib.evidence import write_atomically
+from lib.measure import condition_inputs, loss_inputs, qa_inputs, qa_name
+from lib.pruning import UNPRUNED
+from lib.study import Task
+from lib.transitions import fit
+
+
+def angular_distances(bench: Bench) -> pd.DataFrame:
+    """d(ℓ, ℓ+n) for every block: n, start, distance, stderr, n_sequences."""
+    return pd.DataFrame(bench.distances["table"])
+
+
+def optimal_blocks(bench: Bench) -> pd.DataFrame:
+    """ℓ*(n): n, start, stop, distance, support."""
+    return pd.DataFrame(bench.distances["optimal"])
+
+
+def commonest_final_token(bench: Bench) -> float:
+    return bench.distances["commonest_final_token"]
+
+
+def _columns(bench: Bench, condition: Condition) -> dict[str, Any]:
+    n = condition.block.n
+    return {
+        "strategy": condition.strategy,
+        "n": n,
+        "fraction": bench.fraction(n),
+        "start": condition.block.start,
+        "stop": condition.block.stop,
+        "healing": condition.recipe,
+        "weights": condition.weights,
+        "seed": condition.healing.seed if condition.healing else None,
+    }
+
+
+def _recorded(bench: Bench, kind: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
+    value = bench.store.get(kind, name, inputs)
+    if value is None:
+        raise RuntimeError(f"{kind} of '{name}' is asked for before it was measured")
+    return value
+
+
+def qa_record(bench: Bench, condition: Condition, task: Task) -> dict[str, Any]:
+    return _recorded(bench, "qa", qa_name(condition, task), qa_inputs(bench, condition, task))
+
+
+def qa_table(bench: Bench, conditions: list[Condition]) -> pd.DataFrame:
+    rows = []
+    for task in bench.study.tasks:
+        for condition in conditions:
+            value = qa_record(bench, condition, task)
+            chance = max(value["guess"], value["constant"])
+            rows.append(
+                {"task": task.name, "shots": task.shots}
+                | _columns(bench, condition)
+                | {key: value[key] for key in ("accuracy", "stderr", "n_questions")}
+                | {"chance": chance, "guess": value["guess"], "constant": value["constant"]}
+                | {"truncated_prompts": value["truncated_prompts"], "role": task.role}
+            )
+    return _tidy(rows)
+
+
+def loss_table(bench: Bench, conditions: list[Condition]) -> pd.DataFrame:
+    rows = []
+    for condition in conditions:
+        value = _recorded(bench, "loss", condition.name, loss_inputs(bench, condition))
+        rows.append(
+            {"corpus": bench.study.text_name}
+            | _columns(bench, condition)
+            | {"loss": value["loss"], "normalized_loss": value["loss"] / math.log(bench.vocab_size)}
+            | {key: value[key] for key in ("stderr", "n_tokens", "n_sequences")}
+        )
+    return _tidy(rows)
+
+
+def rank_table(bench: Bench, conditions: list[Condition]) -> pd.DataFrame:
+    """Accuracy and normalised loss by rank; the standard error of a loss is normalised too."""
+    qa, loss = qa_table(bench, conditions), loss_table(bench, conditions)
+    scale = math.log(bench.vocab_size)
+    parts = [
+        qa.assign(metric="accuracy", value=qa["accuracy"]),
+        loss.assign(
+            metric="normalized_loss",
+            task=loss["corpus"],
+            shots=None,
+            value=loss["normalized_loss"],
+            stderr=loss["stderr"] / scale,
+        ),
+    ]
+    table = pd.concat([part.astype({"shots": "Int64"}) for part in parts], ignore_index=True)
+    table["rank"] = table["healing"].str.removeprefix("qlora-r").astype(int)
+    order = ["rank", "metric", "task", "shots", "strategy", "n", "fraction", "start", "stop"]
+    return table[[*order, "value", "stderr", "healing", "weights", "seed"]]
+
+
+def healing_table(bench: Bench, conditions: list[Condition]) -> pd.DataFrame:
+    """What each healing trained: modules in 4-bit, trainable parameters, first and last loss."""
+    rows = []
+    for condition in conditions:
+        if condition.healing is None:
+            continue
+        inputs = condition_inputs(bench, condition)
+        report = _recorded(bench, "healing", condition.name, inputs)
+        keys = ("linear4bit", "trainable_parameters", "tokens")
+        rows.append(
+            _columns(bench, condition)
+            | {key: report[key] for key in keys}
+            | {"first_loss": report["train_loss"][0], "last_loss": report["train_loss"][-1]}
+        )
+    return _tidy(rows)
+
+
+def transition_table(bench: Bench, conditions: list[Condition]) -> pd.DataFrame:
+    """Critical fraction and width of every curve, with 95% intervals; empty where none fits."""
+    curves: dict[tuple, list[Condition]] = {}
+    for condition in conditions:
+        if condition.strategy != "none":
+            key = (condition.strategy, condition.weights, condition.healing)
+            curves.setdefault(key, []).append(condition)
+    rows = []
+    for task in bench.study.tasks:
+        for (_, weights, recipe), members in curves.items():
+            curve = [Condition("none", UNPRUNED, weights, recipe), *members]
+            records = [qa_record(bench, condition, task) for condition in curve]
+            found = fit(
+                np.array([bench.fraction(condition.block.n) for condition in curve]),
+                np.array([[int(c) for c in "".join(r["correct"].values())] for r in records]),
+                max(records[0]["guess"], records[0]["constant"]),
+            )
+            columns = _columns(bench, members[0])
+            rows.append(
+                {"task": task.name, "shots": task.shots}
+                | {key: columns[key] for key in ("strategy", "healing", "weights", "seed")}
+                | {
+                    key: getattr(found, key, None)
+                    for key in ("fraction", "low", "high", "width", "width_low", "width_high")
+                }
+            )
+    return _tidy(rows)
+
+
+def _tidy(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    return pd.DataFrame(rows).astype({"seed": "Int64"})
+
+
+def save(bench: Bench, name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """Write the table behind a figure as results/<study>/tables/<name>.csv; returns it."""
+    write_atomically(
+        paths.tables(bench.study.name) / f"{name}.csv",
+        table.to_csv(index=False, float_format="%.10g", lineterminator="\n"),
+    )
+    return table

@@ -1,0 +1,72 @@
+"""Where accuracy falls to chance: a logistic step fitted to accuracy against fraction (Fig. 2).
+
+    accuracy(f) = c + (a − c) / (1 + exp((f − f₀)/s))
+
+with chance c known, plateau a, critical fraction f₀, and width 2·ln(9)·s, over which the curve
+falls from 90% to 10% of its height. Intervals come from resampling the questions, the same draw
+for every pruning of a model, so that what the prunings share does not count as noise.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import least_squares
+
+RESAMPLES = 200
+ABOVE_CHANCE = 3.0  # standard errors by which the unpruned accuracy has to exceed chance
+NARROWEST = 0.005  # in s: below any spacing of prunings the width is not resolved
+TEN_TO_NINETY = 2 * np.log(9)
+
+
+@dataclass(frozen=True)
+class Transition:
+    """Critical fraction and width with 95% intervals (low, high)."""
+
+    fraction: float
+    low: float
+    high: float
+    width: float
+    width_low: float
+    width_high: float
+
+
+def step(f: np.ndarray, chance: float, plateau: float, critical: float, s: float) -> np.ndarray:
+    """The fitted curve; the exponent is bounded so that narrow steps do not overflow."""
+    return chance + (plateau - chance) / (1 + np.exp(np.clip((f - critical) / s, -60, 60)))
+
+
+def fit(fractions: np.ndarray, correct: np.ndarray, chance: float) -> Transition | None:
+    """Fit one curve. `correct` is [n_fractions, n_questions] of 0 and 1, the first row unpruned.
+
+    None where there is no transition to fit: fewer than four prunings, the unpruned accuracy not
+    clearly above chance, or never less than half of the height lost."""
+    accuracy = correct.mean(axis=1)
+    if not _testable(fractions, accuracy, chance, correct.shape[1]):
+        return None
+    best = _fit(fractions, accuracy, chance)
+    rng = np.random.default_rng(0)
+    draws = []
+    for _ in range(RESAMPLES):
+        chosen = rng.integers(0, correct.shape[1], correct.shape[1])
+        draws.append(_fit(fractions, correct[:, chosen].mean(axis=1), chance))
+    critical, width = np.percentile(np.array(draws), [2.5, 97.5], axis=0).T
+    return Transition(best[0], *critical, best[1], *width)
+
+
+def _testable(f: np.ndarray, accuracy: np.ndarray, chance: float, questions: int) -> bool:
+    height = accuracy[0] - chance
+    noise = np.sqrt(max(accuracy[0] * (1 - accuracy[0]), 0.25 / questions) / questions)
+    return len(f) >= 4 and height > ABOVE_CHANCE * noise and accuracy.min() < chance + height / 2
+
+
+def _fit(f: np.ndarray, accuracy: np.ndarray, chance: float) -> tuple[float, float]:
+    """(critical fraction, width) by least squares, started where the curve crosses half height."""
+    plateau = max(accuracy[0], chance + 1e-3)
+    below = np.flatnonzero(accuracy < chance + (plateau - chance) / 2)
+    crossing = f[below[0]] if len(below) else f[-1]
+    fitted = least_squares(
+        lambda p: step(f, chance, *p) - accuracy,
+        x0=[plateau, np.clip(crossing, 0.01, 0.99), 0.03],
+        bounds=([chance, 0.0, NARROWEST], [1.0 + 1e-6, 1.0, 1.0]),
+    )
+    return float(fitted.x[1]), float(TEN_TO_NINETY * fitted.x[2])
