@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import pandas as pd
 import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel
@@ -65,6 +66,10 @@ class Bench:
     @cached_property
     def task_manager(self) -> Any:
         return evaluation.task_manager(self.study)
+
+    @cached_property
+    def task_sources(self) -> dict[str, dict[str, Any]]:
+        return {task.name: evaluation.task_source(self.study, task) for task in self.study.tasks}
 
     @cached_property
     def checkpoint(self) -> str:
@@ -196,3 +201,13 @@ def rank_conditions(bench: Bench) -> list[Condition]:
         )
         if condition.strategy != "none"
     ]
+
+
+def chosen_blocks(bench: Bench) -> pd.DataFrame:
+    """What each strategy drops, in words, for every n that is evaluated."""
+    rows = []
+    for n in bench.study.pruned_layers or range(1, bench.n_layers):
+        found = {strategy: bench.block(strategy, n) for strategy in STRATEGIES}
+        words = {key: block.in_words(bench.n_layers) for key, block in found.items()}
+        rows.append({"n": n, **words, "same": "yes" if len(set(found.values())) == 1 else ""})
+    return pd.DataFrame(rows)

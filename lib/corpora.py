@@ -87,7 +87,7 @@ def windows(
     def cut() -> Iterator[list[int]]:
         pending: list[int] = []
         for document in documents(text, seed):
-            pending += tokenizer(document)["input_ids"]
+            pending += tokenizer(document, verbose=False)["input_ids"]
             while len(pending) >= length:
                 yield pending[:length]
                 pending = pending[length:]

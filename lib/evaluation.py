@@ -18,6 +18,7 @@ from lib.errors import UserError
 from lib.evidence import file_digest
 from lib.study import Study, Task
 
+QUICK = 5000  # requests
 METHOD = 1  # raise when the code that computes the values changes them
 
 
@@ -35,10 +36,14 @@ def _harness() -> Any:
 
         truncated = 0
 
-        def _loglikelihood_tokens(self, requests: list, *args: Any, **kwargs: Any) -> list:
+        def loglikelihood(self, requests: list, disable_tqdm: bool = False) -> list:
+            quick = len(requests) < QUICK  # a bar of its own only where it would be watched
+            return super().loglikelihood(requests, disable_tqdm=disable_tqdm or quick)
+
+        def _loglikelihood_tokens(self, requests: list, **options: Any) -> list:
             room = self.max_length + 1
             self.truncated += sum(len(ctx) + len(cont) > room for _, ctx, cont in requests)
-            return super()._loglikelihood_tokens(requests, *args, **kwargs)
+            return super()._loglikelihood_tokens(requests, **options)
 
     lm_eval.CountingLM = CountingLM
     return lm_eval

@@ -86,7 +86,9 @@ def adapt(model: PreTrainedModel, healing: Healing) -> PeftModel:
     )
     if healing.rank > narrowest:
         raise UserError(f"rank {healing.rank}: above the narrowest FFN width, {narrowest}")
-    model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     config = LoraConfig(
         r=healing.rank,
         lora_alpha=healing.rank,

@@ -6,6 +6,7 @@
 A healed model costs most, so all that any section asks of it is measured while it is there.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -43,7 +44,7 @@ def qa_inputs(bench: Bench, condition: Condition, task: Task) -> dict[str, Any]:
     return condition_inputs(bench, condition) | {
         "method": evaluation.METHOD,
         "task": task.model_dump(exclude={"role"}),
-        "source": evaluation.task_source(bench.study, task),
+        "source": bench.task_sources[task.name],
     }
 
 
@@ -115,7 +116,10 @@ def _materialised(bench: Bench, condition: Condition) -> Iterator[PreTrainedMode
     if condition.healing is None:
         yield healing.unhealed_4bit(bench.study, condition.block)
         return
+    start = time.monotonic()
     model, report = healing.heal(bench.study, condition.healing, condition.block, bench.tokenizer)
+    seconds = round(time.monotonic() - start, 3)
     yield model
     # Last, so that the record stands for a healing whose evaluations are all recorded too.
-    bench.store.put("healing", condition.name, condition_inputs(bench, condition), report)
+    inputs = condition_inputs(bench, condition)
+    bench.store.put("healing", condition.name, inputs, report, seconds=seconds)

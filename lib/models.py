@@ -2,6 +2,7 @@
 make up the FFN, what in a config is per layer."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,9 @@ FFN = {
     "opt": ("fc1", "fc2"),
     "gpt_neox": ("dense_h_to_4h", "dense_4h_to_h"),
 }
+transformers_logging.disable_progress_bar()
+# A missing optional kernel for 4-bit inference, which is not used here.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 

@@ -153,6 +153,8 @@ def loss_transition(tables: Tables) -> Outcome:
 
 def loss_continuous(tables: Tables) -> Outcome:
     curve = _series(tables.loss, "similarity", healed=True, four_bit=True)
+    if transition_rows(tables, healed=True, four_bit=True).empty:
+        raise Untestable("no accuracy falls far enough for a transition to be fitted")
     if len(curve) < 4:
         raise Untestable("fewer than three healed fractions")
     f, loss = curve["fraction"].to_numpy(), curve["normalized_loss"].to_numpy()

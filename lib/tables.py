@@ -1,6 +1,7 @@
 """The tidy table behind each figure, from evidence."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -125,12 +126,12 @@ def transition_table(bench: Bench, conditions: list[Condition]) -> pd.DataFrame:
     curves: dict[tuple, list[Condition]] = {}
     for condition in conditions:
         if condition.strategy != "none":
-            key = (condition.strategy, condition.weights, condition.healing)
+            key = (condition.strategy, condition.weights, condition.recipe)
             curves.setdefault(key, []).append(condition)
     rows = []
     for task in bench.study.tasks:
-        for (_, weights, recipe), members in curves.items():
-            curve = [Condition("none", UNPRUNED, weights, recipe), *members]
+        for members in curves.values():
+            curve = [replace(members[0], strategy="none", block=UNPRUNED), *members]
             records = [qa_record(bench, condition, task) for condition in curve]
             found = fit(
                 np.array([bench.fraction(condition.block.n) for condition in curve]),
@@ -151,6 +152,12 @@ def transition_table(bench: Bench, conditions: list[Condition]) -> pd.DataFrame:
 
 def _tidy(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows).astype({"seed": "Int64"})
+
+
+def chance_levels(bench: Bench, conditions: list[Condition]) -> dict[str, float]:
+    """Task → the larger of guessing and always giving the commonest answer."""
+    qa = qa_table(bench, conditions[:1])
+    return dict(zip(qa["task"], qa["chance"], strict=True))
 
 
 def save(bench: Bench, name: str, table: pd.DataFrame) -> pd.DataFrame:

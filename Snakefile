@@ -1,0 +1,92 @@
+"""What depends on what: a study's sections in order, then the site over all studies run here.
+
+Started by `make book`, which checks the study first. Sections run one after another: they share
+measurements, and each uses all cores.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, workflow.basedir)
+from lib import paths
+from lib import study as studies
+
+STUDY = studies.load(config.get("study", paths.DEFAULT_STUDY))
+SECTIONS = paths.sections()
+HELPERS = [path for path in Path("lib").glob("*.py") if path.name not in {"run.py", "site.py"}]
+TABLES = {
+    "01": ["angular_distances", "optimal_blocks"],
+    "02": ["qa", "transitions"],
+    "03": ["loss"],
+    "05": ["lora_rank"],
+    "06": ["verdicts"],
+}
+
+
+def relative(path):
+    """As Snakemake likes it: below the repository without a leading slash, elsewhere absolute."""
+    path = Path(path)
+    return str(path.relative_to(paths.ROOT) if path.is_relative_to(paths.ROOT) else path)
+
+
+def executed(number):
+    return relative(paths.executed(STUDY.name, SECTIONS[number].name))
+
+
+def local_files():
+    """Files of the study that decide results: checkpoint, texts, tasks. Hub content has digests."""
+    found = [Path(text.path) for text in (STUDY.validation_text, STUDY.healing_text) if text.path]
+    for folder in (STUDY.model if STUDY.model_is_local else None, STUDY.task_path):
+        if folder:
+            found += [p for p in Path(folder).rglob("*") if p.is_file() and p.suffix != ".pyc"]
+    return [relative(path) for path in found]
+
+
+def before(number):
+    """The sections that a section builds on: 01 chooses the blocks, the rest share models."""
+    order = sorted(SECTIONS, key=lambda n: (n in {"00", "06"}, n == "00", n))
+    return [executed(other) for other in order[: order.index(number)][-1:]]
+
+
+rule site:
+    input:
+        [executed(number) for number in SECTIONS],
+        [relative(p) for p in paths.BUILD.glob("executed/*/*.ipynb")],
+        [str(p) for p in Path("book").rglob("*") if p.is_file()],
+        "_config.yml",
+        "_toc.yml",
+        "lib/site.py",
+    output:
+        "_build/html/.complete",
+    log:
+        "_build/logs/site.log",
+    message:
+        "building the site"
+    shell:
+        "{sys.executable} -m lib.site --study {STUDY.file:q} > {log} 2>&1"
+        " || {{ tail -n 30 {log} >&2; exit 1; }}; touch {output}"
+
+
+for number, notebook in SECTIONS.items():
+
+    rule:
+        name:
+            f"section_{number}"
+        input:
+            before(number),
+            local_files(),
+            notebook=relative(notebook),
+            study=relative(STUDY.file),
+            helpers=[str(path) for path in HELPERS],
+        output:
+            executed(number),
+            [
+                relative(paths.tables(STUDY.name) / f"{table}.csv")
+                for table in TABLES.get(number, [])
+            ],
+        params:
+            number=number,
+        message:
+            f"section {notebook.stem} of study {STUDY.name}"
+        shell:
+            "{sys.executable} -m lib.run {params.number} --study {STUDY.file:q}"

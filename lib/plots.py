@@ -1,0 +1,296 @@
+"""The figures. Each takes tidy tables and returns a matplotlib figure; no number is made here.
+
+Colour says which strategy or rank, line style what was done after pruning, so that figures read
+without colour too. Bars are one standard error.
+"""
+
+from collections.abc import Iterable
+from itertools import product
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+SHADES = sns.color_palette("colorblind")
+COLOURS = {"similarity": SHADES[0], "simple": SHADES[1]}
+SHAPES = {"similarity": "o", "simple": "s"}
+STYLES = {"healed": "-", "unhealed": "--", "unhealed, 4-bit": ":"}
+FRACTION = "Fraction of layers dropped (n / L)"
+GREY = "0.35"
+
+
+def style() -> None:
+    """House style, once per notebook: vector output, text at a size that survives a phone."""
+    sns.set_theme(style="whitegrid", palette="colorblind", font_scale=1.05)
+    mpl.rcParams.update(
+        {
+            "svg.hashsalt": "layers",
+            "figure.constrained_layout.use": True,
+            "axes.edgecolor": "0.6",
+            "grid.color": "0.9",
+            "legend.frameon": False,
+            "lines.markersize": 4.5,
+        }
+    )
+    from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+    set_matplotlib_formats("svg")
+
+
+def distance_curves(distances: pd.DataFrame, optimal: pd.DataFrame) -> Figure:
+    """Fig. 1(c): distance against start layer, one curve per n, with ℓ*(n) marked."""
+    figure, axes = plt.subplots(figsize=(7, 4.6))
+    most = int(distances["n"].max())
+    shade = mpl.colormaps["viridis"]
+    scale = mpl.colors.Normalize(1, most)
+    for n, curve in distances.groupby("n"):
+        axes.plot(curve["start"], curve["distance"], color=shade(scale(n)), linewidth=1.3)
+    axes.plot(
+        optimal["start"], optimal["distance"], "k.", markersize=6, label="ℓ*(n), the most similar"
+    )
+    axes.set(
+        xlabel="Start layer ℓ of the block",
+        ylabel="Angular distance d(ℓ, ℓ+n)  [units of π]",
+        ylim=(0, None),
+    )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(loc="upper right")
+    mappable = mpl.cm.ScalarMappable(scale, shade)
+    bar = figure.colorbar(mappable, ax=axes, label="Block size n  [layers]")
+    bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def distance_map(distances: pd.DataFrame, optimal: pd.DataFrame) -> Figure:
+    """Fig. 4: one row per n, each shifted and rescaled to [0, 1], with ℓ*(n) marked."""
+    wide = distances.pivot(index="n", columns="start", values="distance")
+    low, high = wide.min(axis=1), wide.max(axis=1)
+    rescaled = wide.sub(low, axis=0).div((high - low).replace(0, 1), axis=0)
+    figure, axes = plt.subplots(figsize=(7, 5))
+    every = max(1, len(wide) // 16)
+    sns.heatmap(
+        rescaled,
+        ax=axes,
+        cmap="viridis_r",
+        vmin=0,
+        vmax=1,
+        xticklabels=every,
+        yticklabels=every,
+        cbar_kws={"label": "Distance, rescaled within each row"},
+    )
+    axes.plot(optimal["start"] + 0.5, optimal["n"] - 0.5, "kx", markersize=6, label="ℓ*(n)")
+    axes.invert_yaxis()
+    axes.set(xlabel="Start layer ℓ of the block", ylabel="Block size n  [layers]")
+    axes.legend(loc="upper right")
+    axes.tick_params(axis="both", labelrotation=0)
+    return figure
+
+
+def accuracy_panels(
+    qa: pd.DataFrame, transitions: pd.DataFrame, strategies: Iterable[str] = ("similarity",)
+) -> Figure:
+    """Fig. 2, 6: accuracy against fraction, a panel per task, with the fitted critical fraction."""
+    tasks = list(qa.groupby(["task", "shots"], sort=False).groups)
+    figure, panels = _grid(1, len(tasks), width=4.2, height=3.9)
+    for axes, task in zip(panels.flat, tasks, strict=True):
+        rows = qa[(qa["task"] == task[0]) & (qa["shots"] == task[1])]
+        for strategy in strategies:
+            _curves(axes, rows, "accuracy", strategy)
+            fitted = transitions[
+                (transitions["task"] == task[0])
+                & (transitions["shots"] == task[1])
+                & (transitions["strategy"] == strategy)
+                & (transitions["healing"] != "none")
+            ].dropna(subset=["fraction"])
+            for row in fitted.itertuples():
+                axes.axvspan(row.low, row.high, color=COLOURS[strategy], alpha=0.15, linewidth=0)
+        _accuracy_levels(axes, rows)
+        axes.set_title(f"{task[0]} ({task[1]}-shot)", fontsize="medium")
+    _shared_legend(figure, panels)
+    return figure
+
+
+def loss_panel(loss: pd.DataFrame, transitions: pd.DataFrame) -> Figure:
+    """Fig. 3: normalised loss against fraction, with where accuracy falls after healing."""
+    figure, panels = _grid(1, 1, width=7, height=4.4)
+    axes = panels[0, 0]
+    _curves(axes, _normalised(loss), "normalized_loss", "similarity")
+    fitted = transitions[
+        (transitions["strategy"] == "similarity") & (transitions["healing"] != "none")
+    ].dropna(subset=["fraction"])
+    for row, shade in zip(fitted.itertuples(), SHADES[2:], strict=False):
+        axes.axvspan(row.low, row.high, color=shade, alpha=0.2, linewidth=0)
+        axes.axvline(row.fraction, color=shade, linewidth=1, label=f"{row.task} falls (healed)")
+    _loss_levels(axes, loss)
+    _shared_legend(figure, panels)
+    return figure
+
+
+def strategy_panels(qa: pd.DataFrame, loss: pd.DataFrame) -> Figure:
+    """Fig. 5: simple against similarity; a row per evaluation, before and after healing."""
+    tasks = list(qa.groupby(["task", "shots"], sort=False).groups)
+    figure, panels = _grid(len(tasks) + 1, 2, width=4.2, height=3.0)
+    for row, column in product(range(len(tasks) + 1), range(2)):
+        axes = panels[row, column]
+        only = "healed" if column else "unhealed"
+        if row < len(tasks):
+            name, shots = tasks[row]
+            rows = qa[(qa["task"] == name) & (qa["shots"] == shots)]
+            for strategy in COLOURS:
+                _curves(axes, rows, "accuracy", strategy, only, label=strategy)
+            _accuracy_levels(axes, rows)
+            title = f"{name} ({shots}-shot)"
+        else:
+            for strategy in COLOURS:
+                _curves(axes, _normalised(loss), "normalized_loss", strategy, only, label=strategy)
+            _loss_levels(axes, loss)
+            title = f"{loss['corpus'].iloc[0]} loss"
+        axes.set_title(f"{title}, {only}", fontsize="medium")
+    _shared_legend(figure, panels)
+    return figure
+
+
+def rank_panels(ranks: pd.DataFrame, chance: dict[str, float]) -> Figure:
+    """Fig. 9: accuracy and normalised loss against fraction for several ranks and strategies."""
+    keys = list(ranks.groupby(["metric", "task"], sort=False).groups)
+    keys.sort(key=lambda key: key[0] != "accuracy")
+    figure, panels = _grid(len(keys), 2, width=4.2, height=3.0)
+    shades = sns.color_palette("viridis", ranks["rank"].nunique())
+    for (i, (metric, task)), (j, strategy) in product(enumerate(keys), enumerate(COLOURS)):
+        axes = panels[i, j]
+        rows = ranks[
+            (ranks["metric"] == metric) & (ranks["task"] == task) & (ranks["strategy"] == strategy)
+        ]
+        for (rank, curve), shade, mark in zip(
+            rows.groupby("rank"), shades, "os^Dv<>", strict=False
+        ):
+            curve = curve.sort_values("fraction")
+            axes.errorbar(
+                curve["fraction"],
+                curve["value"],
+                yerr=curve["stderr"],
+                color=shade,
+                marker=mark,
+                label=f"rank {rank}",
+            )
+        if metric == "accuracy":
+            axes.axhline(chance[task], color=GREY, linestyle="-.", linewidth=1, label="chance")
+            axes.set(ylabel="Accuracy", ylim=(0, 1.03))
+        else:
+            axes.axhline(1, color=GREY, linestyle=(0, (1, 3)), linewidth=1, label="loss of ln V")
+            axes.set(ylabel="Loss / ln V")
+        axes.set_title(f"{task}, {strategy}", fontsize="medium")
+        _fraction_axis(axes)
+    _shared_legend(figure, panels)
+    return figure
+
+
+def glance(qa: pd.DataFrame, loss: pd.DataFrame) -> Figure:
+    """Fig. 1(d): every accuracy, and the loss, against fraction; similarity-informed pruning."""
+    tasks = list(qa.groupby(["task", "shots"], sort=False).groups)
+    figure, panels = _grid(1, len(tasks) + 1, width=3.6, height=3.7)
+    for axes, (name, shots) in zip(panels.flat, tasks, strict=False):
+        rows = qa[(qa["task"] == name) & (qa["shots"] == shots)]
+        for only in ("unhealed", "healed"):
+            _curves(axes, rows, "accuracy", "similarity", only)
+        _accuracy_levels(axes, rows)
+        axes.set_title(f"{name} ({shots}-shot)", fontsize="medium")
+    axes = panels.flat[-1]
+    for only in ("unhealed", "healed"):
+        _curves(axes, _normalised(loss), "normalized_loss", "similarity", only)
+    _loss_levels(axes, loss)
+    axes.set_title(f"{loss['corpus'].iloc[0]} loss", fontsize="medium")
+    _shared_legend(figure, panels)
+    return figure
+
+
+def _grid(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
+    figure, panels = plt.subplots(
+        rows, columns, figsize=(width * columns, height * rows), squeeze=False
+    )
+    return figure, panels
+
+
+def _state(rows: pd.DataFrame) -> pd.Series:
+    """Which of STYLES each row belongs to."""
+    unhealed = np.where(rows["weights"] == "nf4", "unhealed, 4-bit", "unhealed")
+    return pd.Series(np.where(rows["healing"] != "none", "healed", unhealed), rows.index)
+
+
+def _normalised(loss: pd.DataFrame) -> pd.DataFrame:
+    """The loss table with its standard error in units of ln V too."""
+    return loss.assign(stderr=loss["stderr"] * loss["normalized_loss"] / loss["loss"])
+
+
+def _curves(
+    axes: Axes,
+    rows: pd.DataFrame,
+    value: str,
+    strategy: str,
+    only: str | None = None,
+    label: str | None = None,
+) -> None:
+    """A strategy's curves, each from the unpruned model in the same state on."""
+    rows = rows[rows["strategy"].isin([strategy, "none"])]
+    for state, line in STYLES.items():
+        curve = rows[_state(rows) == state].sort_values("fraction")
+        if curve.empty or (only is not None and state != only):
+            continue
+        axes.errorbar(
+            curve["fraction"],
+            curve[value],
+            yerr=curve["stderr"],
+            color=COLOURS[strategy],
+            linestyle=line,
+            marker=SHAPES[strategy],
+            markerfacecolor=COLOURS[strategy] if state == "healed" else "white",
+            label=label or state,
+        )
+
+
+def _unpruned(rows: pd.DataFrame) -> pd.Series:
+    return rows[(rows["strategy"] == "none") & (_state(rows) == "unhealed")].iloc[0]
+
+
+def _accuracy_levels(axes: Axes, rows: pd.DataFrame) -> None:
+    base = _unpruned(rows)
+    axes.axhline(base["accuracy"], color="0.6", linewidth=1, label="unpruned")
+    axes.axhline(base["guess"], color=GREY, linestyle="-.", linewidth=1, label="guessing")
+    axes.axhline(
+        base["constant"], color=GREY, linestyle=(0, (1, 3)), linewidth=1.4, label="constant answer"
+    )
+    axes.set(ylabel="Accuracy", ylim=(0, 1.03))
+    _fraction_axis(axes)
+
+
+def _loss_levels(axes: Axes, loss: pd.DataFrame) -> None:
+    axes.axhline(_unpruned(loss)["normalized_loss"], color="0.6", linewidth=1, label="unpruned")
+    axes.axhline(1, color=GREY, linestyle=(0, (5, 2, 1, 2, 1, 2)), linewidth=1, label="ln V")
+    axes.set(ylabel="Loss / ln V")
+    axes.set_ylim(bottom=0)
+    _fraction_axis(axes)
+
+
+def _fraction_axis(axes: Axes) -> None:
+    axes.set(xlabel=FRACTION, xlim=(-0.02, 1.0))
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+
+
+def _shared_legend(figure: Figure, panels: np.ndarray) -> None:
+    """One legend below all panels, each entry once, so that no curve is covered."""
+    entries: dict[str, object] = {}
+    for axes in panels.flat:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    figure.legend(
+        entries.values(),
+        entries.keys(),
+        loc="outside lower center",
+        ncols=2 if panels.shape[1] == 1 else 4,
+        fontsize="small",
+    )

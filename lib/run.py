@@ -1,0 +1,193 @@
+"""Running sections, strictly, from the command line.
+
+    python -m lib.run 02 --study almanac                       # one section
+    python -m lib.run 02 --study mine.yaml -p pruned_layers='[4, 8]'
+    python -m lib.run book --study almanac                     # all of them, then the site
+    python -m lib.run check --study mine.yaml                  # only look for mistakes
+
+papermill executes the notebooks, but only warns of a misspelt parameter; here unknown names and
+mistyped values are refused before anything starts.
+"""
+
+import argparse
+import ast
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from lib import paths, study
+from lib.errors import UserError
+from lib.evidence import write_atomically
+
+# Threads that wait for each other by spinning stall when another program uses a core: on two busy
+# cores the small models here ran up to a hundred times slower (benchmarks/README.md).
+ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
+TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m lib.run", description=__doc__.split("\n")[0])
+    parser.add_argument("what", help="a section's number (01 …), 'book', or 'check'")
+    parser.add_argument("--study", default=paths.DEFAULT_STUDY, help="name or path of a YAML file")
+    parser.add_argument(
+        "-p", dest="parameters", action="append", default=[], metavar="KEY=VALUE",
+        help="a parameter of the section",
+    )  # fmt: skip
+    options = parser.parse_args(arguments)
+    for key, value in ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    try:
+        if options.what == "check":
+            from lib.check import check
+
+            check(study.load(options.study))
+            print(f"study {study.load(options.study).name}: nothing wrong found")
+        elif options.what == "book":
+            return book(options.study)
+        else:
+            section(options.what, options.study, parse(options.parameters))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; everything recorded so far is kept, the next run goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parse(pairs: list[str]) -> dict[str, Any]:
+    """KEY=VALUE pairs, the values read as YAML: 3 is a number, [4, 8] a list, null None."""
+    found = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise UserError(f"parameter '{pair}': write it as KEY=VALUE")
+        try:
+            found[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UserError(f"parameter {key}: '{value}' cannot be read as a value") from None
+    return found
+
+
+def declared(notebook: dict[str, Any]) -> dict[str, str]:
+    """Name → annotation of the parameters cell's `name: type = default` lines."""
+    cells = [c for c in notebook["cells"] if "parameters" in c["metadata"].get("tags", [])]
+    if len(cells) != 1:
+        raise UserError("the notebook needs exactly one cell tagged 'parameters'")
+    tree = ast.parse("".join(cells[0]["source"]))
+    return {
+        line.target.id: ast.unparse(line.annotation)
+        for line in tree.body
+        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
+    }
+
+
+def check_parameters(allowed: dict[str, str], given: dict[str, Any]) -> None:
+    for key, value in given.items():
+        if key not in allowed:
+            raise UserError(f"unknown parameter '{key}'; allowed: {', '.join(allowed)}")
+        kind = eval(allowed[key], {"__builtins__": {}}, TYPES)  # our own notebook's annotation
+        try:
+            TypeAdapter(kind, config=ConfigDict(strict=True)).validate_python(value)
+        except ValidationError:
+            raise UserError(f"parameter {key}: {value!r} is not of type {allowed[key]}") from None
+
+
+def section(number: str, name: str, parameters: dict[str, Any]) -> Path:
+    """Execute one section for one study; returns the executed notebook under _build/executed/.
+
+    It is written to _build/logs/ while it runs and stays there if it fails, to be read."""
+    import nbformat
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
+
+    found = paths.sections()
+    if number not in found:
+        raise UserError(f"unknown section '{number}': there are {', '.join(found)}")
+    chosen = study.load(name)
+    source = found[number]
+    notebook = nbformat.read(source, as_version=4)
+    check_parameters(declared(notebook), parameters)
+    reference = chosen.name if chosen.file.startswith(str(paths.STUDIES)) else chosen.file
+    log = paths.BUILD / "logs" / chosen.name / source.name
+    final = paths.executed(chosen.name, source.name)
+    # Sockets to the kernel: files of this user on a local disk, not ports open to the machine.
+    runtime = tempfile.mkdtemp(prefix="kernel-")
+    os.environ["JUPYTER_RUNTIME_DIR"] = runtime
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        print(f"section {number} of study {chosen.name}: {source.stem}", file=sys.stderr)
+        papermill.execute_notebook(
+            str(source).replace("{", "{{").replace("}", "}}"),
+            str(log).replace("{", "{{").replace("}", "}}"),
+            parameters={"study": reference, **parameters},
+            kernel_name="python3",
+            cwd=str(paths.ROOT),
+            progress_bar=False,
+            stderr_file=sys.stderr,
+            config=Config({"KernelManager": {"transport": "ipc"}}),
+        )
+        shutil.move(log, final)
+        write_atomically(final.parent / "study.json", json.dumps({"file": chosen.file}))
+    except PapermillExecutionError as error:
+        if error.ename == "UserError":
+            raise UserError(f"section {number} of study {chosen.name}: {error.evalue}") from None
+        last = " ".join(str(error.evalue).split())[:300]
+        raise UserError(
+            f"section {number} of study {chosen.name} failed in cell {error.exec_count} "
+            f"({error.ename}: {last}); the executed notebook is {log}"
+        ) from None
+    except OSError as error:
+        raise UserError(f"cannot write {error.filename or log}: {error.strerror}") from None
+    finally:
+        shutil.rmtree(runtime, ignore_errors=True)
+    return final
+
+
+def book(name: str) -> int:
+    """Check the study, then let Snakemake run what is missing or out of date, and the site."""
+    from lib.check import check
+
+    chosen = study.load(name)
+    with _one_at_a_time():
+        check(chosen)
+        command = [
+            *(sys.executable, "-m", "snakemake", "--profile", str(paths.ROOT / "profiles/default")),
+            *("--directory", str(paths.ROOT), "--snakefile", str(paths.ROOT / "Snakefile")),
+            # Locked here instead: this lock goes away with its process, Snakemake's stays behind.
+            *("--nolock", "--config", f"study={chosen.file}"),
+        ]
+        code = subprocess.run(command, cwd=paths.ROOT).returncode
+    if code == 0:
+        print(f"the book is at {paths.BUILD / 'html/index.html'}")
+    return code
+
+
+class _one_at_a_time:
+    """Two builds in one clone would write the same files."""
+
+    def __enter__(self) -> None:
+        paths.BUILD.mkdir(exist_ok=True)
+        self.file = open(paths.BUILD / "lock", "w")
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError("another `make book` is running in this clone; wait for it") from None
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,152 @@
+"""What every section's notebook does besides measuring: open the study, show its settings, state
+its verdicts. Text that comes from files or models is escaped."""
+
+import json
+from html import escape
+
+import pandas as pd
+from IPython.display import HTML
+
+from lib import claims, evidence, paths, plots, rules, study
+from lib.bench import Bench
+from lib.tables import save
+
+
+def open_study(name: str, **parameters: dict[str, object]) -> Bench:
+    """The study, with a section's own parameters laid over its settings.
+
+    `open_study("almanac", distances={"length": 64})`; values of None leave the study's."""
+    plots.style()
+    chosen = study.load(name)
+    for part, values in parameters.items():
+        chosen = study.override(chosen, part, **values)
+    return Bench(chosen)
+
+
+def settings(bench: Bench, *parts: str) -> HTML:
+    """The effective settings of the named parts of the study, as a folded table."""
+    flat = study.effective(bench.study)
+    wanted = {"title", "weights", "layers", *parts}
+    shown = {
+        "title": bench.study.title,
+        "layers": bench.n_layers,
+        "weights": bench.weights,
+        **{key: value for key, value in flat.items() if key.split(".")[0] in wanted},
+    }
+    rows = "".join(
+        f"<tr><td><code>{escape(key)}</code></td><td>{escape(_plain(value))}</td></tr>"
+        for key, value in shown.items()
+    )
+    return HTML(
+        f'<details class="settings"><summary>Settings of study <code>{escape(bench.study.name)}'
+        f"</code></summary><table><tbody>{rows}</tbody></table></details>"
+    )
+
+
+def _plain(value: object) -> str:
+    """A setting as text; of a local path only the last two parts, the rest is one machine's."""
+    if isinstance(value, str) and value.startswith("/"):
+        return "…/" + "/".join(value.split("/")[-2:])
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def tables(bench: Bench) -> rules.Tables:
+    return rules.Tables(paths.tables(bench.study.name))
+
+
+def verdicts(bench: Bench, numbers: list[int] | None = None) -> HTML:
+    """A card per claim: what the paper says, the verdict on this study, the numbers, the rule."""
+    found = claims.verdicts(tables(bench), numbers)
+    return HTML(
+        '<div class="claims">' + "".join(_card(row) for row in found.itertuples()) + "</div>"
+    )
+
+
+def _card(row: tuple) -> str:
+    return (
+        f'<div class="claim"><p class="claim-head"><span class="claim-number">Claim {row.claim}'
+        f'</span> {badge(row.verdict)} <span class="claim-where">{escape(row.where)}</span></p>'
+        f'<p class="claim-statement">{escape(row.statement)}</p>'
+        f'<p class="claim-reason">{escape(row.reason[:1].upper() + row.reason[1:])}.</p>'
+        f"<details><summary>Rule</summary><p>{escape(row.rule)}</p></details></div>"
+    )
+
+
+def badge(verdict: str) -> str:
+    return f'<span class="verdict verdict-{verdict.replace(" ", "-")}">{escape(verdict)}</span>'
+
+
+def count_verdicts(bench: Bench) -> HTML:
+    """How many claims came out how; writes verdicts.csv."""
+    found = save(bench, "verdicts", claims.verdicts(tables(bench)))
+    counts = found["verdict"].value_counts()
+    badges = (
+        f"{counts[verdict]} × {badge(verdict)}" for verdict in rules.VERDICTS if verdict in counts
+    )
+    return HTML(f'<p class="verdict-counts">Of {len(found)} claims: {" ".join(badges)}</p>')
+
+
+def introduce(bench: Bench) -> HTML:
+    """One sentence on the model that this book is about."""
+    about = f", {bench.study.about}" if bench.study.about else ""
+    return HTML(
+        f"<p>This copy is about <strong>{escape(bench.study.title)}</strong>{escape(about)}: "
+        f"{bench.n_layers} layers, a vocabulary of {bench.vocab_size:,} tokens, evaluated in "
+        f"{bench.weights}.</p>"
+    )
+
+
+def headline(bench: Bench, qa: pd.DataFrame, loss: pd.DataFrame) -> HTML:
+    """Per task how much can go, healed, before it shows; and what half of the layers cost."""
+    values = {}
+    healed = qa[qa["strategy"].isin(["similarity", "none"]) & (qa["healing"] != "none")]
+    for name, rows in healed.groupby("task", sort=False):
+        rows = rows.sort_values("fraction")
+        kept = rows["accuracy"] >= rows["accuracy"].iloc[0] - rules.FLAT_LOSS
+        flat = rows["fraction"][kept.cumprod().astype(bool)].max()
+        values[f"of the layers can go before {name} loses {100 * rules.FLAT_LOSS:.0f} points"] = (
+            f"{100 * flat:.0f}%"
+        )
+    rows = loss[loss["strategy"].isin(["similarity", "none"]) & (loss["healing"] != "none")]
+    rows = rows.sort_values("fraction").set_index("fraction")["loss"]
+    half = min(rows.index, key=lambda fraction: abs(fraction - 0.5))
+    values[f"nats per token more, healed, with {100 * half:.0f}% dropped"] = (
+        f"{rows[half] - rows[0.0]:+.2f}"
+    )
+    return key_numbers(values)
+
+
+def run_times(bench: Bench) -> pd.DataFrame:
+    """What measuring cost: per kind of evidence the number of records, seconds, peak memory."""
+    rows = []
+    for path in sorted(bench.store.folder.glob("*/*.json")):
+        record, problem = evidence.read(path)
+        if problem is None and "seconds" in record["provenance"]:
+            rows.append({"kind": record["kind"], **record["provenance"]})
+    found = pd.DataFrame(rows).groupby("kind")
+    return pd.DataFrame(
+        {
+            "measurements": found["seconds"].count(),
+            "seconds in all": found["seconds"].sum(),
+            "longest": found["seconds"].max(),
+            "peak memory [GiB]": found["peak_memory_bytes"].max() / 2**30,
+        }
+    ).reset_index()
+
+
+def key_numbers(values: dict[str, str]) -> HTML:
+    """Big numbers with small labels, side by side."""
+    cards = "".join(
+        f'<div class="key-number"><span class="value">{escape(value)}</span>'
+        f'<span class="label">{escape(label)}</span></div>'
+        for label, value in values.items()
+    )
+    return HTML(f'<div class="key-numbers">{cards}</div>')
+
+
+def show(table: pd.DataFrame, digits: int = 3) -> HTML:
+    """A table for reading: rounded, without an index, empty where a value is missing."""
+    html = table.to_html(
+        index=False, na_rep="", float_format=lambda value: f"{value:.{digits}f}", border=0
+    )
+    return HTML(f'<div class="table-box">{html}</div>')

@@ -1,0 +1,147 @@
+"""From executed notebooks to the site: stage them beside the book's pages, then Jupyter Book.
+
+    python -m lib.site --study almanac
+
+The default study's pages stand under notebooks/, as in the repository; every other study that has
+been run in this clone under studies/<name>/. Without the default study, the one asked for opens
+the book.
+"""
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lib import paths, study
+from lib.errors import UserError
+from lib.study import Study
+
+STAGE = paths.BUILD / "stage"
+LABEL = re.compile(r"\b(?:fig|eq|sec)-[a-z0-9-]+")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m lib.site", description=__doc__.split("\n")[0])
+    parser.add_argument("--study", default=paths.DEFAULT_STUDY)
+    try:
+        return build(study.load(parser.parse_args().study))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def build(chosen: Study) -> int:
+    """Stage everything and build _build/html; warnings are errors. Returns the exit code."""
+    studies = present(chosen)
+    shutil.rmtree(STAGE, ignore_errors=True)
+    STAGE.mkdir(parents=True)
+    shutil.copy(paths.ROOT / "_config.yml", STAGE)
+    shutil.copytree(paths.ROOT / "book", STAGE / "book")
+    shutil.copytree(paths.ROOT / "book" / "_static", STAGE / "_static")
+    for one in studies:
+        stage_study(one)
+    (STAGE / "_toc.yml").write_text(
+        yaml.safe_dump(contents(studies), sort_keys=False, allow_unicode=True), encoding="utf-8"
+    )
+    for old in ("html", ".doctrees", "jupyter_execute"):
+        shutil.rmtree(paths.BUILD / old, ignore_errors=True)
+    command = ["build", str(STAGE), "--path-output", str(paths.ROOT), "-W", "-n", "--keep-going"]
+    return subprocess.run([sys.executable, "-m", "jupyter_book.cli.main", *command]).returncode
+
+
+def present(chosen: Study) -> list[Study]:
+    """Studies with every section executed: the default first, then the chosen one, then others.
+
+    A study whose file is gone keeps its results but has no pages."""
+    found = {chosen.name: chosen}
+    for folder in sorted((paths.BUILD / "executed").iterdir()):
+        record = folder / "study.json"
+        complete = all((folder / path.name).exists() for path in paths.sections().values())
+        if not complete or not record.exists() or folder.name in found:
+            continue
+        file = Path(json.loads(record.read_text())["file"])
+        if file.exists():
+            found[folder.name] = study.load(str(file))
+    default = found.pop(paths.DEFAULT_STUDY, None)
+    return ([default] if default else []) + list(found.values())
+
+
+def page_folder(one: Study) -> str:
+    return "notebooks" if one.name == paths.DEFAULT_STUDY else f"studies/{one.name}"
+
+
+def stage_study(one: Study) -> None:
+    folder = STAGE / page_folder(one)
+    (folder / "tables").mkdir(parents=True)
+    for table in paths.tables(one.name).glob("*.csv"):
+        shutil.copy(table, folder / "tables")
+    sources = {path.name: paths.executed(one.name, path.name) for path in paths.sections().values()}
+    notebooks = {name: json.loads(path.read_text("utf-8")) for name, path in sources.items()}
+    if one.name != paths.DEFAULT_STUDY:
+        own = set().union(*(labels(notebook) for notebook in notebooks.values()))
+        for notebook in notebooks.values():
+            rename_labels(notebook, own, re.sub(r"[^a-z0-9]+", "-", one.name.lower()))
+    for name, notebook in notebooks.items():
+        tidy(notebook)
+        (folder / name).write_text(json.dumps(notebook, ensure_ascii=False), encoding="utf-8")
+
+
+def tidy(notebook: dict[str, Any]) -> None:
+    """For the page: no progress bars, no cell with injected parameters."""
+    for cell in notebook["cells"]:
+        tags = cell["metadata"].get("tags", [])
+        if "injected-parameters" in tags:
+            tags.append("remove-cell")
+        if cell["cell_type"] == "code":
+            cell["outputs"] = [o for o in cell["outputs"] if o.get("name") != "stderr"]
+
+
+def labels(notebook: dict[str, Any]) -> set[str]:
+    """Labels that a notebook declares: (sec-…)=, $$ … $$ (eq-…), and figure names."""
+    found = set()
+    for cell in notebook["cells"]:
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            found |= set(re.findall(r"^\((\S+)\)=|\$\$ \((\S+)\)", text, re.M))
+        figure = cell["metadata"].get("mystnb", {}).get("figure", {})
+        found.add((figure.get("name", ""), ""))
+    return {label for pair in found for label in pair if LABEL.fullmatch(label)}
+
+
+def rename_labels(notebook: dict[str, Any], own: set[str], suffix: str) -> None:
+    """Give a further study's labels its name, so that each stays unique in the book."""
+
+    def renamed(text: str) -> str:
+        return LABEL.sub(lambda m: f"{m[0]}-{suffix}" if m[0] in own else m[0], text)
+
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = renamed("".join(cell["source"]))
+        if figure := cell["metadata"].get("mystnb", {}).get("figure"):
+            for key in figure:
+                figure[key] = renamed(figure[key])
+
+
+def contents(studies: list[Study]) -> dict[str, Any]:
+    """The table of contents: the repository's _toc.yml about the first study, a part per other."""
+    text = (paths.ROOT / "_toc.yml").read_text(encoding="utf-8")
+    toc = yaml.safe_load(text.replace("notebooks/", page_folder(studies[0]) + "/"))
+    for other in studies[1:]:
+        pages = [path.stem for path in paths.sections().values()]
+        toc["parts"].append(
+            {
+                "caption": f"Another model: {other.title}",
+                "chapters": [{"file": f"{page_folder(other)}/{page}"} for page in pages],
+            }
+        )
+    return toc
+
+
+if __name__ == "__main__":
+    sys.exit(main())
