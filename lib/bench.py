@@ -1,5 +1,6 @@
 """A study, opened: its model, tokenizer, texts and evidence, and the models that it evaluates."""
 
+import gc
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -58,6 +59,13 @@ class Bench:
     @cached_property
     def model(self) -> PreTrainedModel:
         return models.load_model(self.study)
+
+    def release(self) -> None:
+        """Let go of the unpruned model: a 4-bit and a healed copy need its room."""
+        self.__dict__.pop("model", None)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     @cached_property
     def tokenizer(self) -> Any:

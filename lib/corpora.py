@@ -98,7 +98,7 @@ def windows(
 
 def commonest_share(tokens: torch.Tensor) -> float:
     """Share of the commonest value in a 1-d tensor of token ids."""
-    return float(tokens.unique(return_counts=True)[1].max() / len(tokens))
+    return int(tokens.unique(return_counts=True)[1].max()) / len(tokens)
 
 
 def _enough(found: list, count: int, text: Text, what: str) -> list:

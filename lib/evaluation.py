@@ -4,7 +4,7 @@ next-token loss on documents."""
 import logging
 import math
 import os
-from functools import cache
+from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn import functional
+from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lib.errors import UserError
@@ -26,10 +27,15 @@ METHOD = 1  # raise when the code that computes the values changes them
 def _harness() -> Any:
     """lm-eval, imported late: it is slow and not needed to check a study of local tasks."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import datasets
     import lm_eval
+    import lm_eval.api.task
     from lm_eval.models.huggingface import HFLM
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    # A bar per task and model while prompts are put together, for milliseconds of work.
+    lm_eval.api.task.tqdm = partial(tqdm, disable=True)
+    datasets.disable_progress_bars()
 
     class CountingLM(HFLM):
         """lm-eval's Hugging Face model, counting the prompts that it has to cut on the left."""

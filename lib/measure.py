@@ -113,6 +113,7 @@ def _materialised(bench: Bench, condition: Condition) -> Iterator[PreTrainedMode
         with pruned(bench.model, condition.block) as model:
             yield model
         return
+    bench.release()
     if condition.healing is None:
         yield healing.unhealed_4bit(bench.study, condition.block)
         return

@@ -70,10 +70,18 @@ def load_config(study: Study) -> PretrainedConfig:
         )
     except (OSError, ValueError, KeyError) as error:
         raise _loading_error(study, error) from None
-    if type(config) not in AutoModelForCausalLM._model_mapping:
+    known = AutoModelForCausalLM._model_mapping
+    if type(config) not in known:
         raise UserError(
             f"model {study.model}: '{config.model_type}' is not a causal language model "
             "that transformers knows without remote code"
+        )
+    # BERT, say, can be loaded as a causal language model, but was not trained as one.
+    meant = config.architectures or [known[type(config)].__name__]
+    if known[type(config)].__name__.lower() not in map(str.lower, meant):
+        raise UserError(
+            f"model {study.model}: '{config.model_type}' as {', '.join(meant)} is not a causal "
+            "language model"
         )
     return config
 
@@ -102,6 +110,7 @@ def load_model(study: Study, four_bit: bool = False) -> PreTrainedModel:
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported below, each by its name
             **options,
         )
     except UserError:
@@ -111,7 +120,8 @@ def load_model(study: Study, four_bit: bool = False) -> PreTrainedModel:
     finally:
         transformers_logging.set_verbosity(level)
     for problem in ("missing_keys", "mismatched_keys", "unexpected_keys", "error_msgs"):
-        if found := sorted(str(key) for key in info.get(problem) or []):
+        keys = info.get(problem) or []
+        if found := sorted(key[0] if isinstance(key, tuple) else str(key) for key in keys):
             raise UserError(
                 f"model {study.model}: {problem.replace('_', ' ')} in the checkpoint "
                 f"({len(found)}), e.g. {found[0]}"

@@ -121,6 +121,8 @@ def healing_moves(tables: Tables) -> Outcome:
         merged = merged[merged["fraction"] >= 0.25]
         noise = 2 * np.hypot(merged["stderr"], merged["stderr_before"])
         gains += list(merged["loss_before"] - merged["loss"] > noise)
+    if not gains:
+        raise Untestable("no healed fraction of at least 0.25")
     note = (
         f"the transition moves by {shifts.mean():+.2f} on average "
         f"({int((shifts > 0).sum())} of {len(shifts)} curves to larger fractions); "
@@ -153,7 +155,7 @@ def loss_transition(tables: Tables) -> Outcome:
 
 def loss_continuous(tables: Tables) -> Outcome:
     curve = _series(tables.loss, "similarity", healed=True, four_bit=True)
-    if transition_rows(tables, healed=True, four_bit=True).empty:
+    if _transition_rows(tables, healed=True, four_bit=True).empty:
         raise Untestable("no accuracy falls far enough for a transition to be fitted")
     if len(curve) < 4:
         raise Untestable("fewer than three healed fractions")
@@ -212,6 +214,8 @@ def _strategy_gap(tables: Tables, healed: bool, up_to: float) -> tuple[list[floa
     a, b = (_series(loss, s, healed, healed) for s in ("similarity", "simple"))
     both = a.merge(b, on="n", suffixes=("", "_simple"))
     both = both[(both["fraction"] > 0) & (both["fraction"] <= up_to)]
+    if both.empty:
+        raise Untestable(f"no pruning of at most {_percent(up_to)} of the layers")
     return leads, errors, float((both["normalized_loss_simple"] - both["normalized_loss"]).mean())
 
 

@@ -12,15 +12,12 @@ from lib.bench import Bench
 from lib.tables import save
 
 
-def open_study(name: str, **parameters: dict[str, object]) -> Bench:
+def open_study(name: str, **parameters: object) -> Bench:
     """The study, with a section's own parameters laid over its settings.
 
     `open_study("almanac", distances={"length": 64})`; values of None leave the study's."""
     plots.style()
-    chosen = study.load(name)
-    for part, values in parameters.items():
-        chosen = study.override(chosen, part, **values)
-    return Bench(chosen)
+    return Bench(study.override(study.load(name), **parameters))
 
 
 def settings(bench: Bench, *parts: str) -> HTML:

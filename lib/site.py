@@ -51,8 +51,9 @@ def build(chosen: Study) -> int:
     )
     for old in ("html", ".doctrees", "jupyter_execute"):
         shutil.rmtree(paths.BUILD / old, ignore_errors=True)
-    command = ["build", str(STAGE), "--path-output", str(paths.ROOT), "-W", "-n", "--keep-going"]
-    return subprocess.run([sys.executable, "-m", "jupyter_book.cli.main", *command]).returncode
+    program = str(Path(sys.executable).parent / "jupyter-book")
+    options = ["--path-output", str(paths.ROOT), "-W", "-n", "--keep-going"]
+    return subprocess.run([program, "build", str(STAGE), *options]).returncode
 
 
 def present(chosen: Study) -> list[Study]:
@@ -63,7 +64,8 @@ def present(chosen: Study) -> list[Study]:
     for folder in sorted((paths.BUILD / "executed").iterdir()):
         record = folder / "study.json"
         complete = all((folder / path.name).exists() for path in paths.sections().values())
-        if not complete or not record.exists() or folder.name in found:
+        has_tables = (paths.tables(folder.name) / "verdicts.csv").exists()
+        if not complete or not has_tables or not record.exists() or folder.name in found:
             continue
         file = Path(json.loads(record.read_text())["file"])
         if file.exists():

@@ -19,6 +19,7 @@ from lib.errors import UserError
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
 
 
 class Section(BaseModel):
@@ -47,7 +48,7 @@ class Distances(Section):
 
     n_sequences: Annotated[int, Field(ge=2)] = 128
     length: Annotated[int, Field(ge=2)] = 256
-    seed: int = 0
+    seed: Seed = 0
     bootstrap: Annotated[int, Field(ge=100)] = 1000
 
 
@@ -68,7 +69,7 @@ class Loss(Section):
     n_sequences: Annotated[int, Field(ge=2)] = 128
     length: Annotated[int, Field(ge=2)] = 512
     sample: Literal["random", "first"] = "random"
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Healing(Section):
@@ -80,11 +81,11 @@ class Healing(Section):
     batch: Positive = 16
     micro_batch: Positive | None = None
     length: Annotated[int, Field(ge=8)] = 256
-    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3e-4
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.02
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    seed: int = 0
-    targets: list[str] | None = None
+    seed: Seed = 0
+    targets: Annotated[list[str], Field(min_length=1)] | None = None
     fractions: Annotated[list[Fraction], Field(min_length=1)] = [0.25, 0.5, 0.75]
 
     @property
@@ -104,7 +105,7 @@ class Study(Section):
 
     name: str = Field(default="", exclude=True)
     file: str = Field(default="", exclude=True)
-    model: str
+    model: Annotated[str, Field(min_length=1)]
     revision: str | None = None
     title: str = ""
     about: str = ""
@@ -121,7 +122,7 @@ class Study(Section):
     ]
     distances: Distances = Distances()
     loss: Loss = Loss()
-    pruned_layers: list[Positive] | None = None
+    pruned_layers: Annotated[list[Positive], Field(min_length=1)] | None = None
     healing: Healing = Healing()
     lora_rank: Ranks = Ranks()
 
@@ -186,6 +187,10 @@ def load(name: str) -> Study:
         raise UserError(f"study {path.name}: expected keys and values, e.g. 'model: ./checkpoint'")
     # YAML reads 3e-4 as text (its floats need a dot); people write it all the same.
     raw = _numbers(raw)
+    for key in ("name", "file"):  # fields, but never given in the file
+        if key in raw:
+            allowed = ", ".join(_allowed((key,)))
+            raise UserError(f"study {path.name}: unknown key '{key}'; allowed: {allowed}")
     try:
         study = Study(**(raw | {"name": path.stem, "file": str(path)}))
     except ValidationError as error:
@@ -195,19 +200,22 @@ def load(name: str) -> Study:
     return _resolved(study, path.parent)
 
 
-def override(study: Study, section: str, **values: object) -> Study:
-    """A copy with some keys of one section replaced, `None` meaning "as the study says".
+def override(study: Study, **changes: object) -> Study:
+    """A copy with some keys replaced, `None` meaning "as the study says"; a dict replaces keys of
+    that section: `override(study, pruned_layers=[4, 8], distances={"length": 64})`.
 
-    Section parameters of notebooks go through here, so they are checked like the file itself."""
-    given = {key: value for key, value in values.items() if value is not None}
-    if not given:
-        return study
+    Parameters of notebooks go through here, so they are checked like the file itself."""
+    values = study.model_dump()
+    for key, change in changes.items():
+        if isinstance(change, dict):
+            given = {inner: value for inner, value in change.items() if value is not None}
+            values[key] = values[key] | given
+        elif change is not None:
+            values[key] = change
     try:
-        part = getattr(study, section)
-        part = type(part)(**(part.model_dump() | given))
+        return Study(**values, name=study.name, file=study.file)
     except ValidationError as error:
-        raise UserError(f"parameter for {section}: {_first_error(error)}") from None
-    return study.model_copy(update={section: part})
+        raise UserError(f"parameters of study {study.name}: {_first_error(error)}") from None
 
 
 def effective(study: Study) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, CONFIG_MAPPING, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 
 SHARED = {"vocab_size": 199, "hidden_size": 64, "num_hidden_layers": 6, "num_attention_heads": 4}
 GATED = SHARED | {"intermediate_size": 128, "num_key_value_heads": 2}

@@ -1,0 +1,209 @@
+"""What tests share: tiny random checkpoints, studies to run on them, and nothing of this machine.
+
+No test reads the network, this user's caches or this clone's results.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+# Before torch and datasets are imported, which read these once.
+_CACHE = tempfile.mkdtemp(prefix="tests-cache-")
+os.environ |= {
+    "HF_HOME": _CACHE,
+    "HF_HUB_OFFLINE": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+import yaml  # noqa: E402
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer  # noqa: E402
+
+from lib import paths  # noqa: E402
+
+WIDTHS = {"hidden_size": 64, "num_hidden_layers": 6, "num_attention_heads": 4}
+LLAMA_LIKE = WIDTHS | {"intermediate_size": 128, "num_key_value_heads": 2}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": LLAMA_LIKE,
+    "mistral": LLAMA_LIKE | {"sliding_window": 16, "head_dim": 16},
+    "qwen2": LLAMA_LIKE,
+    "phi": WIDTHS | {"intermediate_size": 128},
+    "gpt_neox": WIDTHS | {"intermediate_size": 128},
+    "gemma2": LLAMA_LIKE | {"head_dim": 16, "sliding_window": 16, "query_pre_attn_scalar": 16},
+    "opt": WIDTHS | {"ffn_dim": 128, "word_embed_proj_dim": 64},
+}
+
+Checkpoints = Callable[..., Path]
+Studies = Callable[..., Path]
+
+
+def pytest_sessionfinish() -> None:
+    shutil.rmtree(_CACHE, ignore_errors=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _results_elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RESULTS_DIR", str(tmp_path_factory.mktemp("results")))
+        yield
+
+
+@pytest.fixture
+def results_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty RESULTS_DIR of the test's own."""
+    monkeypatch.setenv("RESULTS_DIR", str(tmp_path / "results"))
+    return tmp_path / "results"
+
+
+@pytest.fixture
+def build_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty _build of the test's own (in this process only)."""
+    monkeypatch.setattr(paths, "BUILD", tmp_path / "_build")
+    return tmp_path / "_build"
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folder() -> Path:
+    """A folder with tokenizer files; it may hold other files too."""
+    return paths.ROOT / "almanac" / "checkpoint"
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tokenizer_folder: Path) -> Any:
+    return AutoTokenizer.from_pretrained(tokenizer_folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Checkpoints:
+    """`tiny_checkpoint("phi", num_hidden_layers=4)`: the folder of a small random causal LM in
+    float32 with the shipped tokenizer. One folder per arguments: copy it before changing it.
+
+    Every norm weight and bias differs from its neutral start, so that leaving one out shows."""
+    made: dict[str, Path] = {}
+
+    def make(family: str, **config: Any) -> Path:
+        key = json.dumps([family, config], sort_keys=True)
+        if key not in made:
+            made[key] = tmp_path_factory.mktemp(f"checkpoint-{family}")
+            # Qwen2's tokenizer class adds a token of its own to any tokenizer.
+            vocabulary = len(tokenizer) + (family == "qwen2")
+            settings = {"vocab_size": vocabulary, "max_position_embeddings": 128}
+            _write_checkpoint(made[key], family, settings | FAMILIES[family] | config)
+            tokenizer.save_pretrained(made[key])
+        return made[key]
+
+    return make
+
+
+def _write_checkpoint(folder: Path, family: str, settings: dict[str, Any]) -> None:
+    special = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    config = AutoConfig.for_model(family, **(special | settings))
+    model = AutoModelForCausalLM.from_config(config).float()
+    random = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=random)
+            if parameter.ndim == 1:
+                parameter.add_(0.2 * noise)
+            else:
+                parameter.copy_(0.1 * noise)
+    model.save_pretrained(folder)
+
+
+NAMES = ("Ada", "Bruno", "Carla", "Dmitri", "Edda", "Farid", "Greta", "Hugo")
+PLACES = ("market", "harbour", "school", "garden", "mill", "church", "forest", "bridge")
+THINGS = ("a loaf", "some fish", "an old book", "two apples", "a lamp", "the key", "a red hat")
+
+
+def sentences(count: int, first: int = 0) -> list[str]:
+    """Short documents of two to four simple sentences, no two alike."""
+    found = []
+    for i in range(first, first + count):
+        name, place = NAMES[i % 8], PLACES[i // 8 % 8]
+        parts = [
+            f"On day {i} {name} walked to the {place} and bought {THINGS[i % 7]}.",
+            f"Nobody at the {PLACES[i * 3 % 8]} had seen {name} before.",
+            f"{name} kept {THINGS[i * 5 % 7]} and went home.",
+            f"It rained for {i % 9} hours.",
+        ]
+        found.append(" ".join(parts[: 2 + i % 3]))
+    return found
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def write_task(folder: Path, name: str = "quiz", questions: int = 24) -> Path:
+    """A four-choice lm-eval task on local files, with as many examples for few-shot prompts."""
+    files = {}
+    for split, first in {"test": 0, "dev": questions}.items():
+        rows = [
+            {
+                "question": f"On day {i} {NAMES[i % 8]} walked to the",
+                "choices": [PLACES[(i + k) % 8] for k in range(4)],
+                "answer": i * 7 % 4,
+            }
+            for i in range(first, first + questions)
+        ]
+        files[split] = str(write_jsonl(folder.resolve() / f"{name}_{split}.jsonl", rows))
+    task = {
+        "task": name,
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": files},
+        "test_split": "test",
+        "fewshot_split": "dev",
+        "output_type": "multiple_choice",
+        "doc_to_text": "{{question}}",
+        "doc_to_choice": "{{choices}}",
+        "doc_to_target": "answer",
+        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+    }
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(task, sort_keys=False), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def write_study(tiny_checkpoint: Checkpoints) -> Studies:
+    """`write_study(folder, healing={"rank": 2})`: the path of a small, sound study that needs
+    nothing outside `folder` but a tiny Llama. Keys given replace its own, one level deep; with
+    `stem` the file has another name than mine.yaml."""
+
+    def write(folder: Path, stem: str = "mine", **keys: Any) -> Path:
+        write_jsonl(folder / "validation.jsonl", [{"text": text} for text in sentences(40)])
+        write_jsonl(folder / "healing.jsonl", [{"text": text} for text in sentences(120, 1000)])
+        write_task(folder / "tasks")
+        settings: dict[str, Any] = {
+            "device": "cpu",
+            "validation_text": {"path": "./validation.jsonl"},
+            "healing_text": {"path": "./healing.jsonl"},
+            "text_name": "sentences",
+            "task_path": "./tasks",
+            "tasks": [{"name": "quiz"}],
+            "batch": 8,
+            "distances": {"n_sequences": 8, "length": 16, "bootstrap": 100},
+            "loss": {"n_sequences": 8, "length": 32},
+            "pruned_layers": [1, 3],
+            "healing": {"rank": 4, "steps": 2, "batch": 4, "length": 32, "fractions": [0.5]},
+            "lora_rank": {"ranks": [2], "fractions": [0.5]},
+        }
+        for key, value in keys.items():
+            own = settings.get(key)
+            merge = isinstance(value, dict) and isinstance(own, dict) and key != "validation_text"
+            settings[key] = own | value if merge and key != "healing_text" else value
+        if "model" not in settings:
+            settings["model"] = str(tiny_checkpoint("llama"))
+        path = folder / f"{stem}.yaml"
+        path.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+        return path
+
+    return write

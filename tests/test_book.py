@@ -1,0 +1,147 @@
+"""The whole way, in a copy of the repository: a small study through every section to the site."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from lib import paths
+
+COLUMNS = {
+    "angular_distances": "n start distance stderr n_sequences",
+    "optimal_blocks": "n start stop distance support",
+    "qa": "task shots strategy n fraction start stop healing accuracy stderr n_questions chance "
+    "weights seed guess constant",
+    "loss": "corpus strategy n fraction start stop healing loss normalized_loss stderr n_tokens "
+    "weights seed",
+    "lora_rank": "rank metric task strategy n fraction start stop value stderr weights seed shots",
+    "transitions": "task shots strategy healing fraction low high width width_low width_high "
+    "weights seed",
+}
+
+
+def run(copy: Path, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "lib.run", *arguments],
+        cwd=copy,
+        env={k: v for k, v in os.environ.items() if k != "RESULTS_DIR"},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory) -> Path:
+    """The repository's files as git would hand them over, and the smoke study's book built."""
+    folder = tmp_path_factory.mktemp("clone")
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"],
+        cwd=paths.ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    for name in listed.stdout.splitlines():
+        if (paths.ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(paths.ROOT / name, folder / name)
+    done = run(folder, "book", "--study", "smoke")
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def test_every_table_has_its_columns_and_every_value_a_standard_error(copy):
+    for name, columns in COLUMNS.items():
+        table = pd.read_csv(copy / f"results/smoke/tables/{name}.csv")
+        assert set(columns.split()) <= set(table.columns), name
+        assert len(table) > 0
+        if "stderr" in table:
+            assert table["stderr"].notna().all() and (table["stderr"] >= 0).all()
+
+
+def test_tables_hold_every_block_and_the_controls(copy):
+    distances = pd.read_csv(copy / "results/smoke/tables/angular_distances.csv")
+    assert len(distances) == sum(16 - n + 1 for n in range(1, 16))
+    qa = pd.read_csv(copy / "results/smoke/tables/qa.csv")
+    unpruned = qa[qa["n"] == 0]
+    assert set(zip(unpruned["weights"], unpruned["healing"], strict=True)) == {
+        ("float32", "none"), ("nf4", "none"), ("nf4", "qlora-r4"),
+    }  # fmt: skip
+    assert (unpruned["strategy"] == "none").all() and (unpruned["stop"] == 0).all()
+
+
+def test_the_site_is_whole_and_fetches_nothing(copy):
+    html = copy / "_build/html"
+    pages = [path for path in html.rglob("*.html") if "studies" in path.parts]
+    assert len(pages) == len(paths.sections())
+    for page in [*pages, html / "index.html", html / "book/method.html"]:
+        text = page.read_text(encoding="utf-8")
+        fetched = re.findall(r"<(?:script|img|iframe)[^>]*\ssrc=\"(https?:)?//", text)
+        fetched += re.findall(r"<link[^>]*rel=\"stylesheet\"[^>]*href=\"(https?:)?//", text)
+        assert not fetched, page
+        assert "Traceback" not in text
+    figures = [page for page in pages if "<figure" in page.read_text(encoding="utf-8")]
+    assert len(figures) == 6
+    for page in figures:
+        for image in re.findall(r"<img[^>]*_images[^>]*>", page.read_text(encoding="utf-8")):
+            assert re.search(r'alt="[^"]{20,}"', image), page
+
+
+def test_a_second_run_does_nothing_again(copy):
+    executed = sorted((copy / "_build/executed/smoke").glob("*.ipynb"))
+    before = [path.stat().st_mtime_ns for path in executed]
+    start = time.monotonic()
+    done = run(copy, "book", "--study", "smoke")
+    assert done.returncode == 0
+    assert time.monotonic() - start < 60
+    assert [path.stat().st_mtime_ns for path in executed] == before
+
+
+def test_an_edited_record_is_named_set_aside_and_measured_again(copy):
+    record = sorted((copy / "results/smoke/evidence/loss").glob("*.json"))[0]
+    whole = record.read_text()
+    record.write_text(re.sub(r'"loss": (\d)', r'"loss": 9\1', whole, count=1))
+    table = copy / "results/smoke/tables/loss.csv"
+    before = table.read_text()
+    done = run(copy, "03", "--study", "smoke")
+    assert done.returncode == 0
+    assert record.name in done.stderr and "edited" in done.stderr
+    assert record.with_suffix(".damaged").exists()
+    assert table.read_text() == before
+
+
+def test_stopped_by_ctrl_c_the_next_run_goes_on(copy):
+    shutil.rmtree(copy / "results/smoke/evidence/qa")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lib.run", "02", "--study", "smoke"],
+        cwd=copy, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    folder = copy / "results/smoke/evidence/qa"
+    deadline = time.monotonic() + 120
+    while len(list(folder.glob("*.json"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    start = time.monotonic()
+    _, stderr = process.communicate(timeout=30)
+    assert time.monotonic() - start < 10
+    assert process.returncode == 130
+    assert "the next run goes on" in stderr and "Traceback" not in stderr
+    kept = {path: path.stat().st_mtime_ns for path in folder.glob("*.json")}
+    assert len(kept) >= 3
+    assert run(copy, "02", "--study", "smoke").returncode == 0
+    assert all(path.stat().st_mtime_ns == moment for path, moment in kept.items())
+
+
+def test_plain_papermill_runs_a_section_too(copy):
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "papermill", "--no-progress-bar"),
+            *("notebooks/01_angular_distances.ipynb", "out.ipynb", "-p", "study", "smoke"),
+        ],
+        cwd=copy, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]

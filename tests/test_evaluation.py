@@ -1,0 +1,110 @@
+"""Accuracy against the harness's own command line, loss against a loop over single sequences."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.nn import functional
+
+from lib import evaluation, models
+from lib import study as studies
+from lib.bench import Bench
+from lib.errors import UserError
+from lib.pruning import Block, pruned, save_pruned, simple
+from lib.study import Task
+
+
+@pytest.fixture(scope="module")
+def bench():
+    return Bench(studies.load("smoke"))
+
+
+def test_accuracy_of_a_pruned_model_equals_the_harness_alone(bench, tmp_path):
+    block, limit = simple(5, bench.n_layers), 40
+    tasks = [Task(name="almanac_knowledge", limit=limit), Task(name="almanac_reading", limit=limit)]
+    save_pruned(bench.model, block, bench.tokenizer, tmp_path / "model")
+    with pruned(bench.model, block) as model:
+        ours = [
+            evaluation.accuracy(model, bench.tokenizer, task, bench.task_manager, batch=16)
+            for task in tasks
+        ]
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "lm_eval", "--model", "hf", "--device", "cpu"),
+            *("--model_args", f"pretrained={tmp_path / 'model'},dtype=float32"),
+            *("--tasks", ",".join(task.name for task in tasks), "--limit", str(limit)),
+            *("--include_path", bench.study.task_path, "--batch_size", "16"),
+            *("--output_path", str(tmp_path / "out.json"), "--log_samples"),
+        ],
+        check=True,
+        capture_output=True,
+        cwd=tmp_path,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+    )
+    for task, value in zip(tasks, ours, strict=True):
+        (file,) = tmp_path.rglob(f"samples_{task.name}_*.jsonl")
+        rows = sorted(map(json.loads, file.read_text().splitlines()), key=lambda r: r["doc_id"])
+        assert "".join(str(int(row["acc"])) for row in rows) == value["correct"][task.name]
+        assert value["n_questions"] == limit
+        share = value["accuracy"]
+        assert value["stderr"] == pytest.approx(math.sqrt(share * (1 - share) / (limit - 1)))
+
+
+def test_chance_levels_are_guessing_and_the_commonest_answer(bench):
+    task = Task(name="almanac_reading", limit=30)
+    value = evaluation.accuracy(bench.model, bench.tokenizer, task, bench.task_manager, batch=16)
+    rows = open(os.path.join(bench.study.task_path, "reading_test.jsonl")).readlines()[:30]
+    yes = sum(json.loads(row)["answer"] for row in rows)
+    assert value["guess"] == 0.5
+    assert value["constant"] == max(yes, 30 - yes) / 30
+
+
+def test_prompts_that_do_not_fit_are_counted(bench):
+    task = Task(name="almanac_reading", limit=5)
+    narrow = bench.model.config.max_position_embeddings
+    try:
+        bench.model.config.max_position_embeddings = 16
+        value = evaluation.accuracy(bench.model, bench.tokenizer, task, bench.task_manager, 8)
+    finally:
+        bench.model.config.max_position_embeddings = narrow
+    assert value["truncated_prompts"] == 10
+
+
+def test_loss_equals_a_loop_over_single_sequences(bench):
+    generator = torch.Generator().manual_seed(0)
+    sequences = [
+        torch.randint(5, 300, (n,), generator=generator).tolist() for n in (2, 9, 31, 5, 17)
+    ]
+    sums, counts = [], []
+    for sequence in sequences:
+        tokens = torch.tensor([sequence])
+        with torch.no_grad():
+            logits = bench.model(tokens).logits.double()
+        sums.append(float(functional.cross_entropy(logits[0, :-1], tokens[0, 1:], reduction="sum")))
+        counts.append(len(sequence) - 1)
+    mean = sum(sums) / sum(counts)
+    spread = sum((s - mean * c) ** 2 for s, c in zip(sums, counts, strict=True))
+    for batch in (1, 2, 8):
+        found = evaluation.next_token_loss(bench.model, sequences, batch, pad_id=0)
+        assert found["loss"] == pytest.approx(mean, abs=1e-5)
+        assert found["stderr"] == pytest.approx(math.sqrt(5 / 4 * spread) / sum(counts), rel=1e-3)
+        assert found["n_tokens"] == sum(counts)
+
+
+def test_an_unknown_task_is_one_line_that_lists_the_local_ones(bench):
+    wrong = bench.study.model_copy(update={"tasks": [Task(name="almanac_knowlege")]})
+    with pytest.raises(UserError, match=r"unknown lm-eval task 'almanac_knowlege'.*_knowledge"):
+        evaluation.task_manager(wrong)
+
+
+def test_an_empty_block_is_the_whole_model(bench):
+    tokens = torch.arange(5, 25)[None]
+    with torch.inference_mode():
+        whole = bench.model(tokens).logits
+        with pruned(bench.model, Block(0, 0)):
+            assert torch.equal(bench.model(tokens).logits, whole)
+    assert len(models.layers(bench.model)) == bench.n_layers

@@ -1,0 +1,154 @@
+"""QLoRA against the same model with its 4-bit weights written out in float."""
+
+import copy
+
+import bitsandbytes as bnb
+import pytest
+import torch
+from peft.tuners.lora import LoraLayer
+from tiny import FAMILIES, random_model
+
+from lib import healing, models
+from lib import study as studies
+from lib.errors import UserError
+from lib.pruning import Block, drop, simple
+
+BLOCK = simple(6, 16)
+
+
+@pytest.fixture(scope="module")
+def study():
+    return studies.load("smoke")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(study):
+    return models.load_tokenizer(study, models.load_config(study))
+
+
+@pytest.fixture(scope="module")
+def healed(study, tokenizer):
+    return healing.heal(study, study.healing, BLOCK, tokenizer)
+
+
+def adapted_and_reference(study):
+    """A 4-bit model with adapters, and a float model that should compute the same."""
+    model = healing.load_4bit(study)
+    drop(model, BLOCK)
+    adapted = healing.adapt(model, study.healing.model_copy(update={"dropout": 0.0}))
+    torch.manual_seed(1)
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(std=0.02)
+    reference = copy.deepcopy(adapted)
+    for name, module in list(reference.named_modules()):
+        if isinstance(module, bnb.nn.Linear4bit):
+            plain = torch.nn.Linear(module.in_features, module.out_features, bias=False)
+            plain.weight.data = healing.dequantised(module).clone()
+            plain.weight.requires_grad_(False)
+            parent, _, child = name.rpartition(".")
+            setattr(reference.get_submodule(parent), child, plain)
+    return adapted.train(), reference.train()
+
+
+def gradients(model, tokens):
+    model.zero_grad()
+    model(input_ids=tokens, labels=tokens).loss.backward()
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def worst(ours, reference):
+    assert ours.keys() == reference.keys()
+    assert all("lora_" in name for name in ours)
+    return max(float((ours[n] - reference[n]).norm() / reference[n].norm()) for n in ours)
+
+
+def test_gradients_equal_the_dequantised_reference_also_after_an_evaluation(study):
+    adapted, reference = adapted_and_reference(study)
+    tokens = torch.randint(5, 300, (4, 32), generator=torch.Generator().manual_seed(0))
+    before = healing.base_digest(adapted)
+    assert worst(gradients(adapted, tokens), gradients(reference, tokens)) < 0.02
+    plain = healing.evaluable(adapted.get_base_model(), study, BLOCK)
+    # The order that silently breaks training on CPUs which repack 4-bit weights for inference.
+    with torch.inference_mode():
+        adapted.eval()
+        logits = adapted(input_ids=tokens).logits
+        assert torch.allclose(plain(input_ids=tokens).logits, logits, atol=2e-3)
+    adapted.train()
+    assert healing.base_digest(adapted) == before
+    assert worst(gradients(adapted, tokens), gradients(reference, tokens)) < 0.02
+
+
+def test_linear_layers_are_in_4_bit_and_only_ffn_adapters_train(study):
+    model = healing.load_4bit(study)
+    layers = models.layers(model)
+    assert len(healing.linear4bit(model)) == 7 * len(layers)
+    kinds = {name.rsplit(".", 1)[1] for name, _ in healing.linear4bit(model)}
+    assert kinds == {
+        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+    }  # fmt: skip
+    drop(model, BLOCK)
+    adapted = healing.adapt(model, study.healing)
+    trainable = [n for n, p in adapted.named_parameters() if p.requires_grad]
+    assert trainable and all("lora_" in n and ".mlp." in n for n in trainable)
+    assert sum(isinstance(m, LoraLayer) for m in adapted.modules()) == 3 * 10
+    config, rank = model.config, study.healing.rank
+    expected = 10 * 3 * rank * (config.hidden_size + config.intermediate_size)
+    assert sum(p.numel() for p in adapted.parameters() if p.requires_grad) == expected
+
+
+def test_the_report_counts_what_was_trained(study, healed):
+    _, report = healed
+    recipe = study.healing
+    assert report["linear4bit"] == 7 * 10
+    assert report["tokens"] == recipe.steps * recipe.batch * recipe.length
+    assert len(report["train_loss"]) == recipe.steps
+
+
+def test_one_seed_gives_identical_weights_and_another_seed_others(study, tokenizer, healed):
+    again, _ = healing.heal(study, study.healing, BLOCK, tokenizer)
+    other_seed = study.healing.model_copy(update={"seed": 1})
+    other, _ = healing.heal(study, other_seed, BLOCK, tokenizer)
+    first, second = healed[0].state_dict(), again.state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert any(not torch.equal(first[name], other.state_dict()[name]) for name in first)
+
+
+def test_healing_changes_ffn_weights_and_nothing_else(study, healed):
+    control = healing.unhealed_4bit(study, BLOCK).state_dict()
+    changed = {n for n, v in healed[0].state_dict().items() if not torch.equal(v, control[n])}
+    assert changed and all(".mlp." in name for name in changed)
+
+
+def test_the_control_holds_four_bit_values(study):
+    plain = healing.unhealed_4bit(study, Block(0, 0))
+    row = plain.model.layers[0].mlp.up_proj.weight[:1, :64]  # one block of 64 shares one scale
+    assert len(row.unique()) <= 16
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_heals(family, study, tokenizer, tmp_path):
+    model = random_model(family, vocab_size=len(tokenizer))
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    mine = study.model_copy(update={"model": str(tmp_path)})
+    block = simple(3, 6)
+    healed, report = healing.heal(mine, study.healing, block, tokenizer)
+    per_layer = len(models.FFN[family])
+    assert report["linear4bit"] >= 3 * per_layer
+    control = healing.unhealed_4bit(mine, block).state_dict()
+    changed = {n for n, v in healed.state_dict().items() if not torch.equal(v, control[n])}
+    names = {name.rsplit(".", 2)[1] for name in changed}
+    assert names == set(models.FFN[family]) and len(changed) == 3 * per_layer
+
+
+def test_healing_on_more_text_than_there_is_says_so(study, tokenizer):
+    endless = study.healing.model_copy(update={"steps": 100_000})
+    with pytest.raises(UserError, match="too short"):
+        healing.heal(study, endless, BLOCK, tokenizer)
+
+
+def test_a_rank_above_the_width_is_refused(study):
+    model = healing.load_4bit(study)
+    with pytest.raises(UserError, match="rank 4096"):
+        healing.adapt(model, study.healing.model_copy(update={"rank": 4096}))

@@ -1,0 +1,264 @@
+"""Checkpoints: whole ones load, anything else is one line; layers and FFN modules of families."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import FAMILIES, Checkpoints
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, BertForMaskedLM
+
+from lib import models
+from lib.errors import UserError
+from lib.study import Study
+
+Copy = Callable[..., Path]
+
+# By hand, from each family's modelling code: the list of layers, and layer 0's FFN.
+EXPECTED = {
+    "llama": ("model.layers", "mlp.gate_proj mlp.up_proj mlp.down_proj"),
+    "mistral": ("model.layers", "mlp.gate_proj mlp.up_proj mlp.down_proj"),
+    "qwen2": ("model.layers", "mlp.gate_proj mlp.up_proj mlp.down_proj"),
+    "gemma2": ("model.layers", "mlp.gate_proj mlp.up_proj mlp.down_proj"),
+    "phi": ("model.layers", "mlp.fc1 mlp.fc2"),
+    "opt": ("model.decoder.layers", "fc1 fc2"),
+    "gpt_neox": ("gpt_neox.layers", "mlp.dense_h_to_4h mlp.dense_4h_to_h"),
+}
+assert set(EXPECTED) == set(FAMILIES)
+
+
+def of(folder: Path | str, **keys: Any) -> Study:
+    return Study(name="mine", model=str(folder), device="cpu", **keys)
+
+
+@pytest.fixture
+def copy(tmp_path: Path, tiny_checkpoint: Checkpoints, build_dir: Path) -> Copy:
+    """A copy of a tiny checkpoint, to be damaged."""
+
+    def make(family: str = "llama", **config: Any) -> Path:
+        return Path(shutil.copytree(tiny_checkpoint(family, **config), tmp_path / family))
+
+    return make
+
+
+def refusal(call: Callable[[], object]) -> str:
+    with pytest.raises(UserError) as raised:
+        call()
+    message = str(raised.value)
+    assert "\n" not in message and len(message) < 500
+    return message
+
+
+def test_a_checkpoint_loads_as_transformers_loads_it(tiny_checkpoint: Checkpoints) -> None:
+    folder = tiny_checkpoint("llama")
+    study = of(folder)
+    model, plain = models.load_model(study), AutoModelForCausalLM.from_pretrained(folder)
+    tokens = torch.arange(3, 40)[None]
+    with torch.no_grad():
+        assert torch.equal(model(tokens).logits, plain(tokens).logits)
+    assert not model.training
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_the_study_decides_the_dtype(tiny_checkpoint: Checkpoints) -> None:
+    model = models.load_model(of(tiny_checkpoint("llama"), dtype="bfloat16"))
+    assert model.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_layers_and_ffn_modules_are_found_in_every_family(
+    tiny_checkpoint: Checkpoints, family: str
+) -> None:
+    model = models.load_model(of(tiny_checkpoint(family)))
+    stack, ffn = EXPECTED[family]
+    assert models.layers(model) is model.get_submodule(stack)
+    assert len(models.layers(model)) == model.config.num_hidden_layers == 6
+    found = models.ffn_modules(model)
+    assert len(found) == len(set(found))
+    assert set(found) == {f"{stack}.{i}.{name}" for i in range(6) for name in ffn.split()}
+    assert not any("attn" in name or "attention" in name for name in found)
+
+
+def test_a_skeleton_has_the_same_modules_and_no_weights(tiny_checkpoint: Checkpoints) -> None:
+    study = of(tiny_checkpoint("gpt_neox"))
+    skeleton = models.skeleton(models.load_config(study))
+    assert all(parameter.is_meta for parameter in skeleton.parameters())
+    assert models.ffn_modules(skeleton) == models.ffn_modules(models.load_model(study))
+
+
+def test_named_targets_replace_the_familys_own(tiny_checkpoint: Checkpoints) -> None:
+    model = models.skeleton(models.load_config(of(tiny_checkpoint("llama"))))
+    found = models.ffn_modules(model, ["down_proj"])
+    assert found == [f"model.layers.{i}.mlp.down_proj" for i in range(6)]
+
+
+@pytest.mark.parametrize("target", ["c_proj", "proj", "q_proj", "mlp", "lm_head", "up_proj.weight"])
+def test_targets_that_are_no_ffn_modules_are_refused(
+    tiny_checkpoint: Checkpoints, target: str
+) -> None:
+    model = models.skeleton(models.load_config(of(tiny_checkpoint("llama"))))
+    message = refusal(lambda: models.ffn_modules(model, ["up_proj", target]))
+    assert f"'{target}'" in message and "healing.targets" in message
+
+
+def test_an_unknown_family_has_to_name_its_targets(tiny_checkpoint: Checkpoints) -> None:
+    model = models.skeleton(models.load_config(of(tiny_checkpoint("llama"))))
+    model.config.model_type = "novel"
+    message = refusal(lambda: models.ffn_modules(model))
+    assert "'novel'" in message and "healing.targets" in message
+
+
+def test_layers_that_cannot_be_told_apart_are_refused(tiny_checkpoint: Checkpoints) -> None:
+    model = models.skeleton(models.load_config(of(tiny_checkpoint("llama"))))
+    model.twins = torch.nn.ModuleList(torch.nn.Linear(1, 1) for _ in range(6))
+    assert "twins" in refusal(lambda: models.layers(model))
+    model.config.num_hidden_layers = 7
+    assert "none" in refusal(lambda: models.layers(model))
+
+
+def _tensors(change: Callable[[dict], object]) -> Callable[[Path], object]:
+    def damage(folder: Path) -> None:
+        path = folder / "model.safetensors"
+        tensors = load_file(path)
+        change(tensors)
+        save_file(tensors, path, metadata={"format": "pt"})
+
+    return damage
+
+
+UP = "model.layers.3.mlp.up_proj.weight"
+
+
+def _cut(folder: Path, keep: Callable[[int], int]) -> None:
+    path = folder / "model.safetensors"
+    raw = path.read_bytes()
+    path.write_bytes(raw[: keep(len(raw))])
+
+
+def _shard(folder: Path, drop: bool = True, broken: bool = False) -> None:
+    """Split into shards with an index, and lose one or spoil the index."""
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="300KB")
+    shards = sorted(folder.glob("model-*.safetensors"))
+    assert len(shards) > 1
+    if drop:
+        shards[1].unlink()
+    if broken:
+        (folder / "model.safetensors.index.json").write_text('{"weight_map": ')
+
+
+def _pickle(folder: Path) -> None:
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+def _bert(folder: Path) -> None:
+    config = BertConfig(
+        vocab_size=32, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=32,
+    )  # fmt: skip
+    BertForMaskedLM(config).save_pretrained(folder)
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], list[str]]] = {
+    "missing tensor": (_tensors(lambda t: t.pop(UP)), ["missing keys", UP]),
+    "extra tensor": (_tensors(lambda t: t.update(a=torch.ones(1))), ["unexpected keys", "e.g. a"]),
+    "mismatched": (_tensors(lambda t: t.update({UP: torch.ones(3, 3)})), ["mismatched", UP]),
+    "cut off": (lambda f: _cut(f, lambda n: n // 2), ["model.safetensors", "cut off"]),
+    "one byte less": (lambda f: _cut(f, lambda n: n - 1), ["model.safetensors", "cut off"]),
+    "cut in the header": (lambda f: _cut(f, lambda n: 100), ["model.safetensors", "cut off"]),
+    "empty": (lambda f: _cut(f, lambda n: 0), ["model.safetensors", "cut off"]),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), ["no model.safetensors"]),
+    "missing shard": (_shard, ["model-00002", "missing", "half-copied"]),
+    "broken index": (lambda f: _shard(f, False, True), ["index.json is damaged"]),
+    "pickled": (_pickle, ["no model.safetensors", "pickled .bin"]),
+    "no config": (lambda f: (f / "config.json").unlink(), ["no checkpoint there", "config.json"]),
+    "cut-off config": (lambda f: (f / "config.json").write_text("{"), ["cannot be loaded"]),
+    "config without type": (lambda f: (f / "config.json").write_text("{}"), ["cannot be loaded"]),
+    "unknown type": (
+        lambda f: (f / "config.json").write_text('{"model_type": "novel"}'), ["novel"],
+    ),
+    "encoder-decoder": (
+        lambda f: (f / "config.json").write_text('{"model_type": "t5"}'),
+        ["'t5' is not a causal language model"],
+    ),
+    "encoder": (_bert, ["'bert' as BertForMaskedLM is not a causal language model"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_or_unfit_checkpoint_is_refused(
+    copy: Copy, capfd: pytest.CaptureFixture[str], kind: str
+) -> None:
+    folder = copy()
+    damage, says = DAMAGE[kind]
+    damage(folder)
+    capfd.readouterr()
+    message = refusal(lambda: models.load_model(of(folder)))
+    assert str(folder) in message
+    for part in says:
+        assert part in message
+    assert capfd.readouterr().err == ""
+
+
+def test_a_whole_checkpoint_in_shards_loads(copy: Copy) -> None:
+    folder = copy()
+    before = models.load_model(of(folder)).state_dict()
+    _shard(folder, drop=False)
+    after = models.load_model(of(folder)).state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    message = refusal(lambda: models.load_config(of(tmp_path / "none")))
+    assert "none" in message and "no checkpoint there" in message
+
+
+@pytest.mark.parametrize("ask", [models.load_config, models.checkpoint_digest, models.load_model])
+def test_a_hub_id_without_network_is_one_quick_line(ask: Callable[[Study], object]) -> None:
+    start = time.monotonic()
+    message = refusal(lambda: ask(of("nobody/no-such-model")))
+    assert "nobody/no-such-model" in message and "network" in message
+    assert time.monotonic() - start < 5
+
+
+def test_a_tokenizer_gets_a_padding_token(copy: Copy) -> None:
+    folder = copy()
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings.pop("pad_token", None)
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert AutoTokenizer.from_pretrained(folder).pad_token_id is None
+    found = models.load_tokenizer(of(folder), models.load_config(of(folder)))
+    assert found.pad_token_id == found.eos_token_id is not None
+
+
+def test_a_tokenizer_with_ids_above_the_embeddings_is_refused(copy: Copy, tokenizer: Any) -> None:
+    study = of(copy(vocab_size=100))
+    message = refusal(lambda: models.load_tokenizer(study, models.load_config(study)))
+    assert "does not fit" in message
+    assert str(len(tokenizer) - 1) in message and "100 embeddings" in message
+
+
+@pytest.mark.parametrize("content", [None, "{", "{}"])
+def test_a_missing_or_broken_tokenizer_is_refused(copy: Copy, content: str | None) -> None:
+    folder = copy()
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+    if content is not None:
+        (folder / "tokenizer.json").write_text(content)
+    study = of(folder)
+    message = refusal(lambda: models.load_tokenizer(study, models.load_config(study)))
+    assert "tokenizer" in message and str(folder) in message
+
+
+def test_cuda_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    study = Study(name="mine", model="x", device="cuda")
+    assert "no CUDA device" in refusal(lambda: models.device(study))
+    assert models.dtype(of("x")) == torch.float32
