@@ -1,10 +1,12 @@
 """Everything that can be found wrong with a study without measuring: seconds, before hours."""
 
-from lib import corpora, models
+from lib import corpora, evaluation, models
 from lib.bench import Bench
 from lib.errors import UserError
 from lib.pruning import check_n
-from lib.study import Study, Text
+from lib.study import Study
+
+ENOUGH = 1_000_000  # tokens; a text that has so many is not checked for more
 
 
 def check(study: Study) -> None:
@@ -35,10 +37,8 @@ def check(study: Study) -> None:
     if study.healing.micro_batch and study.healing.batch % study.healing.micro_batch:
         raise UserError(f"study {study.name}: healing.micro_batch does not divide healing.batch")
     _check_lengths(bench)
-    models.load_tokenizer(study, bench.config)
-    for text in (study.validation_text, study.healing_text):
-        _check_text(text)
-    bench.task_manager  # noqa: B018  (raises for unknown tasks)
+    _check_texts(bench)
+    evaluation.check_tasks(study, bench.task_manager)
 
 
 def _check_lengths(bench: Bench) -> None:
@@ -53,7 +53,18 @@ def _check_lengths(bench: Bench) -> None:
             )
 
 
-def _check_text(text: Text) -> None:
-    """The source is there and its first document can be read."""
-    corpora.source(text)
-    next(corpora.documents(text, seed=None))
+def _check_texts(bench: Bench) -> None:
+    """The texts are there and can be read; local ones are long enough."""
+    study, tokenizer = bench.study, bench.tokenizer
+    for text in (study.validation_text, study.healing_text):
+        corpora.source(text)
+        next(corpora.documents(text, seed=None))
+    if study.validation_text.path is not None:
+        distances = study.distances
+        count = min(distances.n_sequences, ENOUGH // distances.length)
+        corpora.windows(study.validation_text, tokenizer, count, distances.length, seed=None)
+        bench.loss_sequences  # noqa: B018  (raises when there are too few)
+    if study.healing_text.path is not None:
+        healing = study.healing
+        count = min(healing.steps * healing.batch, ENOUGH // healing.length)
+        corpora.windows(study.healing_text, tokenizer, count, healing.length, seed=None)

@@ -1,5 +1,6 @@
 """Texts → token sequences: windows for distances, documents for loss, packed rows for healing."""
 
+import logging
 import random
 from collections.abc import Iterator
 from itertools import islice
@@ -44,12 +45,8 @@ def documents(text: Text, seed: int | None) -> Iterator[str]:
             random.Random(seed).shuffle(found)
         yield from found
         return
-    from datasets import load_dataset
-
     try:
-        stream = load_dataset(
-            text.dataset, text.config, split=text.split, revision=text.revision, streaming=True
-        )
+        stream = _load_dataset(text.dataset, text.config, split=text.split, revision=text.revision)
         if seed is not None:
             stream = stream.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
         for row in stream:
@@ -101,6 +98,16 @@ def commonest_share(tokens: torch.Tensor) -> float:
     return int(tokens.unique(return_counts=True)[1].max()) / len(tokens)
 
 
+def _load_dataset(name: str, *arguments: str | None, **options: Any) -> Any:
+    """`datasets.load_dataset`, streamed, so that nothing is cached; imported late, as it is slow.
+
+    Quietly: the library also logs what it raises, and one line is enough."""
+    from datasets import load_dataset
+
+    logging.getLogger("datasets").setLevel(logging.CRITICAL)
+    return load_dataset(name, *arguments, streaming=True, **options)
+
+
 def _enough(found: list, count: int, text: Text, what: str) -> list:
     if len(found) < count:
         raise UserError(f"text {describe(text)}: too short, it gives {len(found)} {what}")
@@ -118,15 +125,13 @@ def _file(text: Text) -> Path:
 
 def _local(text: Text) -> list[str]:
     """All documents of a file. The datasets library reads the format; nothing is cached."""
-    from datasets import load_dataset
-
     path = _file(text)
     if path.stat().st_size == 0:
         raise UserError(f"text {path}: the file is empty")
     kind = SUFFIXES[path.suffix]
     options = {"sample_by": "paragraph"} if kind == "text" else {}
     try:
-        rows = load_dataset(kind, data_files=str(path), split="train", streaming=True, **options)
+        rows = _load_dataset(kind, data_files=str(path), split="train", **options)
         found = [row["text"] for row in rows]
     except KeyError:
         raise UserError(f"text {path}: lines need a field 'text'") from None

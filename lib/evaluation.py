@@ -81,12 +81,34 @@ def task_manager(study: Study) -> Any:
     manager = TaskManager(include_path=study.task_path, include_defaults=needs_defaults)
     for task in study.tasks:
         if task.name not in manager.all_tasks:
-            known = ", ".join(sorted(own)) or "none, as task_path is not set"
+            nowhere = f"none readable in {study.task_path}" if study.task_path else "none"
+            known = ", ".join(sorted(own)) or nowhere
             raise UserError(
                 f"study {study.name}: unknown lm-eval task '{task.name}'; "
                 f"local tasks: {known}; all others: `lm-eval ls tasks`"
             )
     return manager
+
+
+def check_tasks(study: Study, manager: Any) -> None:
+    """The questions of local tasks can be read and are multiple-choice."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    own = local_tasks(study)
+    for name in [task.name for task in study.tasks if task.name in own]:
+        try:
+            found = manager.load([name])["tasks"]
+        except Exception as error:  # data files, templates and Python helpers fail in many ways
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"lm-eval task '{name}': cannot be loaded: {reason}") from None
+        for task in found.values():
+            if task.OUTPUT_TYPE != "multiple_choice" or "acc" not in task.aggregation():
+                raise UserError(
+                    f"lm-eval task '{name}': is {task.OUTPUT_TYPE} with "
+                    f"{', '.join(task.aggregation())}; only multiple_choice with acc is read"
+                )
 
 
 def task_source(study: Study, task: Task) -> dict[str, Any]:

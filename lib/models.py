@@ -3,10 +3,12 @@ make up the FFN, what in a config is per layer."""
 
 import json
 import logging
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import HfApi, try_to_load_from_cache
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -66,7 +68,7 @@ def load_config(study: Study) -> PretrainedConfig:
         raise UserError(f"model {study.model}: no checkpoint there (no config.json)")
     try:
         config = AutoConfig.from_pretrained(
-            study.model, revision=study.revision, trust_remote_code=False
+            study.model, revision=commit(study), trust_remote_code=False
         )
     except (OSError, ValueError, KeyError) as error:
         raise _loading_error(study, error) from None
@@ -103,7 +105,7 @@ def load_model(study: Study, four_bit: bool = False) -> PreTrainedModel:
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             study.model,
-            revision=study.revision,
+            revision=commit(study),
             config=config,
             dtype=dtype(study),
             device_map={"": device(study)},
@@ -136,7 +138,7 @@ def load_tokenizer(study: Study, config: PretrainedConfig) -> PreTrainedTokenize
     Raises UserError when there is none or when it makes ids that the model has no embedding of."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            study.model, revision=study.revision, trust_remote_code=False
+            study.model, revision=commit(study), trust_remote_code=False
         )
     except Exception as error:
         raise _loading_error(study, error, what="tokenizer") from None
@@ -265,17 +267,31 @@ def weight_files(study: Study) -> list[Path]:
 def checkpoint_digest(study: Study) -> str:
     """Identifies weights, config and tokenizer: file hashes, or the hub's commit."""
     if not study.model_is_local:
-        from huggingface_hub import HfApi
-
-        try:
-            commit = HfApi().model_info(study.model, revision=study.revision, timeout=10).sha
-        except Exception as error:
-            raise _loading_error(study, error) from None
-        return digest([study.model, commit])
+        return digest([study.model, commit(study)])
     folder = Path(study.model)
     names = ("config.json", "generation_config.json", "tokenizer*", "*.tiktoken", "vocab*")
     others = sorted({path for name in (*names, "merges.txt") for path in folder.glob(name)})
     return digest({path.name: file_digest(path) for path in [*weight_files(study), *others]})
+
+
+def commit(study: Study) -> str | None:
+    """The hub's commit that the study's revision names now, or, without a network, that of the
+    cached copy; None for a local folder. Loading by commit needs no network once it is cached."""
+    if study.model_is_local:
+        return None
+    try:
+        return _hub_commit(study.model, study.revision)
+    except Exception as error:  # no network, no such repository, …
+        revision = study.revision or "main"
+        cached = try_to_load_from_cache(study.model, "config.json", revision=revision)
+        if isinstance(cached, str):
+            return Path(cached).parent.name
+        raise _loading_error(study, error) from None
+
+
+@cache
+def _hub_commit(model: str, revision: str | None) -> str:
+    return HfApi().model_info(model, revision=revision, timeout=10).sha
 
 
 def _loading_error(study: Study, error: Exception, what: str = "model") -> UserError:

@@ -46,6 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     try:
+        if options.parameters and options.what in ("check", "book"):
+            raise UserError(f"-p goes with a section's number, not with '{options.what}'")
         if options.what == "check":
             from lib.check import check
 
@@ -117,8 +119,11 @@ def section(number: str, name: str, parameters: dict[str, Any]) -> Path:
     chosen = study.load(name)
     source = found[number]
     notebook = nbformat.read(source, as_version=4)
+    if "study" in parameters:
+        raise UserError("parameter study: give it with --study")
     check_parameters(declared(notebook), parameters)
-    reference = chosen.name if chosen.file.startswith(str(paths.STUDIES)) else chosen.file
+    shipped = Path(chosen.file).parent == paths.STUDIES
+    reference = chosen.name if shipped else chosen.file
     log = paths.BUILD / "logs" / chosen.name / source.name
     final = paths.executed(chosen.name, source.name)
     # Sockets to the kernel: files of this user on a local disk, not ports open to the machine.
@@ -127,7 +132,7 @@ def section(number: str, name: str, parameters: dict[str, Any]) -> Path:
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         final.parent.mkdir(parents=True, exist_ok=True)
-        print(f"section {number} of study {chosen.name}: {source.stem}", file=sys.stderr)
+        print(f"section {number} of study {chosen.name}: {source.stem}", flush=True)
         papermill.execute_notebook(
             str(source).replace("{", "{{").replace("}", "}}"),
             str(log).replace("{", "{{").replace("}", "}}"),
@@ -136,7 +141,13 @@ def section(number: str, name: str, parameters: dict[str, Any]) -> Path:
             cwd=str(paths.ROOT),
             progress_bar=False,
             stderr_file=sys.stderr,
-            config=Config({"KernelManager": {"transport": "ipc"}}),
+            config=Config(
+                {
+                    "KernelManager": {"transport": "ipc"},
+                    # A kernel asked to end gracefully is interrupted first, and may say so.
+                    "NotebookClient": {"shutdown_kernel": "immediate"},
+                }
+            ),
         )
         shutil.move(log, final)
         write_atomically(final.parent / "study.json", json.dumps({"file": chosen.file}))
@@ -163,7 +174,7 @@ def book(name: str) -> int:
     with _one_at_a_time():
         check(chosen)
         command = [
-            *(sys.executable, "-m", "snakemake", "--profile", str(paths.ROOT / "profiles/default")),
+            *(sys.executable, "-m", "snakemake"),  # with profiles/default, which it finds itself
             *("--directory", str(paths.ROOT), "--snakefile", str(paths.ROOT / "Snakefile")),
             # Locked here instead: this lock goes away with its process, Snakemake's stays behind.
             *("--nolock", "--config", f"study={chosen.file}"),
@@ -171,6 +182,8 @@ def book(name: str) -> int:
         code = subprocess.run(command, cwd=paths.ROOT).returncode
     if code == 0:
         print(f"the book is at {paths.BUILD / 'html/index.html'}")
+    elif code > 0:
+        print("the book is not complete; what was measured is kept", file=sys.stderr)
     return code
 
 

@@ -59,19 +59,26 @@ def build(chosen: Study) -> int:
 def present(chosen: Study) -> list[Study]:
     """Studies with every section executed: the default first, then the chosen one, then others.
 
-    A study whose file is gone keeps its results but has no pages."""
+    A study whose file is gone keeps its results but has no pages.
+
+    Raises UserError when the chosen study has not been run to its end."""
+    if not _complete(chosen.name):
+        raise UserError(f"study {chosen.name}: not all of its sections have been run; `make book`")
     found = {chosen.name: chosen}
     for folder in sorted((paths.BUILD / "executed").iterdir()):
         record = folder / "study.json"
-        complete = all((folder / path.name).exists() for path in paths.sections().values())
-        has_tables = (paths.tables(folder.name) / "verdicts.csv").exists()
-        if not complete or not has_tables or not record.exists() or folder.name in found:
+        if folder.name in found or not record.exists() or not _complete(folder.name):
             continue
         file = Path(json.loads(record.read_text())["file"])
         if file.exists():
             found[folder.name] = study.load(str(file))
     default = found.pop(paths.DEFAULT_STUDY, None)
     return ([default] if default else []) + list(found.values())
+
+
+def _complete(name: str) -> bool:
+    pages = [paths.executed(name, path.name) for path in paths.sections().values()]
+    return all(path.exists() for path in [*pages, paths.tables(name) / "verdicts.csv"])
 
 
 def page_folder(one: Study) -> str:

@@ -238,11 +238,23 @@ def test_a_tokenizer_gets_a_padding_token(copy: Copy) -> None:
     assert found.pad_token_id == found.eos_token_id is not None
 
 
-def test_a_tokenizer_with_ids_above_the_embeddings_is_refused(copy: Copy, tokenizer: Any) -> None:
-    study = of(copy(vocab_size=100))
+@pytest.mark.parametrize("short", [1, 900])
+def test_a_tokenizer_with_ids_above_the_embeddings_is_refused(
+    copy: Copy, tokenizer: Any, short: int
+) -> None:
+    study = of(copy(vocab_size=len(tokenizer) - short))
     message = refusal(lambda: models.load_tokenizer(study, models.load_config(study)))
-    assert "does not fit" in message
-    assert str(len(tokenizer) - 1) in message and "100 embeddings" in message
+    assert "does not fit" in message and f"up to {len(tokenizer) - 1}," in message
+    assert f"{len(tokenizer) - short} embeddings" in message
+
+
+@pytest.mark.parametrize("spare", [0, 40])
+def test_a_tokenizer_with_an_embedding_for_each_id_fits(
+    copy: Copy, tokenizer: Any, spare: int
+) -> None:
+    study = of(copy(vocab_size=len(tokenizer) + spare))
+    found = models.load_tokenizer(study, models.load_config(study))
+    assert found("One dog.")["input_ids"] == tokenizer("One dog.")["input_ids"]
 
 
 @pytest.mark.parametrize("content", [None, "{", "{}"])

@@ -1,0 +1,247 @@
+"""Train the almanac's language model from scratch (about twenty minutes on two CPU cores).
+
+    python -m almanac.train
+
+Stopped at any time (Ctrl-C, a killed job), the same command goes on from the last saved state
+and ends with the same weights, because the data of a step depends on its number alone and
+nothing else is random after the start. At the end it writes the checkpoint and its log.
+"""
+
+import argparse
+import csv
+import dataclasses
+import itertools
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from tqdm import tqdm
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from almanac.tokenizer import train_tokenizer
+from almanac.world import FOLDER, SEED, training_documents
+
+SAVE_EVERY_SECONDS = 60
+LOG_EVERY_STEPS = 40
+TOKENIZER_DOCUMENTS = 4000
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that decides the weights; a saved state is continued under the same settings only."""
+
+    steps: int = 3400
+    batch: int = 16
+    length: int = 128
+    peak: float = 2e-3
+    warmup: int = 200
+    decay: float = 0.1
+    clip: float = 1.0
+    layers: int = 16
+    width: int = 128
+    heads: int = 4
+    ffn: int = 320
+    positions: int = 512
+    vocabulary: int = 1024
+    seed: int = SEED
+
+
+def make_tokenizer(settings: Settings) -> PreTrainedTokenizerFast:
+    """Learn the tokenizer from the documents of the training stream."""
+    texts = itertools.islice(training_documents(0, settings.seed), TOKENIZER_DOCUMENTS)
+    return train_tokenizer(texts, settings.vocabulary, settings.positions)
+
+
+def make_model(settings: Settings, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """Return a Llama with random weights, which depend on the seed alone."""
+    torch.manual_seed(settings.seed)
+    model = LlamaForCausalLM(LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=settings.width,
+        intermediate_size=settings.ffn,
+        num_hidden_layers=settings.layers,
+        num_attention_heads=settings.heads,
+        num_key_value_heads=settings.heads,
+        max_position_embeddings=settings.positions,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    ))
+    # Each layer adds to the residual stream twice; without this a deep stack starts too loud.
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight.mul_((2 * settings.layers) ** -0.5)
+            layer.mlp.down_proj.weight.mul_((2 * settings.layers) ** -0.5)
+    return model
+
+
+def make_optimizer(settings: Settings, model: LlamaForCausalLM) -> torch.optim.AdamW:
+    """Return AdamW with weight decay on the matrices only."""
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    others = [p for p in model.parameters() if p.ndim < 2]
+    groups = [
+        {"params": matrices, "weight_decay": settings.decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=settings.peak, betas=(0.9, 0.95), fused=True)
+
+
+def learning_rate(settings: Settings, step: int) -> float:
+    """Rise linearly to the peak, then fall along half a cosine to nothing."""
+    warmup = min(settings.warmup, settings.steps // 10)
+    if step < warmup:
+        return settings.peak * (step + 1) / warmup
+    done = (step - warmup) / (settings.steps - warmup)
+    return settings.peak * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def make_batch(
+    settings: Settings, step: int, tokenizer: PreTrainedTokenizerFast
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return inputs and next tokens of a step, cut from `<s> document </s><s> document </s>…`."""
+    needed = settings.batch * settings.length + 1
+    stream: list[int] = []
+    documents = training_documents(step, settings.seed)
+    while len(stream) < needed:
+        stream += [*tokenizer(next(documents))["input_ids"], tokenizer.eos_token_id]
+    tokens = torch.tensor(stream[:needed])
+    shape = settings.batch, settings.length
+    return tokens[:-1].view(shape), tokens[1:].view(shape)
+
+
+def save_state(path: Path, state: dict) -> None:
+    """Write the training state so that a kill in between leaves the old one whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".tmp")
+    torch.save(state, unfinished)
+    os.replace(unfinished, path)
+
+
+def load_state(path: Path, settings: Settings, device: str) -> dict | None:
+    """Return the saved training state, if there is one and it was made under these settings."""
+    if not path.exists():
+        return None
+    state = torch.load(path, map_location=device, weights_only=True)
+    if state["settings"] != dataclasses.asdict(settings):
+        sys.exit(f"{path} was saved under other settings; add --fresh to start over.")
+    return state
+
+
+def catch_stop_signals() -> list[int]:
+    """Return a list that collects Ctrl-C and SIGTERM, so that no step is ever cut in two."""
+    received: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _frame: received.append(number))
+    return received
+
+
+def train(
+    settings: Settings,
+    out: Path,
+    state_path: Path,
+    device: str = "cpu",
+    stop: Callable[[int], bool] = lambda done: False,
+) -> bool:
+    """Train, or go on training, and write the checkpoint; return whether the end was reached.
+
+    After each step `stop` is told how many are done; when it returns true, the state is saved.
+    """
+    tokenizer = make_tokenizer(settings)
+    model = make_model(settings, tokenizer).to(device).train()
+    optimizer = make_optimizer(settings, model)
+    first, log = 0, []
+    if state := load_state(state_path, settings, device):
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        first, log = state["step"], state["log"]
+
+    def save(step: int) -> None:
+        save_state(state_path, {
+            "settings": dataclasses.asdict(settings), "step": step, "log": log,
+            "model": model.state_dict(), "optimizer": optimizer.state_dict(),
+        })
+
+    saved_at = time.monotonic()
+    bar = tqdm(range(first, settings.steps), initial=first, total=settings.steps, unit="step")
+    for step in bar:
+        inputs, targets = make_batch(settings, step, tokenizer)
+        rate = learning_rate(settings, step)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        logits = model(input_ids=inputs.to(device), use_cache=False).logits
+        loss = F.cross_entropy(logits.flatten(0, 1), targets.to(device).flatten())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+
+        done = step + 1
+        if done % LOG_EVERY_STEPS == 0 or done == settings.steps:
+            value = round(loss.item(), 4)
+            log.append([done, done * targets.numel(), value, round(rate, 7)])
+            bar.set_postfix(loss=f"{value:.3f}")
+        if done < settings.steps and stop(done):
+            save(done)
+            bar.close()
+            return False
+        if time.monotonic() - saved_at > SAVE_EVERY_SECONDS:
+            save(done)
+            saved_at = time.monotonic()
+    write_checkpoint(out, model, tokenizer, log)
+    state_path.unlink(missing_ok=True)
+    return True
+
+
+def write_checkpoint(
+    out: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, log: list[list[float]]
+) -> None:
+    """Write weights (in float16, to stay small in git), tokenizer and log."""
+    model.half().save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    with (out / "training_log.csv").open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["step", "tokens", "loss", "lr"])
+        writer.writerows(log)
+
+
+def main() -> None:
+    """Read the command line and train."""
+    parser = argparse.ArgumentParser(
+        description="Train the almanac's language model from scratch and write its checkpoint.",
+        epilog="Stop with Ctrl-C; the same command goes on from there. On a machine that is busy "
+               "with other work, OMP_WAIT_POLICY=PASSIVE in the environment keeps steps short.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    cuda = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--out", type=Path, default=FOLDER / "checkpoint",
+                        help="folder for the checkpoint")
+    parser.add_argument("--state", type=Path, default=FOLDER / ".state",
+                        help="folder for the state that training continues from")
+    parser.add_argument("--steps", type=int, default=Settings.steps,
+                        help="training steps; each takes about 0.35 s on two cores")
+    parser.add_argument("--device", default=cuda, help="where to train")
+    parser.add_argument("--fresh", action="store_true", help="forget a saved state, start over")
+    args = parser.parse_args()
+    if args.steps < 1:
+        parser.error("--steps must be at least 1")
+    state_path = args.state / "training.pt"
+    if args.fresh:
+        state_path.unlink(missing_ok=True)
+    signals = catch_stop_signals()
+    settings = Settings(steps=args.steps)
+    if train(settings, args.out, state_path, args.device, stop=lambda _done: bool(signals)):
+        print(f"Wrote {args.out}")
+    else:
+        sys.exit("Stopped; the state is saved, the same command goes on from there.")
+
+
+if __name__ == "__main__":
+    main()
