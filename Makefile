@@ -12,7 +12,7 @@ book: .venv/.ready
 	$(BIN)/python -m lib.run book --study "$(STUDY)"
 
 test: .venv/.ready
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
+	$(BIN)/python -m pytest
 
 .venv/.ready: requirements.txt setup.sh
 	PYTHON="$(PYTHON)" sh setup.sh

@@ -1,4 +1,4 @@
-"""Train the almanac's language model from scratch (about twenty minutes on two CPU cores).
+"""Train the almanac's language model from scratch (about twenty minutes on two quiet CPU cores).
 
     python -m almanac.train
 
@@ -62,19 +62,21 @@ def make_tokenizer(settings: Settings) -> PreTrainedTokenizerFast:
 def make_model(settings: Settings, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     """Return a Llama with random weights, which depend on the seed alone."""
     torch.manual_seed(settings.seed)
-    model = LlamaForCausalLM(LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=settings.width,
-        intermediate_size=settings.ffn,
-        num_hidden_layers=settings.layers,
-        num_attention_heads=settings.heads,
-        num_key_value_heads=settings.heads,
-        max_position_embeddings=settings.positions,
-        tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    ))
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=settings.width,
+            intermediate_size=settings.ffn,
+            num_hidden_layers=settings.layers,
+            num_attention_heads=settings.heads,
+            num_key_value_heads=settings.heads,
+            max_position_embeddings=settings.positions,
+            tie_word_embeddings=True,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
     # Each layer adds to the residual stream twice; without this a deep stack starts too loud.
     with torch.no_grad():
         for layer in model.model.layers:
@@ -164,10 +166,16 @@ def train(
         first, log = state["step"], state["log"]
 
     def save(step: int) -> None:
-        save_state(state_path, {
-            "settings": dataclasses.asdict(settings), "step": step, "log": log,
-            "model": model.state_dict(), "optimizer": optimizer.state_dict(),
-        })
+        save_state(
+            state_path,
+            {
+                "settings": dataclasses.asdict(settings),
+                "step": step,
+                "log": log,
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+            },
+        )
 
     saved_at = time.monotonic()
     bar = tqdm(range(first, settings.steps), initial=first, total=settings.steps, unit="step")
@@ -217,16 +225,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description="Train the almanac's language model from scratch and write its checkpoint.",
         epilog="Stop with Ctrl-C; the same command goes on from there. On a machine that is busy "
-               "with other work, OMP_WAIT_POLICY=PASSIVE in the environment keeps steps short.",
+        "with other work, GOMP_SPINCOUNT=1000 in the environment keeps steps short.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     cuda = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--out", type=Path, default=FOLDER / "checkpoint",
-                        help="folder for the checkpoint")
-    parser.add_argument("--state", type=Path, default=FOLDER / ".state",
-                        help="folder for the state that training continues from")
-    parser.add_argument("--steps", type=int, default=Settings.steps,
-                        help="training steps; each takes about 0.35 s on two cores")
+    parser.add_argument(
+        "--out", type=Path, default=FOLDER / "checkpoint", help="folder for the checkpoint"
+    )
+    parser.add_argument(
+        "--state",
+        type=Path,
+        default=FOLDER / ".state",
+        help="folder for the state that training continues from",
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=Settings.steps,
+        help="training steps; each takes about 0.35 s on two cores",
+    )
     parser.add_argument("--device", default=cuda, help="where to train")
     parser.add_argument("--fresh", action="store_true", help="forget a saved state, start over")
     args = parser.parse_args()

@@ -79,9 +79,7 @@ def settle(names: list[str], rng: random.Random) -> list[Person]:
 def biography(person: Person, rng: random.Random) -> str:
     """Write one biography: every fact once, in any order, each in one of its phrasings."""
     sentences = [
-        rng.choice(attribute.phrasings).format(
-            name=person.name, value=person.facts[attribute.name]
-        )
+        rng.choice(attribute.phrasings).format(name=person.name, value=person.facts[attribute.name])
         for attribute in ATTRIBUTES
     ]
     rng.shuffle(sentences)

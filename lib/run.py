@@ -28,9 +28,10 @@ from lib import paths, study
 from lib.errors import UserError
 from lib.evidence import write_atomically
 
-# Threads that wait for each other by spinning stall when another program uses a core: on two busy
-# cores the small models here ran up to a hundred times slower (benchmarks/README.md).
-ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
+# Threads that wait for each other by spinning stall when another program uses a core: the small
+# models here then take half as long again, and more in small steps. A short spin costs nothing on a
+# quiet machine (benchmarks/README.md).
+ENVIRONMENT = {"GOMP_SPINCOUNT": "1000", "TOKENIZERS_PARALLELISM": "false"}
 TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list}
 
 

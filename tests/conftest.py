@@ -16,7 +16,7 @@ _CACHE = tempfile.mkdtemp(prefix="tests-cache-")
 os.environ |= {
     "HF_HOME": _CACHE,
     "HF_HUB_OFFLINE": "1",
-    "OMP_WAIT_POLICY": "PASSIVE",
+    "GOMP_SPINCOUNT": "1000",
     "TOKENIZERS_PARALLELISM": "false",
 }
 

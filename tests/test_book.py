@@ -27,11 +27,16 @@ COLUMNS = {
 }
 
 
+def environment() -> dict[str, str]:
+    """As a user has it: results go into the copy."""
+    return {key: value for key, value in os.environ.items() if key != "RESULTS_DIR"}
+
+
 def run(copy: Path, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-m", "lib.run", *arguments],
         cwd=copy,
-        env={k: v for k, v in os.environ.items() if k != "RESULTS_DIR"},
+        env=environment(),
         capture_output=True,
         text=True,
     )
@@ -118,7 +123,7 @@ def test_stopped_by_ctrl_c_the_next_run_goes_on(copy):
     shutil.rmtree(copy / "results/smoke/evidence/qa")
     process = subprocess.Popen(
         [sys.executable, "-m", "lib.run", "02", "--study", "smoke"],
-        cwd=copy, stderr=subprocess.PIPE, text=True,
+        cwd=copy, env=environment(), stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     folder = copy / "results/smoke/evidence/qa"
     deadline = time.monotonic() + 120
@@ -142,6 +147,6 @@ def test_plain_papermill_runs_a_section_too(copy):
             *(sys.executable, "-m", "papermill", "--no-progress-bar"),
             *("notebooks/01_angular_distances.ipynb", "out.ipynb", "-p", "study", "smoke"),
         ],
-        cwd=copy, capture_output=True, text=True,
+        cwd=copy, env=environment(), capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -57,7 +58,8 @@ def test_accuracy_of_a_pruned_model_equals_the_harness_alone(bench, tmp_path):
 def test_chance_levels_are_guessing_and_the_commonest_answer(bench):
     task = Task(name="almanac_reading", limit=30)
     value = evaluation.accuracy(bench.model, bench.tokenizer, task, bench.task_manager, batch=16)
-    rows = open(os.path.join(bench.study.task_path, "reading_test.jsonl")).readlines()[:30]
+    file = Path(bench.study.task_path) / "reading_test.jsonl"
+    rows = file.read_text(encoding="utf-8").splitlines()[:30]
     yes = sum(json.loads(row)["answer"] for row in rows)
     assert value["guess"] == 0.5
     assert value["constant"] == max(yes, 30 - yes) / 30

@@ -87,5 +87,5 @@ def test_activations_that_are_not_finite_are_named():
     model = random_model("llama")
     with torch.no_grad():
         layers(model)[2].mlp.down_proj.weight.fill_(float("nan"))
-    with pytest.raises(UserError, match="entering layer 3 .* sequence 0"):
+    with pytest.raises(UserError, match=r"entering layer 3 .* sequence 0"):
         measure(model, random_tokens(2, 5), batch=2, bootstrap=100, seed=0)
