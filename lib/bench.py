@@ -198,10 +198,12 @@ def main_conditions(bench: Bench) -> list[Condition]:
 
 
 def rank_conditions(bench: Bench) -> list[Condition]:
-    """Section 05: the study's own rank at the fractions of the rank comparison, and the others."""
+    """Section 05: the study's own rank at the fractions of the rank comparison, and the others.
+
+    The unpruned, unhealed model, with which they are compared, comes first."""
     study = bench.study
     ranks = sorted({*study.lora_rank.ranks, study.healing.rank})
-    return [
+    return [Condition("none", UNPRUNED, bench.weights)] + [
         condition
         for rank in ranks
         for condition in healed(

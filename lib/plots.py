@@ -4,7 +4,7 @@ Colour says which strategy or rank, line style what was done after pruning, so t
 without colour too. Bars are one standard error.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import product
 
 import matplotlib as mpl
@@ -134,7 +134,7 @@ def loss_panel(loss: pd.DataFrame, transitions: pd.DataFrame) -> Figure:
 def strategy_panels(qa: pd.DataFrame, loss: pd.DataFrame) -> Figure:
     """Fig. 5: simple against similarity; a row per evaluation, before and after healing."""
     tasks = list(qa.groupby(["task", "shots"], sort=False).groups)
-    figure, panels = _grid(len(tasks) + 1, 2, width=4.2, height=3.0)
+    figure, panels = _grid(len(tasks) + 1, 2, width=4.2, height=2.9)
     for row, column in product(range(len(tasks) + 1), range(2)):
         axes = panels[row, column]
         only = "healed" if column else "unhealed"
@@ -155,8 +155,10 @@ def strategy_panels(qa: pd.DataFrame, loss: pd.DataFrame) -> Figure:
     return figure
 
 
-def rank_panels(ranks: pd.DataFrame, chance: dict[str, float]) -> Figure:
-    """Fig. 9: accuracy and normalised loss against fraction for several ranks and strategies."""
+def rank_panels(ranks: pd.DataFrame, levels: dict[str, tuple[float, float]]) -> Figure:
+    """Fig. 9: accuracy and normalised loss against fraction for several ranks and strategies.
+
+    `levels`: for each task, and for the corpus, the unpruned model's value and chance."""
     keys = list(ranks.groupby(["metric", "task"], sort=False).groups)
     keys.sort(key=lambda key: key[0] != "accuracy")
     figure, panels = _grid(len(keys), 2, width=4.2, height=3.0)
@@ -178,12 +180,12 @@ def rank_panels(ranks: pd.DataFrame, chance: dict[str, float]) -> Figure:
                 marker=mark,
                 label=f"rank {rank}",
             )
-        if metric == "accuracy":
-            axes.axhline(chance[task], color=GREY, linestyle="-.", linewidth=1, label="chance")
-            axes.set(ylabel="Accuracy", ylim=(0, 1.03))
-        else:
-            axes.axhline(1, color=GREY, linestyle=(0, (1, 3)), linewidth=1, label="loss of ln V")
-            axes.set(ylabel="Loss / ln V")
+        unpruned, chance = levels[task]
+        axes.axhline(unpruned, color="0.6", linewidth=1, label="unpruned, unhealed")
+        axes.axhline(chance, color=GREY, linestyle="-.", linewidth=1, label="chance (loss: ln V)")
+        axes.set(ylabel="Accuracy" if metric == "accuracy" else "Loss / ln V", ylim=(0, 1.03))
+        if metric != "accuracy":
+            axes.set_ylim(0, max(1.03, rows["value"].max() * 1.05))
         axes.set_title(f"{task}, {strategy}", fontsize="medium")
         _fraction_axis(axes)
     _shared_legend(figure, panels)
@@ -193,19 +195,19 @@ def rank_panels(ranks: pd.DataFrame, chance: dict[str, float]) -> Figure:
 def glance(qa: pd.DataFrame, loss: pd.DataFrame) -> Figure:
     """Fig. 1(d): every accuracy, and the loss, against fraction; similarity-informed pruning."""
     tasks = list(qa.groupby(["task", "shots"], sort=False).groups)
-    figure, panels = _grid(1, len(tasks) + 1, width=3.6, height=3.7)
+    figure, panels = _grid(-(-(len(tasks) + 1) // 2), 2, width=4.2, height=3.1)
     for axes, (name, shots) in zip(panels.flat, tasks, strict=False):
         rows = qa[(qa["task"] == name) & (qa["shots"] == shots)]
         for only in ("unhealed", "healed"):
             _curves(axes, rows, "accuracy", "similarity", only)
         _accuracy_levels(axes, rows)
         axes.set_title(f"{name} ({shots}-shot)", fontsize="medium")
-    axes = panels.flat[-1]
+    axes = panels.flat[len(tasks)]
     for only in ("unhealed", "healed"):
         _curves(axes, _normalised(loss), "normalized_loss", "similarity", only)
     _loss_levels(axes, loss)
     axes.set_title(f"{loss['corpus'].iloc[0]} loss", fontsize="medium")
-    _shared_legend(figure, panels)
+    _shared_legend(figure, panels, spare=list(panels.flat[len(tasks) + 1 :]))
     return figure
 
 
@@ -277,16 +279,24 @@ def _loss_levels(axes: Axes, loss: pd.DataFrame) -> None:
 
 
 def _fraction_axis(axes: Axes) -> None:
-    axes.set(xlabel=FRACTION, xlim=(-0.02, 1.0))
+    """Fractions in percent; named once per column, at the bottom."""
+    axes.set(xlim=(-0.02, 1.0))
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    if axes.get_subplotspec().is_last_row() or axes.get_gridspec().nrows == 1:
+        axes.set_xlabel(FRACTION)
 
 
-def _shared_legend(figure: Figure, panels: np.ndarray) -> None:
-    """One legend below all panels, each entry once, so that no curve is covered."""
+def _shared_legend(figure: Figure, panels: np.ndarray, spare: Sequence[Axes] = ()) -> None:
+    """One legend, each entry once: in a spare panel or below all, so that no curve is covered."""
     entries: dict[str, object] = {}
     for axes in panels.flat:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
+    if spare:
+        spare[0].axis("off")
+        spare[0].legend(entries.values(), entries.keys(), loc="center left", fontsize="medium")
+        panels[-2, 1].set_xlabel(FRACTION)  # nothing stands below this panel
+        return
     figure.legend(
         entries.values(),
         entries.keys(),

@@ -69,7 +69,7 @@ def _of_task(qa: pd.DataFrame, task: tuple[str, int]) -> pd.DataFrame:
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:.0f}%"
+    return f"{100 * value:.3g}%"
 
 
 def flat_region(tables: Tables) -> Outcome:

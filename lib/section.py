@@ -64,9 +64,14 @@ def _card(row: tuple) -> str:
         f'<div class="claim"><p class="claim-head"><span class="claim-number">Claim {row.claim}'
         f'</span> {badge(row.verdict)} <span class="claim-where">{escape(row.where)}</span></p>'
         f'<p class="claim-statement">{escape(row.statement)}</p>'
-        f'<p class="claim-reason">{escape(row.reason[:1].upper() + row.reason[1:])}.</p>'
+        f'<p class="claim-reason">{escape(_sentence(row.reason))}.</p>'
         f"<details><summary>Rule</summary><p>{escape(row.rule)}</p></details></div>"
     )
+
+
+def _sentence(text: str) -> str:
+    """With a capital, unless it starts with a task's name."""
+    return text[:1].upper() + text[1:] if "_" not in text.split()[0] else text
 
 
 def badge(verdict: str) -> str:
@@ -84,12 +89,14 @@ def count_verdicts(bench: Bench) -> HTML:
 
 
 def introduce(bench: Bench) -> HTML:
-    """One sentence on the model that this book is about."""
+    """What this book is about, and what about half of it looks like when it is cut out."""
     about = f", {bench.study.about}" if bench.study.about else ""
+    block = bench.block("similarity", max(1, bench.n_layers // 2))
     return HTML(
         f"<p>This copy is about <strong>{escape(bench.study.title)}</strong>{escape(about)}: "
         f"{bench.n_layers} layers, a vocabulary of {bench.vocab_size:,} tokens, evaluated in "
-        f"{bench.weights}.</p>"
+        f"{bench.weights}. Its most similar block of {block.n} layers, for example, is removed so: "
+        f"<em>{block.in_words(bench.n_layers)}</em>.</p>"
     )
 
 
@@ -102,12 +109,12 @@ def headline(bench: Bench, qa: pd.DataFrame, loss: pd.DataFrame) -> HTML:
         kept = rows["accuracy"] >= rows["accuracy"].iloc[0] - rules.FLAT_LOSS
         flat = rows["fraction"][kept.cumprod().astype(bool)].max()
         values[f"of the layers can go before {name} loses {100 * rules.FLAT_LOSS:.0f} points"] = (
-            f"{100 * flat:.0f}%"
+            f"{100 * flat:.3g}%"
         )
     rows = loss[loss["strategy"].isin(["similarity", "none"]) & (loss["healing"] != "none")]
     rows = rows.sort_values("fraction").set_index("fraction")["loss"]
     half = min(rows.index, key=lambda fraction: abs(fraction - 0.5))
-    values[f"nats per token more, healed, with {100 * half:.0f}% dropped"] = (
+    values[f"nats per token more, healed, with {100 * half:.3g}% dropped"] = (
         f"{rows[half] - rows[0.0]:+.2f}"
     )
     return key_numbers(values)

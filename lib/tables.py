@@ -86,6 +86,7 @@ def loss_table(bench: Bench, conditions: list[Condition]) -> pd.DataFrame:
 
 def rank_table(bench: Bench, conditions: list[Condition]) -> pd.DataFrame:
     """Accuracy and normalised loss by rank; the standard error of a loss is normalised too."""
+    conditions = [condition for condition in conditions if condition.healing]
     qa, loss = qa_table(bench, conditions), loss_table(bench, conditions)
     scale = math.log(bench.vocab_size)
     parts = [
@@ -154,10 +155,13 @@ def _tidy(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows).astype({"seed": "Int64"})
 
 
-def chance_levels(bench: Bench, conditions: list[Condition]) -> dict[str, float]:
-    """Task → the larger of guessing and always giving the commonest answer."""
-    qa = qa_table(bench, conditions[:1])
-    return dict(zip(qa["task"], qa["chance"], strict=True))
+def levels(bench: Bench) -> dict[str, tuple[float, float]]:
+    """The unpruned, unhealed model's value and chance, by task (accuracy) and for the corpus
+    (normalised loss, whose chance is 1)."""
+    unpruned = [Condition("none", UNPRUNED, bench.weights)]
+    qa, loss = qa_table(bench, unpruned), loss_table(bench, unpruned)
+    found = {row.task: (row.accuracy, row.chance) for row in qa.itertuples()}
+    return found | {bench.study.text_name: (loss["normalized_loss"].iloc[0], 1.0)}
 
 
 def save(bench: Bench, name: str, table: pd.DataFrame) -> pd.DataFrame:
