@@ -86,7 +86,8 @@ for number, notebook in SECTIONS.items():
             ],
         params:
             number=number,
+        threads: workflow.cores
         message:
             f"section {notebook.stem} of study {STUDY.name}"
         shell:
-            "{sys.executable} -m lib.run {params.number} --study {STUDY.file:q}"
+            "{sys.executable} -m lib.run {params.number} --study {STUDY.file:q} --checked"

@@ -1,5 +1,5 @@
 """Helpers under the notebooks. One module per floor; each imports only from floors above it:
 
 errors · paths · study · evidence · corpora · models · pruning · geometry · healing · evaluation ·
-bench · measure · tables · transitions · rules · claims · plots · section · check · site · run
+bench · measure · transitions · tables · rules · claims · plots · section · check · site · run
 """

@@ -77,7 +77,10 @@ class Bench:
 
     @cached_property
     def task_sources(self) -> dict[str, dict[str, Any]]:
-        return {task.name: evaluation.task_source(self.study, task) for task in self.study.tasks}
+        return {
+            task.name: evaluation.task_source(self.study, task, self.task_manager)
+            for task in self.study.tasks
+        }
 
     @cached_property
     def checkpoint(self) -> str:

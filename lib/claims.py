@@ -81,7 +81,8 @@ CLAIMS = [
         5,
         "Healed loss grows slowly and about linearly, with no jump where accuracy falls.",
         "Fig. 3",
-        f"Healed, similarity: (a) a straight line explains at least {LINEAR:.2f} of the variance, "
+        "Healed, similarity, where some accuracy falls: (a) a straight line explains at least "
+        f"{LINEAR:.2f} of the variance, "
         f"(b) no step between neighbouring fractions is steeper than {JUMP:.0f} times the mean "
         "slope. Both: reproduced, one: partly.",
         rules.loss_continuous,

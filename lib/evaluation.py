@@ -1,6 +1,8 @@
 """Evaluating a model: accuracy on questions through lm-eval's own task and metric code, and
 next-token loss on documents."""
 
+import hashlib
+import json
 import logging
 import math
 import os
@@ -20,7 +22,7 @@ from lib.evidence import file_digest
 from lib.study import Study, Task
 
 QUICK = 5000  # requests
-METHOD = 1  # raise when the code that computes the values changes them
+METHOD = 2  # raise when the code that computes the values changes them
 
 
 @cache
@@ -48,7 +50,10 @@ def _harness() -> Any:
 
         def _loglikelihood_tokens(self, requests: list, **options: Any) -> list:
             room = self.max_length + 1
-            self.truncated += sum(len(ctx) + len(cont) > room for _, ctx, cont in requests)
+            # A prompt is asked once per choice and counted once.
+            self.truncated += len(
+                {tuple(ctx) for _, ctx, cont in requests if len(ctx) + len(cont) > room}
+            )
             return super()._loglikelihood_tokens(requests, **options)
 
     lm_eval.CountingLM = CountingLM
@@ -92,18 +97,9 @@ def task_manager(study: Study) -> Any:
 
 def check_tasks(study: Study, manager: Any) -> None:
     """The questions of local tasks can be read and are multiple-choice."""
-    import datasets
-
-    datasets.disable_progress_bars()
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
     own = local_tasks(study)
     for name in [task.name for task in study.tasks if task.name in own]:
-        try:
-            found = manager.load([name])["tasks"]
-        except Exception as error:  # data files, templates and Python helpers fail in many ways
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"lm-eval task '{name}': cannot be loaded: {reason}") from None
-        for task in found.values():
+        for task in _loaded(manager, name).values():
             if task.OUTPUT_TYPE != "multiple_choice" or "acc" not in task.aggregation():
                 raise UserError(
                     f"lm-eval task '{name}': is {task.OUTPUT_TYPE} with "
@@ -111,15 +107,32 @@ def check_tasks(study: Study, manager: Any) -> None:
                 )
 
 
-def task_source(study: Study, task: Task) -> dict[str, Any]:
-    """What decides a task's questions and prompts: every file beside its YAML (local), or the
-    harness version (lm-eval's own)."""
+def task_source(study: Study, task: Task, manager: Any) -> dict[str, Any]:
+    """What decides a task's questions and prompts: the documents themselves, the files of
+    `task_path` for a local task, and the harness version.
+
+    Raises UserError when the questions cannot be loaded."""
     source: dict[str, Any] = {"harness": metadata.version("lm_eval")}
     if task.name in local_tasks(study):
         folder = Path(study.task_path)
         files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.suffix != ".pyc"]
         source["files"] = {str(p.relative_to(folder)): file_digest(p) for p in files}
-    return source
+    documents = hashlib.sha256()
+    for name, one in sorted(_loaded(manager, task.name).items()):
+        examples = list(one.fewshot_docs()) if task.shots else []
+        text = json.dumps([name, list(one.eval_docs), examples], sort_keys=True, default=str)
+        documents.update(text.encode())
+    return source | {"documents": documents.hexdigest()}
+
+
+def _loaded(manager: Any, name: str) -> dict[str, Any]:
+    """The tasks, by name, that a task's or group's name stands for."""
+    _harness()
+    try:
+        return manager.load([name])["tasks"]
+    except Exception as error:  # data files, templates and Python helpers fail in many ways
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"lm-eval task '{name}': cannot be loaded: {reason}") from None
 
 
 def accuracy(
@@ -170,7 +183,7 @@ def _scores(task: Task, samples: dict[str, list[dict[str, Any]]]) -> dict[str, A
             raise UserError(f"lm-eval task '{name}': has no metric 'acc'; only such tasks are read")
         correct[name] = "".join(str(int(row["acc"])) for row in rows)
         guess += [1 / len(row["arguments"]) for row in rows]
-        answers = [str(row["target"]) for row in rows]
+        answers = [_right_choice(row) for row in rows]
         commonest += max(answers.count(answer) for answer in set(answers))
     joined = "".join(correct.values())
     count, hits = len(joined), joined.count("1")
@@ -183,6 +196,12 @@ def _scores(task: Task, samples: dict[str, list[dict[str, Any]]]) -> dict[str, A
         "constant": commonest / count,
         "correct": correct,
     }
+
+
+def _right_choice(row: dict[str, Any]) -> str:
+    """The text of the right answer; its position may be the same for all questions of a task."""
+    target = str(row["target"])
+    return row["arguments"][int(target)][1] if target.isdigit() else target
 
 
 @torch.inference_mode()

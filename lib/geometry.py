@@ -19,7 +19,7 @@ from lib.errors import UserError
 from lib.models import layers
 from lib.pruning import most_similar
 
-METHOD = 1  # raise when the code that computes the values changes them
+METHOD = 2  # raise when the code that computes the values changes them
 
 
 def pairs(n_layers: int) -> list[tuple[int, int]]:
@@ -108,8 +108,8 @@ def measure(
             ).T
             total += distances.sum(0)
             squares += (distances**2).sum(0)
-            poisson = weights.poisson(1.0, size=(bootstrap, len(tokens)))
-            resampled += torch.from_numpy(poisson).double() @ distances
+            poisson = weights.poisson(1.0, size=(len(tokens), bootstrap))  # in order of sequences
+            resampled += torch.from_numpy(poisson).double().T @ distances
 
     mean = total / count
     variance = (squares - count * mean**2).clamp_min(0) / (count - 1)

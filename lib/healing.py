@@ -35,11 +35,11 @@ from transformers import (
 
 from lib.corpora import windows
 from lib.errors import UserError
-from lib.models import ffn_modules, load_model
+from lib.models import dtype, ffn_modules, load_model
 from lib.pruning import Block, drop
 from lib.study import Healing, Study
 
-METHOD = 1  # raise when the code that computes healed weights changes them
+METHOD = 2  # raise when the code that computes healed weights changes them
 
 
 def linear4bit(model: nn.Module) -> list[tuple[str, bnb.nn.Linear4bit]]:
@@ -120,7 +120,7 @@ def heal(
     drop(model, block)
     adapted = adapt(model, healing)
     before = base_digest(adapted)
-    losses = _train(adapted, texts, healing)
+    losses = _train(adapted, texts, healing, dtype(study))
     if base_digest(adapted) != before:
         raise RuntimeError("the frozen 4-bit weights changed during training")
     report = {
@@ -141,8 +141,11 @@ def unhealed_4bit(study: Study, block: Block) -> PreTrainedModel:
 
 
 def evaluable(model: PreTrainedModel, study: Study, block: Block) -> PreTrainedModel:
-    """A plain copy of a pruned 4-bit model: its 4-bit weights as floats, adapters merged."""
-    plain = load_model(study)
+    """A plain float32 copy of a pruned 4-bit model: its weights written out, adapters merged.
+
+    In float32 whatever the study's dtype: the sum of a weight and a small adapter, rounded to 16
+    bits, would mostly be the weight again."""
+    plain = load_model(study, weights=torch.float32)
     drop(plain, block)
     with torch.no_grad():
         for name, module in model.named_modules():
@@ -171,7 +174,9 @@ class _Losses(TrainerCallback):
             self.values.append(round(float(logs["loss"]), 6))
 
 
-def _train(model: PeftModel, texts: torch.Tensor, healing: Healing) -> list[float]:
+def _train(
+    model: PeftModel, texts: torch.Tensor, healing: Healing, compute: torch.dtype
+) -> list[float]:
     micro = healing.micro_batch or healing.batch
     if healing.batch % micro:
         raise UserError(
@@ -192,7 +197,8 @@ def _train(model: PeftModel, texts: torch.Tensor, healing: Healing) -> list[floa
             seed=healing.seed,
             full_determinism=False,  # switched on before anything was built
             use_cpu=model.device.type == "cpu",
-            bf16=model.device.type == "cuda",
+            bf16=compute == torch.bfloat16,
+            fp16=compute == torch.float16,
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,

@@ -31,8 +31,9 @@ def condition_inputs(bench: Bench, condition: Condition) -> dict[str, Any]:
     if condition.weights == "nf4":
         inputs["compute"] = bench.weights
     if condition.healing:
-        # Fractions say which blocks are healed, the micro-batch how a batch fits memory.
-        recipe = condition.healing.model_dump(exclude={"fractions", "micro_batch"})
+        # Fractions only say which blocks are healed. Dropout draws its masks per micro-batch.
+        recipe = condition.healing.model_dump(exclude={"fractions"})
+        recipe["micro_batch"] = recipe["micro_batch"] or recipe["batch"]
         inputs["healing"] = recipe | {
             "method": healing.METHOD,
             "text": bench.texts["healing"],

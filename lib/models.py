@@ -26,7 +26,7 @@ from lib.evidence import digest, file_digest
 from lib.study import Study
 
 # The FFN's linear modules by model type, as the paper adapts them (App. A.1): a new family needs
-# one line. `output` names the projection back to the residual stream.
+# one line.
 FFN = {
     "llama": ("gate_proj", "up_proj", "down_proj"),
     "mistral": ("gate_proj", "up_proj", "down_proj"),
@@ -42,6 +42,8 @@ FFN = {
 transformers_logging.disable_progress_bar()
 # A missing optional kernel for 4-bit inference, which is not used here.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+# Files of a checkpoint, beside the weights, that say what is loaded.
+SETTINGS = {".json", ".model", ".txt", ".tiktoken", ".jinja"}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -88,8 +90,11 @@ def load_config(study: Study) -> PretrainedConfig:
     return config
 
 
-def load_model(study: Study, four_bit: bool = False) -> PreTrainedModel:
-    """The unpruned model in eval mode, in `dtype(study)`; `four_bit`: linear layers in NF4.
+def load_model(
+    study: Study, four_bit: bool = False, weights: torch.dtype | None = None
+) -> PreTrainedModel:
+    """The unpruned model in eval mode, in `weights` or else `dtype(study)`; `four_bit`: linear
+    layers in NF4.
 
     transformers fills tensors that a checkpoint lacks with random numbers and goes on; here
     missing, extra and mismatched tensors are UserErrors."""
@@ -107,7 +112,7 @@ def load_model(study: Study, four_bit: bool = False) -> PreTrainedModel:
             study.model,
             revision=commit(study),
             config=config,
-            dtype=dtype(study),
+            dtype=weights or dtype(study),
             device_map={"": device(study)},
             trust_remote_code=False,
             use_safetensors=True,
@@ -249,19 +254,25 @@ def check_files(study: Study) -> None:
 
 
 def weight_files(study: Study) -> list[Path]:
+    """The safetensors files of a local checkpoint, as transformers chooses them.
+
+    Raises UserError when there are none, and for an unmerged adapter, which transformers would
+    apply on top."""
     folder = Path(study.model)
+    if (folder / "adapter_config.json").exists():
+        raise UserError(f"model {folder}: holds an adapter (adapter_config.json): merge it first")
     index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError):
-            raise UserError(f"model {folder}: {index.name} is damaged") from None
-        return [folder / name for name in names]
-    if not (folder / "model.safetensors").is_file():
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    if not index.is_file():
         pickled = any(folder.glob("*.bin"))
         extra = "; pickled .bin weights are not loaded: convert them" if pickled else ""
         raise UserError(f"model {folder}: no model.safetensors there{extra}")
-    return [folder / "model.safetensors"]
+    try:
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError):
+        raise UserError(f"model {folder}: {index.name} is damaged") from None
+    return [folder / name for name in names]
 
 
 def checkpoint_digest(study: Study) -> str:
@@ -269,8 +280,7 @@ def checkpoint_digest(study: Study) -> str:
     if not study.model_is_local:
         return digest([study.model, commit(study)])
     folder = Path(study.model)
-    names = ("config.json", "generation_config.json", "tokenizer*", "*.tiktoken", "vocab*")
-    others = sorted({path for name in (*names, "merges.txt") for path in folder.glob(name)})
+    others = [p for p in sorted(folder.iterdir()) if p.is_file() and p.suffix in SETTINGS]
     return digest({path.name: file_digest(path) for path in [*weight_files(study), *others]})
 
 
@@ -281,12 +291,15 @@ def commit(study: Study) -> str | None:
         return None
     try:
         return _hub_commit(study.model, study.revision)
-    except Exception as error:  # no network, no such repository, …
+    except Exception:  # no network, no such repository, …
         revision = study.revision or "main"
         cached = try_to_load_from_cache(study.model, "config.json", revision=revision)
         if isinstance(cached, str):
             return Path(cached).parent.name
-        raise _loading_error(study, error) from None
+        raise UserError(
+            f"model {study.model}: not a local folder and not reachable on the hub; check the name "
+            "and the network, or give a path that starts with ./, ../, ~ or /"
+        ) from None
 
 
 @cache
@@ -295,16 +308,12 @@ def _hub_commit(model: str, revision: str | None) -> str:
 
 
 def _loading_error(study: Study, error: Exception, what: str = "model") -> UserError:
+    """One line for whatever the library raised while it loaded a part of the checkpoint."""
     reason = " ".join(str(error).split())
-    if study.model_is_local:
-        return UserError(f"{what} {study.model}: cannot be loaded: {reason[:200]}")
-    if "gated" in reason or "401" in reason or "403" in reason:
+    if not study.model_is_local and ("gated repo" in reason.lower() or "GatedRepo" in repr(error)):
         page = f"huggingface.co/{study.model}"
         return UserError(
             f"{what} {study.model}: gated or private; accept its licence at {page} and log in "
             "with `hf auth login`"
         )
-    return UserError(
-        f"{what} {study.model}: not a local folder and not reachable on the hub; check the name "
-        "and the network, or give a path that starts with ./, ../, ~ or /"
-    )
+    return UserError(f"{what} {study.model}: cannot be loaded: {reason[:200]}")

@@ -13,7 +13,7 @@ DEFAULT_STUDY = "almanac"
 
 def results(study: str) -> Path:
     """Folder of one study's evidence and tables; RESULTS_DIR moves it to another disk."""
-    return Path(os.environ.get("RESULTS_DIR", ROOT / "results")).expanduser().resolve() / study
+    return Path(os.environ.get("RESULTS_DIR") or ROOT / "results").expanduser().resolve() / study
 
 
 def tables(study: str) -> Path:

@@ -5,7 +5,7 @@ without colour too. Bars are one standard error.
 """
 
 from collections.abc import Iterable, Sequence
-from itertools import product
+from itertools import cycle, product
 
 import matplotlib as mpl
 import numpy as np
@@ -155,21 +155,22 @@ def strategy_panels(qa: pd.DataFrame, loss: pd.DataFrame) -> Figure:
     return figure
 
 
-def rank_panels(ranks: pd.DataFrame, levels: dict[str, tuple[float, float]]) -> Figure:
+def rank_panels(ranks: pd.DataFrame, levels: dict[tuple, tuple[float, float]]) -> Figure:
     """Fig. 9: accuracy and normalised loss against fraction for several ranks and strategies.
 
-    `levels`: for each task, and for the corpus, the unpruned model's value and chance."""
-    keys = list(ranks.groupby(["metric", "task"], sort=False).groups)
-    keys.sort(key=lambda key: key[0] != "accuracy")
-    figure, panels = _grid(len(keys), 2, width=4.2, height=3.0)
+    `levels`: the unpruned model's value and chance by (metric, task, shots), a row of panels
+    each."""
+    figure, panels = _grid(len(levels), 2, width=4.2, height=2.9)
     shades = sns.color_palette("viridis", ranks["rank"].nunique())
-    for (i, (metric, task)), (j, strategy) in product(enumerate(keys), enumerate(COLOURS)):
+    for (i, (key, level)), (j, strategy) in product(enumerate(levels.items()), enumerate(COLOURS)):
+        metric, task, shots = key
         axes = panels[i, j]
         rows = ranks[
             (ranks["metric"] == metric) & (ranks["task"] == task) & (ranks["strategy"] == strategy)
         ]
+        rows = rows[rows["shots"] == shots] if shots is not None else rows
         for (rank, curve), shade, mark in zip(
-            rows.groupby("rank"), shades, "os^Dv<>", strict=False
+            rows.groupby("rank"), shades, cycle("os^Dv<>"), strict=False
         ):
             curve = curve.sort_values("fraction")
             axes.errorbar(
@@ -180,13 +181,14 @@ def rank_panels(ranks: pd.DataFrame, levels: dict[str, tuple[float, float]]) -> 
                 marker=mark,
                 label=f"rank {rank}",
             )
-        unpruned, chance = levels[task]
+        unpruned, chance = level
         axes.axhline(unpruned, color="0.6", linewidth=1, label="unpruned, unhealed")
         axes.axhline(chance, color=GREY, linestyle="-.", linewidth=1, label="chance (loss: ln V)")
         axes.set(ylabel="Accuracy" if metric == "accuracy" else "Loss / ln V", ylim=(0, 1.03))
         if metric != "accuracy":
             axes.set_ylim(0, max(1.03, rows["value"].max() * 1.05))
-        axes.set_title(f"{task}, {strategy}", fontsize="medium")
+        title = f"{task} ({shots}-shot)" if shots is not None else f"{task} loss"
+        axes.set_title(f"{title}, {strategy}", fontsize="medium")
         _fraction_axis(axes)
     _shared_legend(figure, panels)
     return figure

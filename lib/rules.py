@@ -47,7 +47,7 @@ def _graded(*passed: bool) -> str:
     return VERDICTS[0] if all(passed) else VERDICTS[1] if any(passed) else VERDICTS[2]
 
 
-def _testable_tasks(qa: pd.DataFrame) -> list[tuple[str, int]]:
+def testable_tasks(qa: pd.DataFrame) -> list[tuple[str, int]]:
     """Tasks on which the unpruned, unhealed model is above chance by three standard errors."""
     base = qa[(qa["strategy"] == "none") & (qa["healing"] == "none") & (qa["weights"] != "nf4")]
     good = base[base["accuracy"] > base["chance"] + 3 * base["stderr"]]
@@ -75,7 +75,7 @@ def _percent(value: float) -> str:
 def flat_region(tables: Tables) -> Outcome:
     qa = tables.qa
     reached, notes = [], []
-    for task in _testable_tasks(qa):
+    for task in testable_tasks(qa):
         curve = _series(_of_task(qa, task), "similarity", healed=True, four_bit=True)
         lost = curve["accuracy"].iloc[0] - curve["accuracy"]
         noise = 2 * np.hypot(curve["stderr"], curve["stderr"].iloc[0])
@@ -136,10 +136,11 @@ def loss_transition(tables: Tables) -> Outcome:
     f, loss = curve["fraction"].to_numpy(), curve["normalized_loss"].to_numpy()
     middle = (loss[0] + 1) / 2
     above = np.flatnonzero(loss >= middle)
-    if loss[0] >= 1 or not len(above):
-        return VERDICTS[
-            2
-        ], f"the unhealed loss never gets half-way to ln V (at most {max(loss):.2f})"
+    if loss[0] >= 1:
+        raise Untestable("the unpruned model's loss is above ln V already")
+    if not len(above):
+        note = f"the unhealed loss never gets half-way to ln V (at most {max(loss):.2f})"
+        return VERDICTS[2], note
     i = above[0]
     crossing = f[i - 1] + (middle - loss[i - 1]) / (loss[i] - loss[i - 1]) * (f[i] - f[i - 1])
     rows = _transition_rows(tables, healed=False, four_bit=False)
@@ -155,7 +156,8 @@ def loss_transition(tables: Tables) -> Outcome:
 
 def loss_continuous(tables: Tables) -> Outcome:
     curve = _series(tables.loss, "similarity", healed=True, four_bit=True)
-    if _transition_rows(tables, healed=True, four_bit=True).empty:
+    rows = _transition_rows(tables, healed=True, four_bit=True)
+    if rows[rows["strategy"] == "similarity"].empty:
         raise Untestable("no accuracy falls far enough for a transition to be fitted")
     if len(curve) < 4:
         raise Untestable("fewer than three healed fractions")
@@ -205,7 +207,7 @@ def _strategy_gap(tables: Tables, healed: bool, up_to: float) -> tuple[list[floa
     """Mean accuracy lead of similarity by task, its error, and the mean lead in normalised loss."""
     qa, loss = tables.qa, tables.loss
     leads, errors = [], []
-    for task in _testable_tasks(qa):
+    for task in testable_tasks(qa):
         a, b = (_series(_of_task(qa, task), s, healed, healed) for s in ("similarity", "simple"))
         both = a.merge(b, on="n", suffixes=("", "_simple"))
         both = both[(both["fraction"] > 0) & (both["fraction"] <= up_to)]
@@ -275,7 +277,7 @@ def healing_by_role(tables: Tables) -> Outcome:
             _series(part, strategy, True, True).merge(
                 _series(part, strategy, False, True), on="n", suffixes=("", "_before")
             )
-            for task in _testable_tasks(qa)
+            for task in testable_tasks(qa)
             for strategy in ("similarity", "simple")
             if (part := _of_task(qa, task))["role"].iloc[0] == role
         ]

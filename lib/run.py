@@ -4,6 +4,7 @@
     python -m lib.run 02 --study mine.yaml -p pruned_layers='[4, 8]'
     python -m lib.run book --study almanac                     # all of them, then the site
     python -m lib.run check --study mine.yaml                  # only look for mistakes
+    python -m lib.run verify --study mine.yaml                 # name damaged evidence
 
 papermill executes the notebooks, but only warns of a misspelt parameter; here unknown names and
 mistyped values are refused before anything starts.
@@ -26,7 +27,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from lib import paths, study
 from lib.errors import UserError
-from lib.evidence import write_atomically
+from lib.evidence import verify, write_atomically
 
 # Threads that wait for each other by spinning stall when another program uses a core: the small
 # models here then take half as long again, and more in small steps. A short spin costs nothing on a
@@ -37,27 +38,32 @@ TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list}
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m lib.run", description=__doc__.split("\n")[0])
-    parser.add_argument("what", help="a section's number (01 …), 'book', or 'check'")
+    parser.add_argument("what", help="a section's number (01 …), 'book', 'check', 'verify'")
     parser.add_argument("--study", default=paths.DEFAULT_STUDY, help="name or path of a YAML file")
     parser.add_argument(
         "-p", dest="parameters", action="append", default=[], metavar="KEY=VALUE",
         help="a parameter of the section",
     )  # fmt: skip
+    parser.add_argument("--checked", action="store_true", help="the study has just been checked")
     options = parser.parse_args(arguments)
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     try:
-        if options.parameters and options.what in ("check", "book"):
+        if options.parameters and options.what in ("check", "verify", "book"):
             raise UserError(f"-p goes with a section's number, not with '{options.what}'")
         if options.what == "check":
             from lib.check import check
 
             check(study.load(options.study))
             print(f"study {study.load(options.study).name}: nothing wrong found")
+        elif options.what == "verify":
+            problems = verify(paths.results(study.load(options.study).name))
+            print("\n".join(problems) or "every record is whole")
+            return 1 if problems else 0
         elif options.what == "book":
             return book(options.study)
         else:
-            section(options.what, options.study, parse(options.parameters))
+            section(options.what, options.study, parse(options.parameters), options.checked)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -105,8 +111,9 @@ def check_parameters(allowed: dict[str, str], given: dict[str, Any]) -> None:
             raise UserError(f"parameter {key}: {value!r} is not of type {allowed[key]}") from None
 
 
-def section(number: str, name: str, parameters: dict[str, Any]) -> Path:
-    """Execute one section for one study; returns the executed notebook under _build/executed/.
+def section(number: str, name: str, parameters: dict[str, Any], checked: bool = False) -> Path:
+    """Execute one section for one study; returns the executed notebook under _build/executed/, or
+    under _build/trials/ when it was given parameters of its own.
 
     It is written to _build/logs/ while it runs and stays there if it fails, to be read."""
     import nbformat
@@ -123,13 +130,19 @@ def section(number: str, name: str, parameters: dict[str, Any]) -> Path:
     if "study" in parameters:
         raise UserError("parameter study: give it with --study")
     check_parameters(declared(notebook), parameters)
+    if not checked:
+        from lib.check import check
+
+        check(chosen)
     shipped = Path(chosen.file).parent == paths.STUDIES
     reference = chosen.name if shipped else chosen.file
     log = paths.BUILD / "logs" / chosen.name / source.name
     final = paths.executed(chosen.name, source.name)
+    if parameters:  # a trial: the book's own copy of this section is no longer what the tables say
+        final.unlink(missing_ok=True)
+        final = paths.BUILD / "trials" / chosen.name / source.name
     # Sockets to the kernel: files of this user on a local disk, not ports open to the machine.
     runtime = tempfile.mkdtemp(prefix="kernel-")
-    os.environ["JUPYTER_RUNTIME_DIR"] = runtime
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -144,7 +157,10 @@ def section(number: str, name: str, parameters: dict[str, Any]) -> Path:
             stderr_file=sys.stderr,
             config=Config(
                 {
-                    "KernelManager": {"transport": "ipc"},
+                    "KernelManager": {
+                        "transport": "ipc",
+                        "connection_file": f"{runtime}/kernel.json",
+                    },
                     # A kernel asked to end gracefully is interrupted first, and may say so.
                     "NotebookClient": {"shutdown_kernel": "immediate"},
                 }

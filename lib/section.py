@@ -104,11 +104,19 @@ def headline(bench: Bench, qa: pd.DataFrame, loss: pd.DataFrame) -> HTML:
     """Per task how much can go, healed, before it shows; and what half of the layers cost."""
     values = {}
     healed = qa[qa["strategy"].isin(["similarity", "none"]) & (qa["healing"] != "none")]
-    for name, rows in healed.groupby("task", sort=False):
+    try:
+        testable = rules.testable_tasks(qa)
+    except rules.Untestable:
+        testable = []
+    for (name, shots), rows in healed.groupby(["task", "shots"], sort=False):
         rows = rows.sort_values("fraction")
+        label = f"{name} ({shots}-shot)"
+        if (name, shots) not in testable:
+            values[f"{label}: the unpruned model is at chance already"] = "–"
+            continue
         kept = rows["accuracy"] >= rows["accuracy"].iloc[0] - rules.FLAT_LOSS
         flat = rows["fraction"][kept.cumprod().astype(bool)].max()
-        values[f"of the layers can go before {name} loses {100 * rules.FLAT_LOSS:.0f} points"] = (
+        values[f"of the layers can go before {label} loses {100 * rules.FLAT_LOSS:.0f} points"] = (
             f"{100 * flat:.3g}%"
         )
     rows = loss[loss["strategy"].isin(["similarity", "none"]) & (loss["healing"] != "none")]

@@ -70,8 +70,10 @@ def present(chosen: Study) -> list[Study]:
         if folder.name in found or not record.exists() or not _complete(folder.name):
             continue
         file = Path(json.loads(record.read_text())["file"])
-        if file.exists():
+        try:
             found[folder.name] = study.load(str(file))
+        except UserError as error:
+            print(f"left out: {error}", file=sys.stderr)
     default = found.pop(paths.DEFAULT_STUDY, None)
     return ([default] if default else []) + list(found.values())
 
@@ -102,11 +104,16 @@ def stage_study(one: Study) -> None:
 
 
 def tidy(notebook: dict[str, Any]) -> None:
-    """For the page: no progress bars, no cell with injected parameters."""
+    """For the page: no progress bars, no injected parameters in sight, no path of this machine."""
+    notebook["metadata"].pop("papermill", None)
     for cell in notebook["cells"]:
+        cell["metadata"].pop("papermill", None)
         tags = cell["metadata"].get("tags", [])
         if "injected-parameters" in tags:
             tags.append("remove-cell")
+            cell["source"] = re.sub(
+                r'^study = ".*/', 'study = "', "".join(cell["source"]), flags=re.M
+            )
         if cell["cell_type"] == "code":
             cell["outputs"] = [o for o in cell["outputs"] if o.get("name") != "stderr"]
 

@@ -115,7 +115,7 @@ class Study(Section):
     task_path: str | None = None
     validation_text: Text = Text(dataset="allenai/c4", config="en", split="validation")
     healing_text: Text = Text(dataset="allenai/c4", config="en", split="train")
-    text_name: str = "C4"
+    text_name: str = ""
     tasks: Annotated[list[Task], Field(min_length=1)] = [
         Task(name="mmlu", shots=0, limit=10, role="knowledge"),
         Task(name="boolq", shots=0, limit=200, role="reading"),
@@ -233,7 +233,10 @@ def _resolved(study: Study, folder: Path) -> Study:
     def local(value: str | None, always: bool = False) -> str | None:
         if value is None:
             return None
-        path = Path(value).expanduser()
+        try:
+            path = Path(value).expanduser()
+        except RuntimeError:
+            raise UserError(f"study {study.name}: '{value}' names no user's folder here") from None
         marked = value.startswith(("./", "../", "~")) or path.is_absolute()
         return str((folder / path).resolve()) if marked or always else value
 
@@ -247,8 +250,15 @@ def _resolved(study: Study, folder: Path) -> Study:
             "validation_text": text(study.validation_text),
             "healing_text": text(study.healing_text),
             "title": study.title or study.name,
+            "text_name": study.text_name or _text_name(study.validation_text),
         }
     )
+
+
+def _text_name(text: Text) -> str:
+    if text.path is not None:
+        return Path(text.path).stem
+    return "C4" if text.dataset == "allenai/c4" else str(text.dataset)
 
 
 def _numbers(value: object) -> object:

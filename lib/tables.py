@@ -155,13 +155,14 @@ def _tidy(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows).astype({"seed": "Int64"})
 
 
-def levels(bench: Bench) -> dict[str, tuple[float, float]]:
-    """The unpruned, unhealed model's value and chance, by task (accuracy) and for the corpus
-    (normalised loss, whose chance is 1)."""
+def levels(bench: Bench) -> dict[tuple, tuple[float, float]]:
+    """The unpruned, unhealed model's value and chance, by (metric, task, shots): accuracy, and
+    normalised loss, whose chance is 1."""
     unpruned = [Condition("none", UNPRUNED, bench.weights)]
     qa, loss = qa_table(bench, unpruned), loss_table(bench, unpruned)
-    found = {row.task: (row.accuracy, row.chance) for row in qa.itertuples()}
-    return found | {bench.study.text_name: (loss["normalized_loss"].iloc[0], 1.0)}
+    found = {("accuracy", r.task, r.shots): (r.accuracy, r.chance) for r in qa.itertuples()}
+    row = loss.iloc[0]
+    return found | {("normalized_loss", row["corpus"], None): (row["normalized_loss"], 1.0)}
 
 
 def save(bench: Bench, name: str, table: pd.DataFrame) -> pd.DataFrame:

@@ -38,8 +38,8 @@ def step(f: np.ndarray, chance: float, plateau: float, critical: float, s: float
 def fit(fractions: np.ndarray, correct: np.ndarray, chance: float) -> Transition | None:
     """Fit one curve. `correct` is [n_fractions, n_questions] of 0 and 1, the first row unpruned.
 
-    None where there is no transition to fit: fewer than four prunings, the unpruned accuracy not
-    clearly above chance, or never less than half of the height lost."""
+    None where there is no transition to fit: fewer than four points, the unpruned one among them,
+    the unpruned accuracy not clearly above chance, or never less than half of the height lost."""
     accuracy = correct.mean(axis=1)
     if not _testable(fractions, accuracy, chance, correct.shape[1]):
         return None

@@ -73,7 +73,29 @@ def test_prompts_that_do_not_fit_are_counted(bench):
         value = evaluation.accuracy(bench.model, bench.tokenizer, task, bench.task_manager, 8)
     finally:
         bench.model.config.max_position_embeddings = narrow
-    assert value["truncated_prompts"] == 10
+    assert value["truncated_prompts"] == 5
+
+
+def test_a_fixed_position_of_the_answer_is_no_constant_answer():
+    rows = [
+        {"doc_id": i, "acc": 1.0, "target": 3, "arguments": [("q", f" {w}") for w in words]}
+        for i, words in enumerate(["abcd", "efgd", "hijk"])
+    ]
+    value = evaluation._scores(Task(name="t"), {"t": rows})
+    assert value["constant"] == pytest.approx(2 / 3)  # " d" twice, " k" once
+
+
+def test_the_questions_themselves_decide_the_evidence(tmp_path, write_study):
+    study = studies.load(str(write_study(tmp_path)))
+    (task,) = study.tasks
+    before = evaluation.task_source(study, task, evaluation.task_manager(study))
+    same = evaluation.task_source(study, task, evaluation.task_manager(study))
+    data = tmp_path / "tasks" / "quiz_test.jsonl"
+    rows = data.read_text().splitlines()
+    data.write_text("\n".join(rows[::-1]) + "\n")
+    after = evaluation.task_source(study, task, evaluation.task_manager(study))
+    assert before == same
+    assert before["documents"] != after["documents"]
 
 
 def test_loss_equals_a_loop_over_single_sequences(bench):

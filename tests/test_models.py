@@ -274,3 +274,27 @@ def test_cuda_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     study = Study(name="mine", model="x", device="cuda")
     assert "no CUDA device" in refusal(lambda: models.device(study))
     assert models.dtype(of("x")) == torch.float32
+
+
+def test_the_single_file_is_what_is_loaded_and_hashed_beside_an_index(tiny_checkpoint, tmp_path):
+    folder = shutil.copytree(tiny_checkpoint("llama"), tmp_path / "both")
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"x": "model-00001-of-00001.safetensors"}})
+    )
+    study = Study(model=str(folder))
+    assert models.weight_files(study) == [folder / "model.safetensors"]
+
+
+def test_an_adapter_in_the_folder_is_refused(tiny_checkpoint, tmp_path):
+    folder = shutil.copytree(tiny_checkpoint("llama"), tmp_path / "adapted")
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match="merge it first"):
+        models.weight_files(Study(model=str(folder)))
+
+
+def test_every_settings_file_decides_the_digest(tiny_checkpoint, tmp_path):
+    folder = shutil.copytree(tiny_checkpoint("llama"), tmp_path / "same")
+    study = Study(model=str(folder))
+    before = models.checkpoint_digest(study)
+    (folder / "special_tokens_map.json").write_text('{"eos_token": "</s>"}')
+    assert models.checkpoint_digest(study) != before

@@ -152,14 +152,12 @@ def test_more_mistakes_are_one_line(
 
 
 def test_a_mistake_found_by_a_notebook_is_one_line(
-    tmp_path: Path, build_dir: Path, capfd: pytest.CaptureFixture[str],
-    write_study: Studies, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))  # put back afterwards
+    tmp_path: Path, build_dir: Path, capfd: pytest.CaptureFixture[str], write_study: Studies
+) -> None:
     folder = tmp_path / "{braces}"
     folder.mkdir()
     path = write_study(folder, model="./none")
-    assert run.main(["01", "--study", str(path)]) == 1
+    assert run.main(["01", "--study", str(path), "--checked"]) == 1
     printed = capfd.readouterr()
     assert printed.err.startswith("error: section 01 of study mine: model ")
     assert "no checkpoint there" in printed.err and printed.err.count("\n") == 1
@@ -173,7 +171,6 @@ def test_a_file_in_a_folder_that_begins_like_studies_is_run_as_itself(
 ) -> None:
     import papermill
 
-    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
     (tmp_path / "studies").mkdir()
     (tmp_path / "studies-of-mine").mkdir()
     monkeypatch.setattr(paths, "STUDIES", tmp_path / "studies")
@@ -185,11 +182,16 @@ def test_a_file_in_a_folder_that_begins_like_studies_is_run_as_itself(
         Path(target).write_text("{}")
 
     monkeypatch.setattr(papermill, "execute_notebook", execute)
-    final = run.section("01", str(path), {"length": 5})
-    assert seen == {"study": str(path), "length": 5}
+    final = run.section("01", str(path), {})
+    assert seen == {"study": str(path)}
     assert final == build_dir / "executed/mine" / paths.sections()["01"].name
     assert json.loads((final.parent / "study.json").read_text()) == {"file": str(path)}
     assert final.exists() and not list((build_dir / "logs/mine").iterdir())
+    # With parameters of its own it is a trial: the book's copy goes, and is made again next time.
+    trial = run.section("01", str(path), {"length": 5})
+    assert seen == {"study": str(path), "length": 5}
+    assert trial == build_dir / "trials/mine" / paths.sections()["01"].name
+    assert trial.exists() and not final.exists()
 
 
 def test_a_sound_study_has_nothing_wrong(

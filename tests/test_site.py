@@ -234,3 +234,16 @@ def test_staged_pages_are_those_of_the_contents(
         "sec-one-my-model-2", "eq-sum-my-model-2", "fig-one-my-model-2",
     }  # fmt: skip
     assert not site.labels(first) & site.labels(second)
+
+
+def test_no_path_of_this_machine_is_published() -> None:
+    cell = {
+        "cell_type": "code",
+        "metadata": {"tags": ["injected-parameters"], "papermill": {"a": "/home/me/x"}},
+        "source": 'study = "/home/me/mine.yaml"\nlength = 5\n',
+        "outputs": [],
+    }
+    notebook = {"metadata": {"papermill": {"input_path": "/home/me/x"}}, "cells": [cell]}
+    site.tidy(notebook)
+    assert "/home/me" not in json.dumps(notebook)
+    assert 'study = "mine.yaml"' in cell["source"] and "length = 5" in cell["source"]
