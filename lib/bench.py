@@ -76,9 +76,10 @@ class Bench:
         return evaluation.task_manager(self.study)
 
     @cached_property
-    def task_sources(self) -> dict[str, dict[str, Any]]:
+    def task_sources(self) -> dict[tuple[str, int], dict[str, Any]]:
+        """By name and number of shots: the examples of a few-shot prompt count too."""
         return {
-            task.name: evaluation.task_source(self.study, task, self.task_manager)
+            (task.name, task.shots): evaluation.task_source(self.study, task, self.task_manager)
             for task in self.study.tasks
         }
 

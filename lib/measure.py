@@ -45,7 +45,7 @@ def qa_inputs(bench: Bench, condition: Condition, task: Task) -> dict[str, Any]:
     return condition_inputs(bench, condition) | {
         "method": evaluation.METHOD,
         "task": task.model_dump(exclude={"role"}),
-        "source": bench.task_sources[task.name],
+        "source": bench.task_sources[task.name, task.shots],
     }
 
 

@@ -132,3 +132,10 @@ def test_an_empty_block_is_the_whole_model(bench):
         with pruned(bench.model, Block(0, 0)):
             assert torch.equal(bench.model(tokens).logits, whole)
     assert len(models.layers(bench.model)) == bench.n_layers
+
+
+def test_each_number_of_shots_has_its_own_source(bench):
+    tasks = [Task(name="almanac_reading", shots=2, limit=4), Task(name="almanac_reading", limit=4)]
+    two = Bench(bench.study.model_copy(update={"tasks": tasks}))
+    shots, none = (two.task_sources["almanac_reading", n]["documents"] for n in (2, 0))
+    assert shots != none
