@@ -48,6 +48,18 @@ def before(number):
     return [executed(other) for other in order[: order.index(number)][-1:]]
 
 
+# Sections are asked for beside the site: a missing input alone does not rerun what is built from it.
+rule all:
+    input:
+        "_build/html/.complete",
+        [executed(number) for number in SECTIONS],
+        [
+            relative(paths.tables(STUDY.name) / f"{table}.csv")
+            for number in SECTIONS
+            for table in TABLES.get(number, [])
+        ],
+
+
 rule site:
     input:
         [executed(number) for number in SECTIONS],
