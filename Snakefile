@@ -15,11 +15,12 @@ STUDY = studies.load(config.get("study", paths.DEFAULT_STUDY))
 SECTIONS = paths.sections()
 HELPERS = [path for path in Path("lib").glob("*.py") if path.name not in {"run.py", "site.py"}]
 TABLES = {
-    "01": ["angular_distances", "optimal_blocks"],
+    "01": ["angular_distances", "optimal_blocks"] + ["untrained_distances"] * STUDY.controls.untrained,
     "02": ["qa", "transitions"],
     "03": ["loss"],
     "05": ["lora_rank"],
-    "06": ["verdicts"],
+    "06": ["unpruned"],
+    "07": ["verdicts"],
 }
 
 
@@ -39,12 +40,14 @@ def local_files():
     for folder in (STUDY.model if STUDY.model_is_local else None, STUDY.task_path):
         if folder:
             found += [p for p in Path(folder).rglob("*") if p.is_file() and p.suffix != ".pyc"]
+    for control in STUDY.controls.studies:
+        found += sorted(paths.published(control).rglob("*.*"))
     return [relative(path) for path in found]
 
 
 def before(number):
     """The sections that a section builds on: 01 chooses the blocks, the rest share models."""
-    order = sorted(SECTIONS, key=lambda n: (n in {"00", "06"}, n == "00", n))
+    order = sorted(SECTIONS, key=lambda n: (n in {"00", "07"}, n == "00", n))
     return [executed(other) for other in order[: order.index(number)][-1:]]
 
 

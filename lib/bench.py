@@ -1,7 +1,7 @@
 """A study, opened: its model, tokenizer, texts and evidence, and the models that it evaluates."""
 
 import gc
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -130,14 +130,22 @@ class Bench:
     def distances(self) -> dict[str, Any]:
         """Angular distances (section 01): `table` and `optimal` by column, and the share of the
         commonest final token; from evidence, or measured now."""
+        return self._distances({"checkpoint": self.checkpoint}, lambda: self.model)
+
+    @cached_property
+    def untrained_distances(self) -> dict[str, Any]:
+        """The same of the untrained twin, on the same windows."""
+        config = self.config.to_dict()
+        for key in ("transformers_version", "_name_or_path"):  # say nothing about the weights
+            config.pop(key, None)
+        inputs = {"untrained": config, "seed": self.study.controls.seed}
+        inputs["tokenizer"] = self.checkpoint
+        return self._distances(inputs, lambda: models.untrained_twin(self.study), "untrained ")
+
+    def _distances(
+        self, inputs: dict[str, Any], model: Callable[[], PreTrainedModel], name: str = ""
+    ) -> dict[str, Any]:
         settings = self.study.distances
-        inputs = {
-            "method": geometry.METHOD,
-            "checkpoint": self.checkpoint,
-            "weights": self.weights,
-            "text": self.texts["validation"],
-            "sample": settings.model_dump(),
-        }
 
         def run() -> dict[str, Any]:
             sequences = corpora.windows(
@@ -148,12 +156,12 @@ class Bench:
                 settings.seed,
             )
             found = geometry.measure(
-                self.model,
+                model(),
                 sequences,
                 self.study.batch,
                 settings.bootstrap,
                 settings.seed,
-                progress=lambda batches: tqdm(batches, desc="distances", leave=False),
+                progress=lambda batches: tqdm(batches, desc=f"{name}distances", leave=False),
             )
             return {
                 "table": found.table.to_dict("list"),
@@ -163,8 +171,14 @@ class Bench:
 
         return self.store.get_or_measure(
             "distances",
-            f"{settings.n_sequences}x{settings.length}",
-            inputs,
+            f"{name}{settings.n_sequences}x{settings.length}",
+            inputs
+            | {
+                "method": geometry.METHOD,
+                "weights": self.weights,
+                "text": self.texts["validation"],
+                "sample": settings.model_dump(),
+            },
             run,
             batch=self.study.batch,
         )

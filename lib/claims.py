@@ -27,10 +27,16 @@ from lib.rules import (
 
 @dataclass(frozen=True)
 class Claim:
+    """`where` is the paper's figure or section, `figure` the label of ours, `tables` what the rule
+    reads, `fails` what would be seen if the claim did not hold."""
+
     number: int
     statement: str
     where: str
+    figure: str
+    tables: tuple[str, ...]
     rule: str
+    fails: str
     check: Callable[[Tables], Outcome]
 
     def verdict(self, tables: Tables) -> Outcome:
@@ -45,127 +51,172 @@ CLAIMS = [
         1,
         "Some blocks can be removed with accuracy on questions nearly unchanged.",
         "Fig. 2",
+        "fig-qa",
+        ("qa",),
         f"Healed, similarity: accuracy stays within {FLAT_LOSS:.2f} (or 2 standard errors) of the "
         f"unpruned model healed the same way up to a fraction of at least {FLAT_FRACTION:.2f}; "
         "on every task that the unpruned model can do: reproduced, on some: partly.",
+        "Accuracy drops by more than the margin before that fraction on every task.",
         rules.flat_region,
     ),
     Claim(
         2,
         "Accuracy falls to chance sharply, at a critical fraction.",
         "Fig. 2, 6",
+        "fig-qa",
+        ("transitions",),
         "Healed, similarity: the fitted 10–90% width is smaller than the flat region before it "
         "(critical fraction less half the width); on every fitted task: reproduced, on some: "
         "partly.",
+        "Every fitted curve falls over a stretch as long as its flat region, or longer.",
         rules.sharp,
     ),
     Claim(
         3,
         "Healing moves the transition to slightly larger fractions and helps most on loss.",
         "Fig. 2, 3",
+        "fig-loss",
+        ("transitions", "loss"),
         "(a) More than half of the fitted curves have their critical fraction moved up against "
         "the same 4-bit models unhealed; (b) loss is lower by more than 2 standard errors at every "
         "healed fraction of at least 0.25. Both: reproduced, one: partly.",
+        "Transitions stay or move to smaller fractions, and some healed loss is no lower.",
         rules.healing_moves,
     ),
     Claim(
         4,
         "Unhealed loss rises to ln V near the fraction where accuracy falls.",
         "Fig. 3",
+        "fig-loss",
+        ("loss", "transitions"),
         f"Unhealed, similarity: the fraction where normalised loss is half-way to 1 is within "
         f"{NEAR:.2f} of the critical fraction of some task (a) and within {2 * NEAR:.2f} of all "
         "(b). Both: reproduced, one: partly.",
+        "Loss gets half-way to ln V far from where accuracy falls, or never.",
         rules.loss_transition,
     ),
     Claim(
         5,
         "Healed loss grows slowly and about linearly, with no jump where accuracy falls.",
         "Fig. 3",
+        "fig-loss",
+        ("loss", "transitions"),
         "Healed, similarity, where some accuracy falls: (a) a straight line explains at least "
         f"{LINEAR:.2f} of the variance, "
         f"(b) no step between neighbouring fractions is steeper than {JUMP:.0f} times the mean "
         "slope. Both: reproduced, one: partly.",
+        "Loss bends or jumps: a straight line fits badly and one step is steep.",
         rules.loss_continuous,
     ),
     Claim(
         6,
         "Deeper blocks are more similar than shallow ones.",
         "Fig. 4",
+        "fig-distance-map",
+        ("angular_distances", "untrained_distances"),
         f"Blocks of n ≤ L/2 without the last layer: mean distance in the shallow half at least "
-        f"{CONTRAST} times that in the deep half. Partly at most, until it is compared with an "
-        "untrained twin.",
+        f"{CONTRAST} times that in the deep half, and this ratio at least {CONTRAST} times that of "
+        "the untrained twin: reproduced; larger than the twin's by less: partly.",
+        "Deep blocks are not clearly more similar, or are so in the untrained twin as well.",
         rules.deeper_similar,
     ),
     Claim(
         7,
         "Blocks that include the last layer are (nearly) the most dissimilar: never drop it.",
         "Fig. 4",
+        "fig-distance-map",
+        ("angular_distances",),
         f"Rows n ≤ L/2: (a) in {MOST:.2f} of them the block with the last layer lies in the top "
         f"tenth of the row's range, (b) in all it is farther apart than the block one layer "
         "earlier. Both: reproduced, one: partly.",
+        "Rows end near their minimum, and taking in the last layer makes some block more similar.",
         rules.last_layer,
     ),
     Claim(
         8,
         "Unhealed, the simple heuristic is much worse than the similarity-informed one.",
         "Fig. 5",
+        "fig-strategies",
+        ("qa", "loss"),
         f"Means over fractions up to 0.6: (a) similarity leads in accuracy by {COMPARABLE:.2f} and "
         f"2 standard errors on some task, (b) in normalised loss by {COMPARABLE:.2f}. Both: "
         "reproduced, one: partly.",
+        "Neither accuracy nor loss tells the strategies apart.",
         rules.simple_worse,
     ),
     Claim(
         9,
         "Healed, the two strategies are comparable.",
         "Fig. 5",
+        "fig-strategies",
+        ("qa", "loss"),
         f"Means over the healed fractions: (a) accuracies differ by at most {COMPARABLE:.2f} or 2 "
         f"standard errors on every task, (b) normalised losses by at most {COMPARABLE:.2f}. Both: "
         "reproduced, one: partly.",
+        "One strategy is ahead in accuracy and in loss after healing, too.",
         rules.healed_comparable,
     ),
     Claim(
         10,
         "The order of the few-shot examples makes no difference; more shots help marginally.",
         "Fig. 7",
+        "",
+        (),
         "Needs several orders and numbers of shots.",
+        "Not tested.",
         rules.unmeasured("the sections here evaluate one order and number of shots"),
     ),
     Claim(
         11,
         "The seed of healing makes no meaningful difference.",
         "Fig. 8",
+        "",
+        (),
         "Needs several healing seeds.",
+        "Not tested.",
         rules.unmeasured("the sections here heal with one seed"),
     ),
     Claim(
         12,
         "A lower LoRA rank generally gives better accuracy and worse loss.",
         "Fig. 9",
+        "fig-rank",
+        ("lora_rank",),
         "Lowest rank against highest, means over tasks, strategies and fractions: (a) accuracy is "
         f"higher by more than 2 standard errors, (b) loss is higher in {MOST:.2f} of the cases. "
         "Both: reproduced, one: partly.",
+        "Higher ranks are at least as accurate and no worse in loss.",
         rules.lower_rank,
     ),
     Claim(
         13,
         "Memory and inference time fall linearly with the number of layers removed.",
         "§1, §5",
+        "",
+        (),
         "Needs memory and latency at several fractions.",
+        "Not tested.",
         rules.unmeasured("no section measures memory and latency"),
     ),
     Claim(
         16,
         "Larger and deeper models tolerate a larger fraction.",
         "§4.1",
+        "",
+        (),
         "Needs several models of one family.",
+        "Not tested.",
         rules.unmeasured("a study is one model"),
     ),
     Claim(
         17,
         "Healing matters more for BoolQ (reading) than for MMLU (knowledge).",
         "App. A.2",
+        "fig-qa",
+        ("qa",),
         "Mean gain of healing over the same 4-bit models unhealed, reading less knowledge tasks: "
         "above 2 standard errors: reproduced.",
+        "The gain on reading is not larger by more than 2 standard errors.",
         rules.healing_by_role,
     ),
 ]
@@ -184,7 +235,9 @@ def verdicts(tables: Tables, numbers: list[int] | None = None) -> pd.DataFrame:
                 "where": claim.where,
                 "verdict": verdict,
                 "reason": reason,
+                "tables": ", ".join(claim.tables),
                 "rule": claim.rule,
+                "fails": claim.fails,
             }
         )
     return pd.DataFrame(rows)

@@ -22,7 +22,7 @@ from lib.evidence import file_digest
 from lib.study import Study, Task
 
 QUICK = 5000  # requests
-METHOD = 2  # raise when the code that computes the values changes them
+METHOD = 3  # raise when the code that computes the values changes them
 
 
 @cache
@@ -43,10 +43,27 @@ def _harness() -> Any:
         """lm-eval's Hugging Face model, counting the prompts that it has to cut on the left."""
 
         truncated = 0
+        question_free = False
 
         def loglikelihood(self, requests: list, disable_tqdm: bool = False) -> list:
+            if self.question_free:
+                for request in requests:
+                    prompt, answer = request.arguments
+                    request.arguments = (last_line(prompt), answer)
             quick = len(requests) < QUICK  # a bar of its own only where it would be watched
             return super().loglikelihood(requests, disable_tqdm=disable_tqdm or quick)
+
+        def generate_until(self, requests: list, disable_tqdm: bool = False) -> list:
+            quick = len(requests) < QUICK
+            return super().generate_until(requests, disable_tqdm=disable_tqdm or quick)
+
+        def tok_batch_encode(self, strings: list, **options: Any) -> Any:
+            """Prompts of generation, cut on the left to leave room for the answer."""
+            room = options.get("left_truncate_len")
+            if room:
+                lengths = [len(ids) for ids in self.tokenizer(strings)["input_ids"]]
+                self.truncated += sum(length > room for length in lengths)
+            return super().tok_batch_encode(strings, **options)
 
         def _loglikelihood_tokens(self, requests: list, **options: Any) -> list:
             room = self.max_length + 1
@@ -95,15 +112,29 @@ def task_manager(study: Study) -> Any:
     return manager
 
 
+def last_line(prompt: str) -> str:
+    """What is left of a prompt without its question: the last line, such as "Answer:", or nothing
+    where the whole prompt is one line."""
+    return prompt.rpartition("\n")[2] if "\n" in prompt else ""
+
+
+def metric(task: Any) -> str | None:
+    """Name of the metric that is read of an lm-eval task: `acc` of multiple choice, `exact_match`
+    of generated answers; None for tasks that have neither."""
+    wanted = {"multiple_choice": "acc", "generate_until": "exact_match"}.get(task.OUTPUT_TYPE)
+    return wanted if wanted in task.aggregation() else None
+
+
 def check_tasks(study: Study, manager: Any) -> None:
-    """The questions of local tasks can be read and are multiple-choice."""
+    """The questions of local tasks can be read, and scored."""
     own = local_tasks(study)
     for name in [task.name for task in study.tasks if task.name in own]:
         for task in _loaded(manager, name).values():
-            if task.OUTPUT_TYPE != "multiple_choice" or "acc" not in task.aggregation():
+            if metric(task) is None:
                 raise UserError(
                     f"lm-eval task '{name}': is {task.OUTPUT_TYPE} with "
-                    f"{', '.join(task.aggregation())}; only multiple_choice with acc is read"
+                    f"{', '.join(task.aggregation())}; read are multiple_choice with acc and "
+                    "generate_until with exact_match"
                 )
 
 
@@ -141,13 +172,18 @@ def accuracy(
     task: Task,
     manager: Any,
     batch: int,
+    question_free: bool = False,
 ) -> dict[str, Any]:
-    """Accuracy (lm-eval's `acc`) with its binomial standard error √(p(1−p)/(N−1)).
+    """Accuracy (lm-eval's `acc`, or `exact_match` of generated answers by the task's first filter)
+    with its binomial standard error √(p(1−p)/(N−1)).
+
+    With `question_free` the choices follow the last line of the prompt alone ("Answer:"): what the
+    choices give away without a question.
 
     Also: n_questions, per-question correctness in order (a string of 0 and 1, for paired
     comparisons), by sub-task for groups, both chance levels (`guess`: one over the number of
-    choices; `constant`: the share of the commonest answer, summed over sub-tasks), and the number
-    of truncated prompts.
+    choices, 0 for generation; `constant`: the share of the commonest answer, summed over
+    sub-tasks), and the number of truncated prompts.
 
     Raises UserError for a task without multiple-choice accuracy and data that cannot be read."""
     harness = _harness()
@@ -155,6 +191,7 @@ def accuracy(
     lm = harness.CountingLM(
         pretrained=model, tokenizer=tokenizer, batch_size=batch, max_length=window
     )
+    lm.question_free = question_free
     try:
         found = harness.simple_evaluate(
             lm,
@@ -178,12 +215,16 @@ def _scores(task: Task, samples: dict[str, list[dict[str, Any]]]) -> dict[str, A
     commonest = 0
     for name in sorted(samples):
         rows = sorted(samples[name], key=lambda row: row["doc_id"])
-        rows = list({row["doc_id"]: row for row in rows}.values())
-        if not rows or "acc" not in rows[0]:
-            raise UserError(f"lm-eval task '{name}': has no metric 'acc'; only such tasks are read")
-        correct[name] = "".join(str(int(row["acc"])) for row in rows)
-        guess += [1 / len(row["arguments"]) for row in rows]
-        answers = [_right_choice(row) for row in rows]
+        rows = [row for row in rows if row["filter"] == rows[0]["filter"]] if rows else []
+        key = next((key for key in ("acc", "exact_match") if rows and key in rows[0]), None)
+        if key is None:
+            raise UserError(
+                f"lm-eval task '{name}': has neither 'acc' nor 'exact_match'; only such tasks "
+                "are read"
+            )
+        correct[name] = "".join(str(int(row[key])) for row in rows)
+        guess += [1 / len(row["arguments"]) if key == "acc" else 0.0 for row in rows]
+        answers = [_right_choice(row) if key == "acc" else str(row["target"]) for row in rows]
         commonest += max(answers.count(answer) for answer in set(answers))
     joined = "".join(correct.values())
     count, hits = len(joined), joined.count("1")

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from lib import evaluation, healing
 from lib.bench import Bench, Condition
-from lib.pruning import pruned
+from lib.pruning import UNPRUNED, pruned
 from lib.study import Task
 
 
@@ -105,6 +105,25 @@ def _measure_one(bench: Bench, condition: Condition) -> None:
             ),
             batch=study.batch,
         )
+
+
+def question_free(bench: Bench, task: Task) -> dict[str, Any]:
+    """Accuracy of the unpruned model that is shown the choices but no question."""
+    condition = Condition("none", UNPRUNED, bench.weights)
+    return bench.store.get_or_measure(
+        "qa",
+        f"question-free {qa_name(condition, task)}",
+        qa_inputs(bench, condition, task) | {"question_free": True},
+        lambda: evaluation.accuracy(
+            bench.model,
+            bench.tokenizer,
+            task,
+            bench.task_manager,
+            bench.study.batch,
+            question_free=True,
+        ),
+        batch=bench.study.batch,
+    )
 
 
 @contextmanager

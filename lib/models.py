@@ -197,6 +197,16 @@ def skeleton(config: PretrainedConfig) -> PreTrainedModel:
         return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
 
 
+def untrained_twin(study: Study) -> PreTrainedModel:
+    """A model of the same configuration whose weights are transformers' own random start."""
+    torch.manual_seed(study.controls.seed)
+    with torch.device(device(study)):
+        twin = AutoModelForCausalLM.from_config(
+            load_config(study), dtype=dtype(study), trust_remote_code=False
+        )
+    return twin.eval()
+
+
 def ffn_modules(model: PreTrainedModel, targets: list[str] | None = None) -> list[str]:
     """Full names of the FFN's linear modules, in every layer.
 

@@ -20,6 +20,11 @@ def tables(study: str) -> Path:
     return results(study) / "tables"
 
 
+def published(study: str) -> Path:
+    """Folder of a reference run's tables and evidence, in git."""
+    return ROOT / "published" / study
+
+
 def executed(study: str, notebook: str) -> Path:
     """The executed copy of a section for a study, e.g. _build/executed/almanac/01_….ipynb."""
     return BUILD / "executed" / study / notebook

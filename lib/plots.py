@@ -42,52 +42,63 @@ def style() -> None:
     set_matplotlib_formats("svg")
 
 
-def distance_curves(distances: pd.DataFrame, optimal: pd.DataFrame) -> Figure:
-    """Fig. 1(c): distance against start layer, one curve per n, with ℓ*(n) marked."""
-    figure, axes = plt.subplots(figsize=(7, 4.6))
+def distance_curves(
+    distances: pd.DataFrame, optimal: pd.DataFrame, untrained: pd.DataFrame | None = None
+) -> Figure:
+    """Fig. 1(c): distance against start layer, one curve per n, with ℓ*(n) marked; below it the
+    untrained twin's."""
+    tables = [("", distances)] + ([("untrained twin", untrained)] if untrained is not None else [])
+    figure, panels = grid(len(tables), 1, width=7, height=4.4 if len(tables) == 1 else 3.7)
     most = int(distances["n"].max())
     shade = mpl.colormaps["viridis"]
     scale = mpl.colors.Normalize(1, most)
-    for n, curve in distances.groupby("n"):
-        axes.plot(curve["start"], curve["distance"], color=shade(scale(n)), linewidth=1.3)
-    axes.plot(
+    for axes, (title, table) in zip(panels.flat, tables, strict=True):
+        for n, curve in table.groupby("n"):
+            axes.plot(curve["start"], curve["distance"], color=shade(scale(n)), linewidth=1.3)
+        axes.set(ylabel="Angular distance\nd(ℓ, ℓ+n)  [units of π]", ylim=(0, None))
+        axes.set_title(title, fontsize="medium")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    panels[0, 0].plot(
         optimal["start"], optimal["distance"], "k.", markersize=6, label="ℓ*(n), the most similar"
     )
-    axes.set(
-        xlabel="Start layer ℓ of the block",
-        ylabel="Angular distance d(ℓ, ℓ+n)  [units of π]",
-        ylim=(0, None),
-    )
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(loc="upper right")
+    panels[0, 0].legend(loc="upper right")
+    panels[-1, 0].set_xlabel("Start layer ℓ of the block")
     mappable = mpl.cm.ScalarMappable(scale, shade)
-    bar = figure.colorbar(mappable, ax=axes, label="Block size n  [layers]")
+    bar = figure.colorbar(mappable, ax=list(panels.flat), label="Block size n  [layers]")
     bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 
-def distance_map(distances: pd.DataFrame, optimal: pd.DataFrame) -> Figure:
-    """Fig. 4: one row per n, each shifted and rescaled to [0, 1], with ℓ*(n) marked."""
-    wide = distances.pivot(index="n", columns="start", values="distance")
-    low, high = wide.min(axis=1), wide.max(axis=1)
-    rescaled = wide.sub(low, axis=0).div((high - low).replace(0, 1), axis=0)
-    figure, axes = plt.subplots(figsize=(7, 5))
-    every = max(1, len(wide) // 16)
-    sns.heatmap(
-        rescaled,
-        ax=axes,
-        cmap="viridis_r",
-        vmin=0,
-        vmax=1,
-        xticklabels=every,
-        yticklabels=every,
-        cbar_kws={"label": "Distance, rescaled within each row"},
-    )
-    axes.plot(optimal["start"] + 0.5, optimal["n"] - 0.5, "kx", markersize=6, label="ℓ*(n)")
-    axes.invert_yaxis()
-    axes.set(xlabel="Start layer ℓ of the block", ylabel="Block size n  [layers]")
-    axes.legend(loc="upper right")
-    axes.tick_params(axis="both", labelrotation=0)
+def distance_map(
+    distances: pd.DataFrame, optimal: pd.DataFrame, untrained: pd.DataFrame | None = None
+) -> Figure:
+    """Fig. 4: one row per n, each shifted and rescaled to [0, 1], with ℓ*(n) marked; below it the
+    untrained twin's."""
+    tables = [("", distances)] + ([("untrained twin", untrained)] if untrained is not None else [])
+    figure, panels = grid(len(tables), 1, width=7, height=4.6)
+    for axes, (title, table) in zip(panels.flat, tables, strict=True):
+        wide = table.pivot(index="n", columns="start", values="distance")
+        low, high = wide.min(axis=1), wide.max(axis=1)
+        rescaled = wide.sub(low, axis=0).div((high - low).replace(0, 1), axis=0)
+        every = max(1, len(wide) // 16)
+        sns.heatmap(
+            rescaled,
+            ax=axes,
+            cmap="viridis_r",
+            vmin=0,
+            vmax=1,
+            xticklabels=every,
+            yticklabels=every,
+            cbar_kws={"label": "Distance, rescaled in each row"},
+        )
+        axes.invert_yaxis()
+        axes.set(xlabel="", ylabel="Block size n  [layers]")
+        axes.set_title(title, fontsize="medium")
+        axes.tick_params(axis="both", labelrotation=0)
+    first = panels[0, 0]
+    first.plot(optimal["start"] + 0.5, optimal["n"] - 0.5, "kx", markersize=6, label="ℓ*(n)")
+    first.legend(loc="upper right")
+    panels[-1, 0].set_xlabel("Start layer ℓ of the block")
     return figure
 
 
@@ -96,11 +107,11 @@ def accuracy_panels(
 ) -> Figure:
     """Fig. 2, 6: accuracy against fraction, a panel per task, with the fitted critical fraction."""
     tasks = list(qa.groupby(["task", "shots"], sort=False).groups)
-    figure, panels = _grid(1, len(tasks), width=4.2, height=3.9)
+    figure, panels = grid(1, len(tasks), width=4.2, height=3.9)
     for axes, task in zip(panels.flat, tasks, strict=True):
         rows = qa[(qa["task"] == task[0]) & (qa["shots"] == task[1])]
         for strategy in strategies:
-            _curves(axes, rows, "accuracy", strategy)
+            curves(axes, rows, "accuracy", strategy)
             fitted = transitions[
                 (transitions["task"] == task[0])
                 & (transitions["shots"] == task[1])
@@ -109,32 +120,32 @@ def accuracy_panels(
             ].dropna(subset=["fraction"])
             for row in fitted.itertuples():
                 axes.axvspan(row.low, row.high, color=COLOURS[strategy], alpha=0.15, linewidth=0)
-        _accuracy_levels(axes, rows)
+        accuracy_levels(axes, rows)
         axes.set_title(f"{task[0]} ({task[1]}-shot)", fontsize="medium")
-    _shared_legend(figure, panels)
+    shared_legend(figure, panels)
     return figure
 
 
 def loss_panel(loss: pd.DataFrame, transitions: pd.DataFrame) -> Figure:
     """Fig. 3: normalised loss against fraction, with where accuracy falls after healing."""
-    figure, panels = _grid(1, 1, width=7, height=4.4)
+    figure, panels = grid(1, 1, width=7, height=4.4)
     axes = panels[0, 0]
-    _curves(axes, _normalised(loss), "normalized_loss", "similarity")
+    curves(axes, normalised(loss), "normalized_loss", "similarity")
     fitted = transitions[
         (transitions["strategy"] == "similarity") & (transitions["healing"] != "none")
     ].dropna(subset=["fraction"])
     for row, shade in zip(fitted.itertuples(), SHADES[2:], strict=False):
         axes.axvspan(row.low, row.high, color=shade, alpha=0.2, linewidth=0)
         axes.axvline(row.fraction, color=shade, linewidth=1, label=f"{row.task} falls (healed)")
-    _loss_levels(axes, loss)
-    _shared_legend(figure, panels)
+    loss_levels(axes, loss)
+    shared_legend(figure, panels)
     return figure
 
 
 def strategy_panels(qa: pd.DataFrame, loss: pd.DataFrame) -> Figure:
     """Fig. 5: simple against similarity; a row per evaluation, before and after healing."""
     tasks = list(qa.groupby(["task", "shots"], sort=False).groups)
-    figure, panels = _grid(len(tasks) + 1, 2, width=4.2, height=2.9)
+    figure, panels = grid(len(tasks) + 1, 2, width=4.2, height=2.9)
     for row, column in product(range(len(tasks) + 1), range(2)):
         axes = panels[row, column]
         only = "healed" if column else "unhealed"
@@ -142,16 +153,16 @@ def strategy_panels(qa: pd.DataFrame, loss: pd.DataFrame) -> Figure:
             name, shots = tasks[row]
             rows = qa[(qa["task"] == name) & (qa["shots"] == shots)]
             for strategy in COLOURS:
-                _curves(axes, rows, "accuracy", strategy, only, label=strategy)
-            _accuracy_levels(axes, rows)
+                curves(axes, rows, "accuracy", strategy, only, label=strategy)
+            accuracy_levels(axes, rows)
             title = f"{name} ({shots}-shot)"
         else:
             for strategy in COLOURS:
-                _curves(axes, _normalised(loss), "normalized_loss", strategy, only, label=strategy)
-            _loss_levels(axes, loss)
+                curves(axes, normalised(loss), "normalized_loss", strategy, only, label=strategy)
+            loss_levels(axes, loss)
             title = f"{loss['corpus'].iloc[0]} loss"
         axes.set_title(f"{title}, {only}", fontsize="medium")
-    _shared_legend(figure, panels)
+    shared_legend(figure, panels)
     return figure
 
 
@@ -160,7 +171,7 @@ def rank_panels(ranks: pd.DataFrame, levels: dict[tuple, tuple[float, float]]) -
 
     `levels`: the unpruned model's value and chance by (metric, task, shots), a row of panels
     each."""
-    figure, panels = _grid(len(levels), 2, width=4.2, height=2.9)
+    figure, panels = grid(len(levels), 2, width=4.2, height=2.9)
     shades = sns.color_palette("viridis", ranks["rank"].nunique())
     for (i, (key, level)), (j, strategy) in product(enumerate(levels.items()), enumerate(COLOURS)):
         metric, task, shots = key
@@ -181,57 +192,57 @@ def rank_panels(ranks: pd.DataFrame, levels: dict[tuple, tuple[float, float]]) -
                 marker=mark,
                 label=f"rank {rank}",
             )
-        unpruned, chance = level
-        axes.axhline(unpruned, color="0.6", linewidth=1, label="unpruned, unhealed")
+        whole, chance = level
+        axes.axhline(whole, color="0.6", linewidth=1, label="unpruned, unhealed")
         axes.axhline(chance, color=GREY, linestyle="-.", linewidth=1, label="chance (loss: ln V)")
         axes.set(ylabel="Accuracy" if metric == "accuracy" else "Loss / ln V", ylim=(0, 1.03))
         if metric != "accuracy":
             axes.set_ylim(0, max(1.03, rows["value"].max() * 1.05))
         title = f"{task} ({shots}-shot)" if shots is not None else f"{task} loss"
         axes.set_title(f"{title}, {strategy}", fontsize="medium")
-        _fraction_axis(axes)
-    _shared_legend(figure, panels)
+        fraction_axis(axes)
+    shared_legend(figure, panels)
     return figure
 
 
 def glance(qa: pd.DataFrame, loss: pd.DataFrame) -> Figure:
     """Fig. 1(d): every accuracy, and the loss, against fraction; similarity-informed pruning."""
     tasks = list(qa.groupby(["task", "shots"], sort=False).groups)
-    figure, panels = _grid(-(-(len(tasks) + 1) // 2), 2, width=4.2, height=3.1)
+    figure, panels = grid(-(-(len(tasks) + 1) // 2), 2, width=4.2, height=3.1)
     for axes, (name, shots) in zip(panels.flat, tasks, strict=False):
         rows = qa[(qa["task"] == name) & (qa["shots"] == shots)]
         for only in ("unhealed", "healed"):
-            _curves(axes, rows, "accuracy", "similarity", only)
-        _accuracy_levels(axes, rows)
+            curves(axes, rows, "accuracy", "similarity", only)
+        accuracy_levels(axes, rows)
         axes.set_title(f"{name} ({shots}-shot)", fontsize="medium")
     axes = panels.flat[len(tasks)]
     for only in ("unhealed", "healed"):
-        _curves(axes, _normalised(loss), "normalized_loss", "similarity", only)
-    _loss_levels(axes, loss)
+        curves(axes, normalised(loss), "normalized_loss", "similarity", only)
+    loss_levels(axes, loss)
     axes.set_title(f"{loss['corpus'].iloc[0]} loss", fontsize="medium")
-    _shared_legend(figure, panels, spare=list(panels.flat[len(tasks) + 1 :]))
+    shared_legend(figure, panels, spare=list(panels.flat[len(tasks) + 1 :]))
     return figure
 
 
-def _grid(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
+def grid(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
     figure, panels = plt.subplots(
         rows, columns, figsize=(width * columns, height * rows), squeeze=False
     )
     return figure, panels
 
 
-def _state(rows: pd.DataFrame) -> pd.Series:
+def state(rows: pd.DataFrame) -> pd.Series:
     """Which of STYLES each row belongs to."""
     unhealed = np.where(rows["weights"] == "nf4", "unhealed, 4-bit", "unhealed")
     return pd.Series(np.where(rows["healing"] != "none", "healed", unhealed), rows.index)
 
 
-def _normalised(loss: pd.DataFrame) -> pd.DataFrame:
+def normalised(loss: pd.DataFrame) -> pd.DataFrame:
     """The loss table with its standard error in units of ln V too."""
     return loss.assign(stderr=loss["stderr"] * loss["normalized_loss"] / loss["loss"])
 
 
-def _curves(
+def curves(
     axes: Axes,
     rows: pd.DataFrame,
     value: str,
@@ -242,7 +253,7 @@ def _curves(
     """A strategy's curves, each from the unpruned model in the same state on."""
     rows = rows[rows["strategy"].isin([strategy, "none"])]
     for state, line in STYLES.items():
-        curve = rows[_state(rows) == state].sort_values("fraction")
+        curve = rows[state(rows) == state].sort_values("fraction")
         if curve.empty or (only is not None and state != only):
             continue
         axes.errorbar(
@@ -257,30 +268,30 @@ def _curves(
         )
 
 
-def _unpruned(rows: pd.DataFrame) -> pd.Series:
-    return rows[(rows["strategy"] == "none") & (_state(rows) == "unhealed")].iloc[0]
+def unpruned(rows: pd.DataFrame) -> pd.Series:
+    return rows[(rows["strategy"] == "none") & (state(rows) == "unhealed")].iloc[0]
 
 
-def _accuracy_levels(axes: Axes, rows: pd.DataFrame) -> None:
-    base = _unpruned(rows)
+def accuracy_levels(axes: Axes, rows: pd.DataFrame) -> None:
+    base = unpruned(rows)
     axes.axhline(base["accuracy"], color="0.6", linewidth=1, label="unpruned")
     axes.axhline(base["guess"], color=GREY, linestyle="-.", linewidth=1, label="guessing")
     axes.axhline(
         base["constant"], color=GREY, linestyle=(0, (1, 3)), linewidth=1.4, label="constant answer"
     )
     axes.set(ylabel="Accuracy", ylim=(0, 1.03))
-    _fraction_axis(axes)
+    fraction_axis(axes)
 
 
-def _loss_levels(axes: Axes, loss: pd.DataFrame) -> None:
-    axes.axhline(_unpruned(loss)["normalized_loss"], color="0.6", linewidth=1, label="unpruned")
+def loss_levels(axes: Axes, loss: pd.DataFrame) -> None:
+    axes.axhline(unpruned(loss)["normalized_loss"], color="0.6", linewidth=1, label="unpruned")
     axes.axhline(1, color=GREY, linestyle=(0, (5, 2, 1, 2, 1, 2)), linewidth=1, label="ln V")
     axes.set(ylabel="Loss / ln V")
     axes.set_ylim(bottom=0)
-    _fraction_axis(axes)
+    fraction_axis(axes)
 
 
-def _fraction_axis(axes: Axes) -> None:
+def fraction_axis(axes: Axes) -> None:
     """Fractions in percent; named once per column, at the bottom."""
     axes.set(xlim=(-0.02, 1.0))
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
@@ -288,7 +299,7 @@ def _fraction_axis(axes: Axes) -> None:
         axes.set_xlabel(FRACTION)
 
 
-def _shared_legend(figure: Figure, panels: np.ndarray, spare: Sequence[Axes] = ()) -> None:
+def shared_legend(figure: Figure, panels: np.ndarray, spare: Sequence[Axes] = ()) -> None:
     """One legend, each entry once: in a spare panel or below all, so that no curve is covered."""
     entries: dict[str, object] = {}
     for axes in panels.flat:

@@ -172,18 +172,23 @@ def loss_continuous(tables: Tables) -> Outcome:
     return _graded(fit >= LINEAR, steepest <= JUMP), note
 
 
-def deeper_similar(tables: Tables) -> Outcome:
-    table = tables.angular_distances
+def _contrast(table: pd.DataFrame) -> float:
+    """Mean distance of shallow blocks over deep ones; n ≤ L/2, the last layer left out."""
     n_layers = table["n"].max() + 1
     inner = table[(table["start"] + table["n"] < n_layers) & (table["n"] <= n_layers // 2)]
     deep = inner["start"] + inner["n"] / 2 >= n_layers / 2
-    contrast = inner["distance"][~deep].mean() / inner["distance"][deep].mean()
+    return float(inner["distance"][~deep].mean() / inner["distance"][deep].mean())
+
+
+def deeper_similar(tables: Tables) -> Outcome:
+    found, untrained = _contrast(tables.angular_distances), _contrast(tables.untrained_distances)
     note = (
-        f"shallow blocks are {contrast:.2f} times as dissimilar as deep ones (n ≤ L/2, the last "
-        "layer left out); an untrained twin of the model, which could show the same, has not been "
-        "measured, so this counts in part at most"
+        f"shallow blocks are {found:.2f} times as dissimilar as deep ones (n ≤ L/2, the last layer "
+        f"left out), in the untrained twin {untrained:.2f} times"
     )
-    return (VERDICTS[1] if contrast >= CONTRAST else VERDICTS[2]), note
+    if found < CONTRAST or found <= untrained:
+        return VERDICTS[2], note
+    return (VERDICTS[0] if found >= CONTRAST * untrained else VERDICTS[1]), note
 
 
 def last_layer(tables: Tables) -> Outcome:

@@ -9,7 +9,7 @@ from IPython.display import HTML
 
 from lib import claims, evidence, paths, plots, rules, study
 from lib.bench import Bench
-from lib.tables import save
+from lib.tables import reference_runs, save
 
 
 def open_study(name: str, **parameters: object) -> Bench:
@@ -86,6 +86,31 @@ def count_verdicts(bench: Bench) -> HTML:
         f"{counts[verdict]} × {badge(verdict)}" for verdict in rules.VERDICTS if verdict in counts
     )
     return HTML(f'<p class="verdict-counts">Of {len(found)} claims: {" ".join(badges)}</p>')
+
+
+def verdicts_by_run(bench: Bench) -> pd.DataFrame:
+    """A row per claim, a column per run: this study, then its reference runs."""
+    own = claims.verdicts(tables(bench)).assign(run=bench.study.title)
+    found = pd.concat([own, reference_runs(bench, "verdicts")], ignore_index=True)
+    wide = found.pivot(index="claim", columns="run", values="verdict")
+    wide.insert(0, "statement", own.set_index("claim")["statement"])
+    return wide[["statement", *dict.fromkeys(found["run"])]].reset_index()
+
+
+def rules_table() -> HTML:
+    """Every claim's rule: paper's figure, ours, tables, rule, what would make it fail."""
+    rows = pd.DataFrame(
+        {
+            "claim": f"{claim.number}. {claim.statement}",
+            "paper": claim.where,
+            "tables": ", ".join(claim.tables),
+            "rule": claim.rule,
+            "fails if": claim.fails,
+        }
+        for claim in claims.CLAIMS
+    )
+    with pd.option_context("display.max_colwidth", None):
+        return HTML(f'<div class="table-box rules">{rows.to_html(index=False, border=0)}</div>')
 
 
 def introduce(bench: Bench) -> HTML:

@@ -54,12 +54,12 @@ class Distances(Section):
 
 class Task(Section):
     """An lm-eval task; `shots` examples in the prompt, `limit` questions (all when empty; of a
-    group, of each of its tasks)."""
+    group, of each of its tasks). The score is `acc`, or `exact_match` of generated answers."""
 
     name: str
     shots: Annotated[int, Field(ge=0)] = 0
     limit: Positive | None = None
-    role: Literal["knowledge", "reading"] = "knowledge"
+    role: Literal["knowledge", "reading", "generation"] = "knowledge"
 
 
 class Loss(Section):
@@ -100,11 +100,22 @@ class Ranks(Section):
     fractions: Annotated[list[Fraction], Field(min_length=1)] = [0.25, 0.5, 0.75]
 
 
+class Controls(Section):
+    """What the model is compared with: an untrained twin (the same configuration with random
+    weights), measured beside it, and reference runs, whose tables stand under published/."""
+
+    untrained: bool = True
+    seed: Seed = 0
+    studies: list[str] = []
+
+
 class Study(Section):
-    """Everything that one run of the book measures. Only `model` is required."""
+    """Everything that one run of the book measures. Only `model` is required, or `like`: the study
+    whose settings hold wherever this one has none of its own."""
 
     name: str = Field(default="", exclude=True)
     file: str = Field(default="", exclude=True)
+    like: str | None = None
     model: Annotated[str, Field(min_length=1)]
     revision: str | None = None
     title: str = ""
@@ -125,6 +136,7 @@ class Study(Section):
     pruned_layers: Annotated[list[Positive], Field(min_length=1)] | None = None
     healing: Healing = Healing()
     lora_rank: Ranks = Ranks()
+    controls: Controls = Controls()
 
     @property
     def model_is_local(self) -> bool:
@@ -137,6 +149,7 @@ class Study(Section):
             "healing.fractions": self.healing.fractions,
             "lora_rank.ranks": self.lora_rank.ranks,
             "tasks": [(task.name, task.shots) for task in self.tasks],
+            "controls.studies": self.controls.studies,
         }.items():
             if len(set(values)) != len(values):
                 raise ValueError(f"{key} lists the same value twice")
@@ -191,6 +204,8 @@ def load(name: str) -> Study:
         if key in raw:
             allowed = ", ".join(_allowed((key,)))
             raise UserError(f"study {path.name}: unknown key '{key}'; allowed: {allowed}")
+    if isinstance(raw.get("like"), str):
+        raw = _inherited(raw, path)
     try:
         study = Study(**(raw | {"name": path.stem, "file": str(path)}))
     except ValidationError as error:
@@ -198,6 +213,23 @@ def load(name: str) -> Study:
     except TypeError:
         raise UserError(f"study {path.name}: keys must be text") from None
     return _resolved(study, path.parent)
+
+
+def _inherited(raw: dict[str, object], path: Path) -> dict[str, object]:
+    """The settings of the study named by `like`, with this file's own laid over them, key by key
+    within each section. What a study is called and compared with is not inherited."""
+    name = str(raw["like"])
+    if "/" in name:
+        name = str((path.parent / Path(name).expanduser()).resolve())
+    if find(name) == path or "like" in (yaml.safe_load(find(name).read_text("utf-8")) or {}):
+        raise UserError(f"study {path.name}: like: {raw['like']} may not have a 'like' itself")
+    settings = load(name).model_dump(exclude={"like", "title", "about", "controls"})
+    for key, value in raw.items():
+        both_sections = isinstance(value, dict) and isinstance(settings.get(key), dict)
+        # A text has one source: a path replaces a dataset.
+        merge = both_sections and not key.endswith("_text")
+        settings[key] = settings[key] | value if merge else value
+    return settings
 
 
 def override(study: Study, **changes: object) -> Study:

@@ -1,5 +1,6 @@
 """The tidy table behind each figure, from evidence."""
 
+import json
 import math
 from dataclasses import replace
 from typing import Any
@@ -10,7 +11,7 @@ import pandas as pd
 from lib import paths
 from lib.bench import Bench, Condition
 from lib.evidence import write_atomically
-from lib.measure import condition_inputs, loss_inputs, qa_inputs, qa_name
+from lib.measure import condition_inputs, loss_inputs, qa_inputs, qa_name, question_free
 from lib.pruning import UNPRUNED
 from lib.study import Task
 from lib.transitions import fit
@@ -24,6 +25,13 @@ def angular_distances(bench: Bench) -> pd.DataFrame:
 def optimal_blocks(bench: Bench) -> pd.DataFrame:
     """ℓ*(n): n, start, stop, distance, support."""
     return pd.DataFrame(bench.distances["optimal"])
+
+
+def untrained_distances(bench: Bench) -> pd.DataFrame | None:
+    """The distances of the untrained twin; None where the study does without one."""
+    if not bench.study.controls.untrained:
+        return None
+    return pd.DataFrame(bench.untrained_distances["table"])
 
 
 def commonest_final_token(bench: Bench) -> float:
@@ -163,6 +171,54 @@ def levels(bench: Bench) -> dict[tuple, tuple[float, float]]:
     found = {("accuracy", r.task, r.shots): (r.accuracy, r.chance) for r in qa.itertuples()}
     row = loss.iloc[0]
     return found | {("normalized_loss", row["corpus"], None): (row["normalized_loss"], 1.0)}
+
+
+def reference_runs(bench: Bench, name: str) -> pd.DataFrame:
+    """A table of the study's reference runs, from published/, with a column `run`: their titles."""
+    parts = [
+        pd.read_csv(paths.published(control) / "tables" / f"{name}.csv").assign(
+            run=json.loads((paths.published(control) / "study.json").read_text())["title"]
+        )
+        for control in bench.study.controls.studies
+        if (paths.published(control) / "tables" / f"{name}.csv").exists()
+    ]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"run": []})
+
+
+def with_references(bench: Bench, name: str, own: pd.DataFrame, value: str) -> pd.DataFrame:
+    """One column of a table by n, side by side with the reference runs'."""
+    runs = [own.assign(run=bench.study.title), reference_runs(bench, name)]
+    found = pd.concat([run for run in runs if len(run)], ignore_index=True)
+    wide = found.pivot(index="n", columns="run", values=value)
+    return wide[list(dict.fromkeys(found["run"]))].reset_index()
+
+
+def transitions_by_run(bench: Bench, own: pd.DataFrame) -> pd.DataFrame:
+    """The transitions of the similarity-informed strategy, run by run."""
+    runs = [own.assign(run=bench.study.title), reference_runs(bench, "transitions")]
+    found = pd.concat([run for run in runs if len(run)], ignore_index=True)
+    found = found[found["strategy"] == "similarity"]
+    keys = ["task", "shots", "weights", "healing"]
+    columns = ["run", "fraction", "low", "high", "width", "width_low", "width_high"]
+    return found.sort_values(keys, kind="stable")[[*keys, *columns]]
+
+
+def unpruned_table(bench: Bench) -> pd.DataFrame:
+    """What the unpruned model can do: accuracy per task beside guessing, the constant answer, the
+    choices without their question, and the reference runs."""
+    table = qa_table(bench, [Condition("none", UNPRUNED, bench.weights)])
+    free = []
+    for task in bench.study.tasks:
+        generated = table.loc[table["task"] == task.name, "guess"].iloc[0] == 0
+        free.append(None if generated else question_free(bench, task)["accuracy"])
+    table = table.assign(run=bench.study.title, question_free=free)
+    others = reference_runs(bench, "qa")
+    if len(others):
+        others = others[(others["strategy"] == "none") & (others["healing"] == "none")]
+        others = others[others["weights"] == bench.weights]
+        table = pd.concat([table, others], ignore_index=True)
+    columns = ["run", "task", "shots", "accuracy", "stderr", "n_questions"]
+    return table[[*columns, "guess", "constant", "question_free"]]
 
 
 def save(bench: Bench, name: str, table: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,111 @@
+"""Writes the shipped text and question files again, byte for byte:
+
+python -m almanac.files
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from almanac.questions import arithmetic, one_hop, two_hop, yes_no
+from almanac.text import PLAIN, documents, instruction
+from almanac.world import FOLDER, SEED, Subject, generator, make_world
+
+VALIDATION, HEALING, HEALING_VALIDATION, TALES, INSTRUCTIONS = 1000, 4000, 500, 500, 1500
+ONE_HOP = {"person": 48, "town": 16, "thing": 28}  # questions per attribute
+TWO_HOP = {"person": 64, "thing": 24}  # questions per route
+SUMS = {"sum": 100, "steps": 100}
+YES_NO = 400
+DEV_ONE_HOP, DEV_TWO_HOP = {"person": 8, "town": 8, "thing": 8}, {"person": 8, "thing": 4}
+DEV_YES_NO, DEV_SUMS = 40, {"sum": 20, "steps": 20}
+
+
+def distinct(texts: Iterator[str], count: int) -> list[dict]:
+    """Return the first so many different texts as rows."""
+    chosen: dict[str, None] = {}
+    while len(chosen) < count:
+        chosen[next(texts)] = None
+    return [{"text": text} for text in chosen]
+
+
+def names(subjects: list[Subject]) -> list[str]:
+    """Return the names of the people among these subjects."""
+    return [subject.name for subject in subjects if subject.kind == "person"]
+
+
+def make_texts(seed: int = SEED) -> dict[str, list[dict]]:
+    """Return the rows of the text files by their path below this folder.
+
+    Healing reads about the plain subjects, of whom no question asks; its twin `healing_facts`, a
+    control, about everybody. Validation files hold documents that training never shows.
+    """
+    world = make_world(seed)
+
+    def text(name: str, subjects: list[Subject], kept_out: bool = False) -> Iterator[str]:
+        return documents(subjects, world, PLAIN, generator(seed, name), kept_out)
+
+    tales = documents([], world, {"tale": 1.0}, generator(seed, "tales"), kept_out=True)
+    rng = generator(seed, "instructions")
+    pairs: dict[tuple[str, str], None] = {}
+    while len(pairs) < INSTRUCTIONS:
+        pairs[instruction(world, rng)] = None
+    return {
+        "text/validation.jsonl": distinct(text("validation", world.everybody, True), VALIDATION),
+        "text/healing.jsonl": distinct(text("healing", world.plain), HEALING),
+        "text/healing_validation.jsonl": distinct(
+            text("healing validation", world.plain, True), HEALING_VALIDATION
+        ),
+        "text/healing_facts.jsonl": distinct(text("healing facts", world.everybody), HEALING),
+        "text/tales.jsonl": distinct(tales, TALES),
+        "text/instructions.jsonl": [
+            {"instruction": asked, "input": "", "output": response} for asked, response in pairs
+        ],
+    }
+
+
+def make_questions(seed: int = SEED) -> dict[str, list[dict]]:
+    """Return the rows of the question files by their path below this folder.
+
+    Tests ask about the quizzed subjects, the examples of few-shot prompts about schooled ones.
+    """
+    world = make_world(seed)
+    invented: set[str] = set()
+    found: dict[str, list[dict]] = {}
+    for split, group, known, hop, hops, yes, sums in (
+        ("test", world.quizzed, world.everybody, ONE_HOP, TWO_HOP, YES_NO, SUMS),
+        # Within the schooled, whom training asks about too.
+        ("dev", world.schooled, world.schooled, DEV_ONE_HOP, DEV_TWO_HOP, DEV_YES_NO, DEV_SUMS),
+    ):
+        rng = generator(seed, "questions", split)
+        found |= {
+            f"tasks/one_hop_{split}.jsonl": one_hop(group, hop, rng),
+            f"tasks/two_hop_{split}.jsonl": two_hop(group, known, hops, rng),
+            f"tasks/reading_{split}.jsonl": yes_no(yes, invented, rng),
+            f"tasks/sums_{split}.jsonl": arithmetic(names(group), sums, rng),
+        }
+    return found
+
+
+def write_files(folder: Path, seed: int = SEED) -> list[Path]:
+    """Write the shipped files below a folder and return their paths."""
+    paths = []
+    for name, rows in (make_texts(seed) | make_questions(seed)).items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        path.write_bytes(lines.encode())
+        paths.append(path)
+    return paths
+
+
+def main() -> None:
+    """Write the shipped text and question files."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder to write below")
+    for path in write_files(parser.parse_args().out):
+        print(f"{path}  {path.stat().st_size / 1000:.0f} kB")
+
+
+if __name__ == "__main__":
+    main()
