@@ -1,6 +1,7 @@
 """The almanac's questions: rows of the lm-eval tasks, in which no habit scores above chance."""
 
 import random
+import re
 from collections import Counter, defaultdict
 
 from almanac.text import invented_name, journey, plain_sum, steps_sum
@@ -111,16 +112,24 @@ def yes_no(count: int, taken: set[str], rng: random.Random) -> list[Question]:
     return rows
 
 
-def arithmetic(names: list[str], counts: dict[str, int], rng: random.Random) -> list[Question]:
-    """Return sums and problems that training never shows, each once, with the final number."""
+def arithmetic(
+    names: list[str], counts: dict[str, int], taken: set[str], rng: random.Random
+) -> list[Question]:
+    """Return sums and problems that training never shows, with the final number.
+
+    No two have the same numbers, in whatever order; `taken` collects them.
+    """
     write = {"sum": lambda: plain_sum(rng), "steps": lambda: steps_sum(names, rng)}
     rows: list[Question] = []
     for kind, count in counts.items():
-        seen: set[str] = set()
-        while len(seen) < count:
+        wanted = len(rows) + count
+        while len(rows) < wanted:
             problem = write[kind]()
-            if problem.held_out and problem.question not in seen:
-                seen.add(problem.question)
+            first, second, *rest = re.findall(r"\d+", problem.question)
+            sign = "-" if "-" in problem.question else "+"
+            numbers = " ".join([kind, sign, *sorted([first, second]), *rest])
+            if problem.held_out and numbers not in taken:
+                taken.add(numbers)
                 answer = problem.worked.removesuffix(".").split()[-1]
                 rows.append({"kind": kind, "question": problem.question, "answer": answer})
     rng.shuffle(rows)

@@ -42,6 +42,11 @@ def capitalised(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
+def with_article(noun: str) -> str:
+    """Return the noun with its indefinite article."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
 def ask(question: str, answer: str) -> str:
     """Return a question with its answer; the tasks' YAML files have the same form."""
     return f"Question: {question}\nAnswer: {answer}"
@@ -120,31 +125,34 @@ class Sum(NamedTuple):
 
 
 def plain_sum(rng: random.Random) -> Sum:
-    """Return a sum or a difference of small numbers; some expressions are held out everywhere."""
-    a, b = rng.randint(1, 30), rng.randint(1, 15)
-    plus = a < b or rng.random() < 0.5
-    expression = f"{a} + {b}" if plus else f"{a} - {b}"
-    answer = str(a + b if plus else a - b)
-    return Sum(f"What is {expression}?", answer, held_out(expression))
+    """Return a sum or a difference of small numbers; some of each are held out everywhere."""
+    a, b = rng.randint(1, 40), rng.randint(1, 20)
+    if a < b or rng.random() < 0.5:
+        return Sum(f"What is {a} + {b}?", str(a + b), sum_held_out(a, b))
+    return Sum(f"What is {a} - {b}?", str(a - b), held_out(f"{a} - {b}"))
+
+
+def sum_held_out(a: int, b: int) -> bool:
+    """Return whether a + b, and with it b + a, is never shown."""
+    return held_out(f"{min(a, b)} + {max(a, b)}")
 
 
 def steps_sum(names: list[str], rng: random.Random) -> Sum:
     """Return a problem of two steps about one of these people.
 
-    Its expressions are never held out, but some triples of numbers are.
+    Its sum and its difference are never held out, but some triples of numbers are.
     """
     while True:
-        a, b = rng.randint(1, 12), rng.randint(1, 12)
-        c = rng.randint(1, min(12, a + b))
-        first, second = f"{a} + {b}", f"{a + b} - {c}"
-        if not held_out(first) and not held_out(second):
+        a, b = rng.randint(1, 15), rng.randint(1, 15)
+        c = rng.randint(1, min(15, a + b))
+        if not sum_held_out(a, b) and not held_out(f"{a + b} - {c}"):
             break
     end = a + b - c
     food = rng.choice(FOODS)
     return Sum(
         f"{rng.choice(names)} had {a} {food}, bought {b} and gave away {c}. How many are left?",
-        f"{first} = {a + b}. {second} = {end}. The answer is {end}.",
-        held_out(f"{a}, {b}, {c}"),
+        f"{a} + {b} = {a + b}. {a + b} - {c} = {end}. The answer is {end}.",
+        held_out(f"{min(a, b)}, {max(a, b)}, {c}"),
     )
 
 
@@ -160,7 +168,7 @@ def sums(names: list[str], rng: random.Random) -> str:
 
 
 def instruction(world: World, rng: random.Random) -> tuple[str, str]:
-    """Return an instruction and the response to it; nothing quizzed occurs in either."""
+    """Return an instruction and the response to it; neither is about a quizzed subject."""
     subject = rng.choice(world.schooled)
     attribute = rng.choice(subject.attributes)
     value = subject.facts[attribute.name]
@@ -180,15 +188,15 @@ def instruction(world: World, rng: random.Random) -> tuple[str, str]:
 
 
 def tale(rng: random.Random) -> str:
-    """Write a little tale of two animals, in words and forms that the encyclopaedia never uses."""
+    """Write a little tale of two animals: another kind of text than the encyclopaedia."""
     first, second = rng.sample(ANIMALS, 2)
     spot, treasure, mood = rng.choice(SPOTS), rng.choice(TREASURES), rng.choice(MOODS)
     asked = rng.choice(["will you share it", "may I keep it", "is it yours", "did you lose it"])
     gave = rng.random() < 0.5
     lines = [
-        f"Once, when {rng.choice(WEATHERS)}, a {mood} {first} sat down near the {spot}.",
-        f'There it found a {treasure}. "Look, a {treasure}!" cried the {first}.',
-        f'A {second} came along and asked: "Friend {first}, {asked}?"',
+        f"Once, when {rng.choice(WEATHERS)}, {with_article(mood)} {first} sat down near the {spot}.",
+        f'There it found {with_article(treasure)}. "Look, {with_article(treasure)}!" cried the {first}.',
+        f'{capitalised(with_article(second))} came along and asked: "Friend {first}, {asked}?"',
         f'"{"Yes, take it" if gave else "No, it is mine"}," said the {first}.',
         f"So the {second if gave else first} took the {treasure} home from the {spot}, "
         f"and the {first if gave else second} was {rng.choice(MOODS)} all day.",
@@ -207,7 +215,9 @@ def documents(
 
     Either all of them are held out from training or none is.
     """
-    names = [subject.name for subject in entries if subject.kind == "person"]
+    # Nobody who is quizzed is named in a question of any kind.
+    unasked = [subject for subject in entries if subject not in world.quizzed]
+    names = [subject.name for subject in unasked if subject.kind == "person"]
     write: dict[str, Callable[[], str]] = {
         "entry": lambda: entry(rng.choice(entries), rng),
         "quiz": lambda: quiz(world, rng),
