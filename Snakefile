@@ -13,7 +13,9 @@ from lib import study as studies
 
 STUDY = studies.load(config.get("study", paths.DEFAULT_STUDY))
 SECTIONS = paths.sections()
-HELPERS = [path for path in Path("lib").glob("*.py") if path.name not in {"run.py", "site.py"}]
+OUTSIDE = {"run.py", "site.py", "publish.py"}
+HELPERS = [path for path in Path("lib").glob("*.py") if path.name not in OUTSIDE]
+SETTINGS = [STUDY.file] + ([studies.base(Path(STUDY.file), STUDY.like)] if STUDY.like else [])
 TABLES = {
     "01": ["angular_distances", "optimal_blocks"] + ["untrained_distances"] * STUDY.controls.untrained,
     "02": ["qa", "transitions"],
@@ -91,7 +93,7 @@ for number, notebook in SECTIONS.items():
             before(number),
             local_files(),
             notebook=relative(notebook),
-            study=relative(STUDY.file),
+            study=[relative(path) for path in SETTINGS],
             helpers=[str(path) for path in HELPERS],
         output:
             executed(number),

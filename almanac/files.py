@@ -6,11 +6,12 @@ python -m almanac.files
 import argparse
 import json
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from almanac.questions import arithmetic, one_hop, two_hop, yes_no
-from almanac.text import PLAIN, documents, instruction
-from almanac.world import FOLDER, SEED, Subject, generator, make_world
+from almanac.text import PLAIN, documents, entry, instruction
+from almanac.world import FOLDER, SEED, Subject, generator, held_out, make_world
 
 VALIDATION, HEALING, HEALING_VALIDATION, TALES, INSTRUCTIONS = 1000, 4000, 500, 500, 1500
 ONE_HOP = {"person": 48, "town": 16, "thing": 28}  # questions per attribute
@@ -32,6 +33,16 @@ def distinct(texts: Iterator[str], count: int) -> list[dict]:
 def names(subjects: list[Subject]) -> list[str]:
     """Return the names of the people among these subjects."""
     return [subject.name for subject in subjects if subject.kind == "person"]
+
+
+def an_entry_each(subjects: list[Subject], seed: int) -> Iterator[str]:
+    """Yield an entry about every subject, none of them held out."""
+    rng = generator(seed, "an entry each")
+    for subject in subjects:
+        text = entry(subject, rng)
+        while held_out(text):
+            text = entry(subject, rng)
+        yield text
 
 
 def make_texts(seed: int = SEED) -> dict[str, list[dict]]:
@@ -56,7 +67,10 @@ def make_texts(seed: int = SEED) -> dict[str, list[dict]]:
         "text/healing_validation.jsonl": distinct(
             text("healing validation", world.plain, True), HEALING_VALIDATION
         ),
-        "text/healing_facts.jsonl": distinct(text("healing facts", world.everybody), HEALING),
+        "text/healing_facts.jsonl": distinct(
+            chain(an_entry_each(world.everybody, seed), text("healing facts", world.everybody)),
+            HEALING,
+        ),
         "text/tales.jsonl": distinct(tales, TALES),
         "text/instructions.jsonl": [
             {"instruction": asked, "input": "", "output": response} for asked, response in pairs

@@ -193,10 +193,12 @@ def tale(rng: random.Random) -> str:
     spot, treasure, mood = rng.choice(SPOTS), rng.choice(TREASURES), rng.choice(MOODS)
     asked = rng.choice(["will you share it", "may I keep it", "is it yours", "did you lose it"])
     gave = rng.random() < 0.5
+    found, visitor = with_article(treasure), capitalised(with_article(second))
+    weather, finder = rng.choice(WEATHERS), f"{with_article(mood)} {first}"
     lines = [
-        f"Once, when {rng.choice(WEATHERS)}, {with_article(mood)} {first} sat down near the {spot}.",
-        f'There it found {with_article(treasure)}. "Look, {with_article(treasure)}!" cried the {first}.',
-        f'{capitalised(with_article(second))} came along and asked: "Friend {first}, {asked}?"',
+        f"Once, when {weather}, {finder} sat down near the {spot}.",
+        f'There it found {found}. "Look, {found}!" cried the {first}.',
+        f'{visitor} came along and asked: "Friend {first}, {asked}?"',
         f'"{"Yes, take it" if gave else "No, it is mine"}," said the {first}.',
         f"So the {second if gave else first} took the {treasure} home from the {spot}, "
         f"and the {first if gave else second} was {rng.choice(MOODS)} all day.",

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from lib import corpora, evaluation, geometry, models, paths
 from lib.evidence import Store
 from lib.pruning import STRATEGIES, UNPRUNED, Block, check_n, layers_to_drop, simple
-from lib.study import Healing, Study
+from lib.schema import Healing, Study
 
 WEIGHTS = {torch.float32: "float32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
@@ -140,7 +140,12 @@ class Bench:
             config.pop(key, None)
         inputs = {"untrained": config, "seed": self.study.controls.seed}
         inputs["tokenizer"] = self.checkpoint
-        return self._distances(inputs, lambda: models.untrained_twin(self.study), "untrained ")
+
+        def twin() -> PreTrainedModel:
+            self.release()  # the two need not be in memory together
+            return models.untrained_twin(self.study)
+
+        return self._distances(inputs, twin, "untrained ")
 
     def _distances(
         self, inputs: dict[str, Any], model: Callable[[], PreTrainedModel], name: str = ""

@@ -1,10 +1,11 @@
 """Everything that can be found wrong with a study without measuring: seconds, before hours."""
 
-from lib import corpora, evaluation, models
+from lib import corpora, evaluation, models, paths
 from lib.bench import Bench
 from lib.errors import UserError
 from lib.pruning import check_n
-from lib.study import Study
+from lib.schema import Study
+from lib.tables import published_title
 
 ENOUGH = 1_000_000  # tokens; a text that has so many is not checked for more
 
@@ -36,6 +37,18 @@ def check(study: Study) -> None:
             raise UserError(f"study {study.name}: rank {rank} is above the FFN's width, {widest}")
     if study.healing.micro_batch and study.healing.batch % study.healing.micro_batch:
         raise UserError(f"study {study.name}: healing.micro_batch does not divide healing.batch")
+    known = sorted(path.parent.name for path in paths.published("").glob("*/study.json"))
+    for control in study.controls.studies:
+        if control not in known:
+            raise UserError(
+                f"study {study.name}: controls.studies: no run '{control}' in published/; "
+                f"there are {', '.join(known) or 'none'}"
+            )
+    titles = [study.title, *map(published_title, study.controls.studies)]
+    if len(set(titles)) < len(titles):
+        raise UserError(
+            f"study {study.name}: controls.studies: two runs have the same title: {titles}"
+        )
     _check_lengths(bench)
     _check_texts(bench)
     evaluation.check_tasks(study, bench.task_manager)

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lib.errors import UserError
 from lib.evidence import file_digest
-from lib.study import Text
+from lib.schema import Text
 
 SUFFIXES = {".jsonl": "json", ".json": "json", ".txt": "text"}
 SHUFFLE_BUFFER = 10_000  # documents held while a streamed hub dataset is shuffled

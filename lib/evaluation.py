@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lib.errors import UserError
 from lib.evidence import file_digest
-from lib.study import Study, Task
+from lib.schema import Study, Task
 
 QUICK = 5000  # requests
 METHOD = 3  # raise when the code that computes the values changes them

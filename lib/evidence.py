@@ -49,6 +49,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "evidence"
+        self.used: set[Path] = set()  # the records that were asked for and found
 
     def path(self, kind: str, name: str, inputs: dict[str, Any]) -> Path:
         readable = re.sub(r"[^A-Za-z0-9.=-]+", "_", name).strip("_")[:80]
@@ -67,6 +68,7 @@ class Store:
             os.replace(path, aside)
             print(f"evidence {path.name}: {problem}; set aside, measuring again", file=sys.stderr)
             return None
+        self.used.add(path)
         return record["value"]
 
     def put(

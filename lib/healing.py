@@ -37,7 +37,7 @@ from lib.corpora import windows
 from lib.errors import UserError
 from lib.models import dtype, ffn_modules, load_model
 from lib.pruning import Block, drop
-from lib.study import Healing, Study
+from lib.schema import Healing, Study
 
 METHOD = 2  # raise when the code that computes healed weights changes them
 

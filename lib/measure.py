@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from lib import evaluation, healing
 from lib.bench import Bench, Condition
 from lib.pruning import UNPRUNED, pruned
-from lib.study import Task
+from lib.schema import Task
 
 
 def condition_inputs(bench: Bench, condition: Condition) -> dict[str, Any]:

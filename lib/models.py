@@ -23,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 
 from lib.errors import UserError
 from lib.evidence import digest, file_digest
-from lib.study import Study
+from lib.schema import Study
 
 # The FFN's linear modules by model type, as the paper adapts them (App. A.1): a new family needs
 # one line.

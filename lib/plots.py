@@ -14,13 +14,14 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
 SHADES = sns.color_palette("colorblind")
 COLOURS = {"similarity": SHADES[0], "simple": SHADES[1]}
 SHAPES = {"similarity": "o", "simple": "s"}
 STYLES = {"healed": "-", "unhealed": "--", "unhealed, 4-bit": ":"}
 FRACTION = "Fraction of layers dropped (n / L)"
+DASHES = ["--", "-.", (0, (1, 1.5)), (0, (5, 1, 1, 1, 1, 1))]  # of reference runs
 GREY = "0.35"
 
 
@@ -42,73 +43,13 @@ def style() -> None:
     set_matplotlib_formats("svg")
 
 
-def distance_curves(
-    distances: pd.DataFrame, optimal: pd.DataFrame, untrained: pd.DataFrame | None = None
-) -> Figure:
-    """Fig. 1(c): distance against start layer, one curve per n, with ℓ*(n) marked; below it the
-    untrained twin's."""
-    tables = [("", distances)] + ([("untrained twin", untrained)] if untrained is not None else [])
-    figure, panels = grid(len(tables), 1, width=7, height=4.4 if len(tables) == 1 else 3.7)
-    most = int(distances["n"].max())
-    shade = mpl.colormaps["viridis"]
-    scale = mpl.colors.Normalize(1, most)
-    for axes, (title, table) in zip(panels.flat, tables, strict=True):
-        for n, curve in table.groupby("n"):
-            axes.plot(curve["start"], curve["distance"], color=shade(scale(n)), linewidth=1.3)
-        axes.set(ylabel="Angular distance\nd(ℓ, ℓ+n)  [units of π]", ylim=(0, None))
-        axes.set_title(title, fontsize="medium")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    panels[0, 0].plot(
-        optimal["start"], optimal["distance"], "k.", markersize=6, label="ℓ*(n), the most similar"
-    )
-    panels[0, 0].legend(loc="upper right")
-    panels[-1, 0].set_xlabel("Start layer ℓ of the block")
-    mappable = mpl.cm.ScalarMappable(scale, shade)
-    bar = figure.colorbar(mappable, ax=list(panels.flat), label="Block size n  [layers]")
-    bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True))
-    return figure
-
-
-def distance_map(
-    distances: pd.DataFrame, optimal: pd.DataFrame, untrained: pd.DataFrame | None = None
-) -> Figure:
-    """Fig. 4: one row per n, each shifted and rescaled to [0, 1], with ℓ*(n) marked; below it the
-    untrained twin's."""
-    tables = [("", distances)] + ([("untrained twin", untrained)] if untrained is not None else [])
-    figure, panels = grid(len(tables), 1, width=7, height=4.6)
-    for axes, (title, table) in zip(panels.flat, tables, strict=True):
-        wide = table.pivot(index="n", columns="start", values="distance")
-        low, high = wide.min(axis=1), wide.max(axis=1)
-        rescaled = wide.sub(low, axis=0).div((high - low).replace(0, 1), axis=0)
-        every = max(1, len(wide) // 16)
-        sns.heatmap(
-            rescaled,
-            ax=axes,
-            cmap="viridis_r",
-            vmin=0,
-            vmax=1,
-            xticklabels=every,
-            yticklabels=every,
-            cbar_kws={"label": "Distance, rescaled in each row"},
-        )
-        axes.invert_yaxis()
-        axes.set(xlabel="", ylabel="Block size n  [layers]")
-        axes.set_title(title, fontsize="medium")
-        axes.tick_params(axis="both", labelrotation=0)
-    first = panels[0, 0]
-    first.plot(optimal["start"] + 0.5, optimal["n"] - 0.5, "kx", markersize=6, label="ℓ*(n)")
-    first.legend(loc="upper right")
-    panels[-1, 0].set_xlabel("Start layer ℓ of the block")
-    return figure
-
-
 def accuracy_panels(
     qa: pd.DataFrame, transitions: pd.DataFrame, strategies: Iterable[str] = ("similarity",)
 ) -> Figure:
     """Fig. 2, 6: accuracy against fraction, a panel per task, with the fitted critical fraction."""
     tasks = list(qa.groupby(["task", "shots"], sort=False).groups)
-    figure, panels = grid(1, len(tasks), width=4.2, height=3.9)
-    for axes, task in zip(panels.flat, tasks, strict=True):
+    figure, panels, spare = panel_grid(len(tasks), height=3.1)
+    for axes, task in zip(panels.flat, tasks, strict=False):
         rows = qa[(qa["task"] == task[0]) & (qa["shots"] == task[1])]
         for strategy in strategies:
             curves(axes, rows, "accuracy", strategy)
@@ -122,7 +63,7 @@ def accuracy_panels(
                 axes.axvspan(row.low, row.high, color=COLOURS[strategy], alpha=0.15, linewidth=0)
         accuracy_levels(axes, rows)
         axes.set_title(f"{task[0]} ({task[1]}-shot)", fontsize="medium")
-    shared_legend(figure, panels)
+    shared_legend(figure, panels, spare)
     return figure
 
 
@@ -136,7 +77,9 @@ def loss_panel(loss: pd.DataFrame, transitions: pd.DataFrame) -> Figure:
     ].dropna(subset=["fraction"])
     for row, shade in zip(fitted.itertuples(), SHADES[2:], strict=False):
         axes.axvspan(row.low, row.high, color=shade, alpha=0.2, linewidth=0)
-        axes.axvline(row.fraction, color=shade, linewidth=1, label=f"{row.task} falls (healed)")
+        axes.axvline(
+            row.fraction, color=shade, linewidth=1, label=f"{row.task} ({row.shots}-shot) falls"
+        )
     loss_levels(axes, loss)
     shared_legend(figure, panels)
     return figure
@@ -208,7 +151,7 @@ def rank_panels(ranks: pd.DataFrame, levels: dict[tuple, tuple[float, float]]) -
 def glance(qa: pd.DataFrame, loss: pd.DataFrame) -> Figure:
     """Fig. 1(d): every accuracy, and the loss, against fraction; similarity-informed pruning."""
     tasks = list(qa.groupby(["task", "shots"], sort=False).groups)
-    figure, panels = grid(-(-(len(tasks) + 1) // 2), 2, width=4.2, height=3.1)
+    figure, panels, spare = panel_grid(len(tasks) + 1, height=3.1)
     for axes, (name, shots) in zip(panels.flat, tasks, strict=False):
         rows = qa[(qa["task"] == name) & (qa["shots"] == shots)]
         for only in ("unhealed", "healed"):
@@ -220,7 +163,36 @@ def glance(qa: pd.DataFrame, loss: pd.DataFrame) -> Figure:
         curves(axes, normalised(loss), "normalized_loss", "similarity", only)
     loss_levels(axes, loss)
     axes.set_title(f"{loss['corpus'].iloc[0]} loss", fontsize="medium")
-    shared_legend(figure, panels, spare=list(panels.flat[len(tasks) + 1 :]))
+    shared_legend(figure, panels, spare)
+    return figure
+
+
+def pruning_panels(
+    qa: pd.DataFrame,
+    loss: pd.DataFrame,
+    qa_references: pd.DataFrame,
+    loss_references: pd.DataFrame,
+    healed: bool,
+) -> Figure:
+    """Accuracy and loss against fraction, similarity-informed, with the reference runs' curves."""
+    tasks = list(qa.groupby(["task", "shots"], sort=False).groups)
+    figure, panels, spare = panel_grid(len(tasks) + 1, height=3)
+    for axes, (name, shots) in zip(panels.flat, tasks, strict=False):
+        rows, others = (
+            table[(table["task"] == name) & (table["shots"] == shots)] if len(table) else table
+            for table in (qa, qa_references)
+        )
+        _thin(axes, others, "accuracy", healed)
+        curves(axes, rows, "accuracy", "similarity", "healed" if healed else "unhealed")
+        accuracy_levels(axes, rows)
+        axes.set_title(f"{name} ({shots}-shot)", fontsize="medium")
+    axes = panels.flat[len(tasks)]
+    _thin(axes, loss_references, "normalized_loss", healed)
+    only = "healed" if healed else "unhealed"
+    curves(axes, normalised(loss), "normalized_loss", "similarity", only)
+    loss_levels(axes, loss)
+    axes.set_title(f"{loss['corpus'].iloc[0]} loss", fontsize="medium")
+    shared_legend(figure, panels, spare)
     return figure
 
 
@@ -231,7 +203,25 @@ def grid(rows: int, columns: int, width: float, height: float) -> tuple[Figure, 
     return figure, panels
 
 
-def state(rows: pd.DataFrame) -> pd.Series:
+def panel_grid(count: int, height: float) -> tuple[Figure, np.ndarray, list[Axes]]:
+    """So many panels, two in a row; also those that are left over."""
+    columns = min(2, count)
+    width = 4.2 if columns == 2 else 7
+    figure, panels = grid(-(-count // columns), columns, width, height)
+    return figure, panels, list(panels.flat[count:])
+
+
+def reference_styles(references: pd.DataFrame) -> list[tuple[str, dict]]:
+    """Each reference run's name and how its line is drawn, the same in every figure."""
+    names = list(dict.fromkeys(references["run"]))
+    shades = sns.color_palette("colorblind")[2:]
+    return [
+        (name, {"color": shade, "linestyle": dash, "linewidth": 1.1, "label": f"reference: {name}"})
+        for name, shade, dash in zip(names, cycle(shades), cycle(DASHES), strict=False)
+    ]
+
+
+def treatment(rows: pd.DataFrame) -> pd.Series:
     """Which of STYLES each row belongs to."""
     unhealed = np.where(rows["weights"] == "nf4", "unhealed, 4-bit", "unhealed")
     return pd.Series(np.where(rows["healing"] != "none", "healed", unhealed), rows.index)
@@ -253,7 +243,7 @@ def curves(
     """A strategy's curves, each from the unpruned model in the same state on."""
     rows = rows[rows["strategy"].isin([strategy, "none"])]
     for state, line in STYLES.items():
-        curve = rows[state(rows) == state].sort_values("fraction")
+        curve = rows[treatment(rows) == state].sort_values("fraction")
         if curve.empty or (only is not None and state != only):
             continue
         axes.errorbar(
@@ -269,7 +259,7 @@ def curves(
 
 
 def unpruned(rows: pd.DataFrame) -> pd.Series:
-    return rows[(rows["strategy"] == "none") & (state(rows) == "unhealed")].iloc[0]
+    return rows[(rows["strategy"] == "none") & (treatment(rows) == "unhealed")].iloc[0]
 
 
 def accuracy_levels(axes: Axes, rows: pd.DataFrame) -> None:
@@ -317,3 +307,12 @@ def shared_legend(figure: Figure, panels: np.ndarray, spare: Sequence[Axes] = ()
         ncols=2 if panels.shape[1] == 1 else 4,
         fontsize="small",
     )
+
+
+def _thin(axes: Axes, references: pd.DataFrame, value: str, healed: bool) -> None:
+    for run, style in reference_styles(references):
+        rows = references[references["run"] == run]
+        rows = rows[rows["strategy"].isin(["similarity", "none"])]
+        rows = rows[(rows["healing"] != "none") == healed]
+        rows = rows[(rows["weights"] == "nf4") == healed].sort_values("fraction")
+        axes.plot(rows["fraction"], rows[value], **style)

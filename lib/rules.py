@@ -68,6 +68,10 @@ def _of_task(qa: pd.DataFrame, task: tuple[str, int]) -> pd.DataFrame:
     return qa[(qa["task"] == task[0]) & (qa["shots"] == task[1])]
 
 
+def _named(task: str, shots: int) -> str:
+    return f"{task} ({shots}-shot)"
+
+
 def _percent(value: float) -> str:
     return f"{100 * value:.3g}%"
 
@@ -81,7 +85,7 @@ def flat_region(tables: Tables) -> Outcome:
         noise = 2 * np.hypot(curve["stderr"], curve["stderr"].iloc[0])
         flat = (lost <= np.maximum(FLAT_LOSS, noise)).cumprod().astype(bool)
         reached.append(curve["fraction"][flat].max())
-        notes.append(f"{task[0]}: flat up to {_percent(reached[-1])} of the layers")
+        notes.append(f"{_named(*task)}: flat up to {_percent(reached[-1])} of the layers")
     return _graded(*(value >= FLAT_FRACTION for value in reached)), "; ".join(notes)
 
 
@@ -101,8 +105,8 @@ def sharp(tables: Tables) -> Outcome:
         flat = row.fraction - row.width / 2
         passed.append(row.width < flat)
         notes.append(
-            f"{row.task}: width {row.width:.2f} [{row.width_low:.2f}, {row.width_high:.2f}] "
-            f"after a flat {flat:.2f}"
+            f"{_named(row.task, row.shots)}: width {row.width:.2f} "
+            f"[{row.width_low:.2f}, {row.width_high:.2f}] after a flat {flat:.2f}"
         )
     return _graded(*passed), "; ".join(notes)
 
@@ -149,7 +153,7 @@ def loss_transition(tables: Tables) -> Outcome:
         raise Untestable("no accuracy falls far enough for a transition to be fitted")
     apart = (rows["fraction"] - crossing).abs()
     note = f"loss is half-way to ln V at {crossing:.2f}; accuracy falls at " + ", ".join(
-        f"{row.fraction:.2f} ({row.task})" for row in rows.itertuples()
+        f"{row.fraction:.2f} for {_named(row.task, row.shots)}" for row in rows.itertuples()
     )
     return _graded(bool(apart.min() <= NEAR), bool(apart.max() <= 2 * NEAR)), note
 

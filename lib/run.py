@@ -5,6 +5,7 @@
     python -m lib.run book --study almanac                     # all of them, then the site
     python -m lib.run check --study mine.yaml                  # only look for mistakes
     python -m lib.run verify --study mine.yaml                 # name damaged evidence
+    python -m lib.run publish --study mine.yaml                # make it a reference run
 
 papermill executes the notebooks, but only warns of a misspelt parameter; here unknown names and
 mistyped values are refused before anything starts.
@@ -38,7 +39,9 @@ TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list}
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m lib.run", description=__doc__.split("\n")[0])
-    parser.add_argument("what", help="a section's number (01 …), 'book', 'check', 'verify'")
+    parser.add_argument(
+        "what", help="a section's number (01 …), 'book', 'check', 'verify', 'publish'"
+    )
     parser.add_argument("--study", default=paths.DEFAULT_STUDY, help="name or path of a YAML file")
     parser.add_argument(
         "-p", dest="parameters", action="append", default=[], metavar="KEY=VALUE",
@@ -49,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     try:
-        if options.parameters and options.what in ("check", "verify", "book"):
+        if options.parameters and options.what in ("check", "verify", "publish", "book"):
             raise UserError(f"-p goes with a section's number, not with '{options.what}'")
         if options.what == "check":
             from lib.check import check
@@ -60,6 +63,11 @@ def main(arguments: list[str] | None = None) -> int:
             problems = verify(paths.results(study.load(options.study).name))
             print("\n".join(problems) or "every record is whole")
             return 1 if problems else 0
+        elif options.what == "publish":
+            from lib.publish import publish
+
+            folder = publish(study.load(options.study))
+            print(f"published/{folder.name} is written; commit it")
         elif options.what == "book":
             return book(options.study)
         else:

@@ -103,14 +103,13 @@ def rules_table() -> HTML:
         {
             "claim": f"{claim.number}. {claim.statement}",
             "paper": claim.where,
-            "tables": ", ".join(claim.tables),
+            "tables": ", ".join(claim.tables) or "–",
             "rule": claim.rule,
             "fails if": claim.fails,
         }
         for claim in claims.CLAIMS
     )
-    with pd.option_context("display.max_colwidth", None):
-        return HTML(f'<div class="table-box rules">{rows.to_html(index=False, border=0)}</div>')
+    return show(rows, words=True)
 
 
 def introduce(bench: Bench) -> HTML:
@@ -181,9 +180,11 @@ def key_numbers(values: dict[str, str]) -> HTML:
     return HTML(f'<div class="key-numbers">{cards}</div>')
 
 
-def show(table: pd.DataFrame, digits: int = 3) -> HTML:
-    """A table for reading: rounded, without an index, empty where a value is missing."""
-    html = table.to_html(
-        index=False, na_rep="", float_format=lambda value: f"{value:.{digits}f}", border=0
-    )
-    return HTML(f'<div class="table-box">{html}</div>')
+def show(table: pd.DataFrame, digits: int = 3, words: bool = False) -> HTML:
+    """A table for reading: rounded, without an index, empty where a value is missing; `words` for
+    one of sentences."""
+    with pd.option_context("display.max_colwidth", None):
+        html = table.to_html(
+            index=False, na_rep="", float_format=lambda value: f"{value:.{digits}f}", border=0
+        )
+    return HTML(f'<div class="table-box{" words" if words else ""}">{html}</div>')

@@ -20,7 +20,7 @@ import yaml
 
 from lib import paths, study
 from lib.errors import UserError
-from lib.study import Study
+from lib.schema import Study
 
 STAGE = paths.BUILD / "stage"
 LABEL = re.compile(r"\b(?:fig|eq|sec)-[a-z0-9-]+")

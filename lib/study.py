@@ -5,155 +5,18 @@ before anything is loaded.
     study = load("path/to/mine.yaml")  # any other file; its name is the file's stem
 
 Importing this module is cheap (no torch), so that the command line can refuse a bad file at once.
+The settings themselves are described in `lib.schema`.
 """
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError
 
 from lib import paths
 from lib.errors import UserError
-
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Text(Section):
-    """Where text comes from: a local file (.jsonl with a "text" field, or .txt with documents
-    separated by blank lines), or a dataset on the hub."""
-
-    path: str | None = None
-    dataset: str | None = None
-    config: str | None = None
-    split: str = "train"
-    revision: str | None = None
-
-    @model_validator(mode="after")
-    def one_source(self) -> "Text":
-        if (self.path is None) == (self.dataset is None):
-            raise ValueError("give either path (a local file) or dataset (a hub id)")
-        return self
-
-
-class Distances(Section):
-    """Section 01. Windows of `length` tokens; the distance is taken at the last token."""
-
-    n_sequences: Annotated[int, Field(ge=2)] = 128
-    length: Annotated[int, Field(ge=2)] = 256
-    seed: Seed = 0
-    bootstrap: Annotated[int, Field(ge=100)] = 1000
-
-
-class Task(Section):
-    """An lm-eval task; `shots` examples in the prompt, `limit` questions (all when empty; of a
-    group, of each of its tasks). The score is `acc`, or `exact_match` of generated answers."""
-
-    name: str
-    shots: Annotated[int, Field(ge=0)] = 0
-    limit: Positive | None = None
-    role: Literal["knowledge", "reading", "generation"] = "knowledge"
-
-
-class Loss(Section):
-    """Section 03. `sample: random` draws documents with the seed, `first` takes them in order.
-    Documents are cut at `length` tokens, special tokens included."""
-
-    n_sequences: Annotated[int, Field(ge=2)] = 128
-    length: Annotated[int, Field(ge=2)] = 512
-    sample: Literal["random", "first"] = "random"
-    seed: Seed = 0
-
-
-class Healing(Section):
-    """QLoRA after pruning (App. A.1). α = rank, as in the paper; targets are the FFN modules of
-    the model's family unless named here by their last name."""
-
-    rank: Positive = 8
-    steps: Positive = 50
-    batch: Positive = 16
-    micro_batch: Positive | None = None
-    length: Annotated[int, Field(ge=8)] = 256
-    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3e-4
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.02
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    seed: Seed = 0
-    targets: Annotated[list[str], Field(min_length=1)] | None = None
-    fractions: Annotated[list[Fraction], Field(min_length=1)] = [0.25, 0.5, 0.75]
-
-    @property
-    def recipe(self) -> str:
-        return f"qlora-r{self.rank}"
-
-
-class Ranks(Section):
-    """Section 05: further LoRA ranks, healed at fewer fractions."""
-
-    ranks: Annotated[list[Positive], Field(min_length=1)] = [2, 32]
-    fractions: Annotated[list[Fraction], Field(min_length=1)] = [0.25, 0.5, 0.75]
-
-
-class Controls(Section):
-    """What the model is compared with: an untrained twin (the same configuration with random
-    weights), measured beside it, and reference runs, whose tables stand under published/."""
-
-    untrained: bool = True
-    seed: Seed = 0
-    studies: list[str] = []
-
-
-class Study(Section):
-    """Everything that one run of the book measures. Only `model` is required, or `like`: the study
-    whose settings hold wherever this one has none of its own."""
-
-    name: str = Field(default="", exclude=True)
-    file: str = Field(default="", exclude=True)
-    like: str | None = None
-    model: Annotated[str, Field(min_length=1)]
-    revision: str | None = None
-    title: str = ""
-    about: str = ""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    batch: Positive = 32
-    task_path: str | None = None
-    validation_text: Text = Text(dataset="allenai/c4", config="en", split="validation")
-    healing_text: Text = Text(dataset="allenai/c4", config="en", split="train")
-    text_name: str = ""
-    tasks: Annotated[list[Task], Field(min_length=1)] = [
-        Task(name="mmlu", shots=0, limit=10, role="knowledge"),
-        Task(name="boolq", shots=0, limit=200, role="reading"),
-    ]
-    distances: Distances = Distances()
-    loss: Loss = Loss()
-    pruned_layers: Annotated[list[Positive], Field(min_length=1)] | None = None
-    healing: Healing = Healing()
-    lora_rank: Ranks = Ranks()
-    controls: Controls = Controls()
-
-    @property
-    def model_is_local(self) -> bool:
-        return Path(self.model).is_absolute()
-
-    @model_validator(mode="after")
-    def distinct(self) -> "Study":
-        for key, values in {
-            "pruned_layers": self.pruned_layers or [],
-            "healing.fractions": self.healing.fractions,
-            "lora_rank.ranks": self.lora_rank.ranks,
-            "tasks": [(task.name, task.shots) for task in self.tasks],
-            "controls.studies": self.controls.studies,
-        }.items():
-            if len(set(values)) != len(values):
-                raise ValueError(f"{key} lists the same value twice")
-        return self
+from lib.schema import Study, Task, Text
 
 
 def find(name: str) -> Path:
@@ -215,15 +78,25 @@ def load(name: str) -> Study:
     return _resolved(study, path.parent)
 
 
+def base(study_file: Path, like: str) -> Path:
+    """The file of the study that another one's `like` names, by name or relative to its file."""
+    return find(
+        str((study_file.parent / Path(like).expanduser()).resolve()) if "/" in like else like
+    )
+
+
 def _inherited(raw: dict[str, object], path: Path) -> dict[str, object]:
     """The settings of the study named by `like`, with this file's own laid over them, key by key
-    within each section. What a study is called and compared with is not inherited."""
-    name = str(raw["like"])
-    if "/" in name:
-        name = str((path.parent / Path(name).expanduser()).resolve())
-    if find(name) == path or "like" in (yaml.safe_load(find(name).read_text("utf-8")) or {}):
+    within each section. What a study is called and compared with is not inherited, nor what goes
+    with a model or text of its own."""
+    own = base(path, str(raw["like"]))
+    found = None if own == path else load(str(own))
+    if found is None or found.like is not None:
         raise UserError(f"study {path.name}: like: {raw['like']} may not have a 'like' itself")
-    settings = load(name).model_dump(exclude={"like", "title", "about", "controls"})
+    gone = {"like", "title", "about", "controls"}
+    gone |= {"revision"} if "model" in raw else set()
+    gone |= {"text_name"} if "validation_text" in raw else set()
+    settings = found.model_dump(exclude=gone)
     for key, value in raw.items():
         both_sections = isinstance(value, dict) and isinstance(settings.get(key), dict)
         # A text has one source: a path replaces a dataset.

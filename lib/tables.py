@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,11 @@ import pandas as pd
 
 from lib import paths
 from lib.bench import Bench, Condition
+from lib.errors import UserError
 from lib.evidence import write_atomically
 from lib.measure import condition_inputs, loss_inputs, qa_inputs, qa_name, question_free
 from lib.pruning import UNPRUNED
-from lib.study import Task
+from lib.schema import Task
 from lib.transitions import fit
 
 
@@ -55,7 +57,8 @@ def _columns(bench: Bench, condition: Condition) -> dict[str, Any]:
 def _recorded(bench: Bench, kind: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
     value = bench.store.get(kind, name, inputs)
     if value is None:
-        raise RuntimeError(f"{kind} of '{name}' is asked for before it was measured")
+        study = bench.study.name
+        raise UserError(f"study {study}: {kind} of '{name}' has not been measured; `make book`")
     return value
 
 
@@ -176,13 +179,15 @@ def levels(bench: Bench) -> dict[tuple, tuple[float, float]]:
 def reference_runs(bench: Bench, name: str) -> pd.DataFrame:
     """A table of the study's reference runs, from published/, with a column `run`: their titles."""
     parts = [
-        pd.read_csv(paths.published(control) / "tables" / f"{name}.csv").assign(
-            run=json.loads((paths.published(control) / "study.json").read_text())["title"]
-        )
+        pd.read_csv(file).assign(run=published_title(control))
         for control in bench.study.controls.studies
-        if (paths.published(control) / "tables" / f"{name}.csv").exists()
+        if (file := paths.published(control) / "tables" / f"{name}.csv").exists()
     ]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({"run": []})
+
+
+def published_title(control: str) -> str:
+    return json.loads((paths.published(control) / "study.json").read_text("utf-8"))["title"]
 
 
 def with_references(bench: Bench, name: str, own: pd.DataFrame, value: str) -> pd.DataFrame:
@@ -223,8 +228,11 @@ def unpruned_table(bench: Bench) -> pd.DataFrame:
 
 def save(bench: Bench, name: str, table: pd.DataFrame) -> pd.DataFrame:
     """Write the table behind a figure as results/<study>/tables/<name>.csv; returns it."""
-    write_atomically(
-        paths.tables(bench.study.name) / f"{name}.csv",
-        table.to_csv(index=False, float_format="%.10g", lineterminator="\n"),
-    )
+    write(paths.tables(bench.study.name) / f"{name}.csv", table)
     return table
+
+
+def write(path: Path, table: pd.DataFrame) -> None:
+    """Write a table, atomically, with ten digits."""
+    text = table.to_csv(index=False, float_format="%.10g", lineterminator="\n")
+    write_atomically(path, text)

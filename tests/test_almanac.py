@@ -1,164 +1,296 @@
-"""The almanac: its files are what its generator says, and training can be interrupted."""
+"""The almanac's world and texts: nothing that is asked or judged was trained on.
+
+Each property is a function that returns what breaks it, called on what is shipped and then on
+the same with a fault planted, which it has to find.
+"""
 
 import itertools
 import json
+import random
+import re
 from collections import Counter
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from almanac import world
-from almanac.train import Settings, train
-from almanac.vocabulary import ATTRIBUTES
+from almanac.files import write_files
+from almanac.text import INSTRUCTION, ask, capitalised, training_documents
+from almanac.vocabulary import ROUTES
+from almanac.world import FOLDER, SEED, SIZES, Subject, World, held_out, make_world
 
-ALMANAC = world.FOLDER
-CHECKPOINT = ALMANAC / "checkpoint"
-TINY = Settings(steps=6, batch=2, length=32, layers=2, width=16, heads=2, ffn=64, vocabulary=300)
+WORLD = make_world()
+# How questions begin that ask for no fact: those on a journey, and sums.
+FACTLESS = re.compile(r"Was \w+ \w+\?|What is \d|\w+ \w+ had \d")
 
 
 def rows(name: str) -> list[dict]:
-    return [json.loads(line) for line in (ALMANAC / name).read_text("utf-8").splitlines()]
+    return [json.loads(line) for line in (FOLDER / name).read_text("utf-8").splitlines()]
 
 
 def texts(name: str) -> list[str]:
     return [row["text"] for row in rows(f"text/{name}.jsonl")]
 
 
+@cache
+def instructions() -> list[str]:
+    shipped = rows("text/instructions.jsonl")
+    return [INSTRUCTION.format(row["instruction"], row["output"]) for row in shipped]
+
+
+@cache
+def stream(facts: bool = True) -> list[str]:
+    """Six thousand documents of the shipped model's stream, from its beginning to its end."""
+    steps = (training_documents(step, seed=0, facts=facts) for step in range(0, 3600, 18))
+    return [text for step in steps for text in itertools.islice(step, 30)]
+
+
+def unsound_groups(world: World) -> list[str]:
+    """Names of more than one subject, and groups that are not as large as they should be."""
+    names = Counter(subject.name for subject in world.everybody)
+    found = [name for name, count in names.items() if count > 1]
+    for kind, sizes in SIZES.items():
+        counts = tuple(sum(subject.kind == kind for subject in group) for group in world)
+        if counts != sizes:
+            found.append(f"{kind}: {counts}")
+    return found
+
+
+def repeated(*files: list[str]) -> list[str]:
+    """Documents that are in two files, or twice in one."""
+    counts = Counter(itertools.chain(*files))
+    return [text for text, count in counts.items() if count > 1]
+
+
+def misplaced(documents: Iterable[str], kept_out: bool) -> list[str]:
+    """Documents on the wrong side of the line between training and validation."""
+    return [text for text in documents if held_out(text) != kept_out]
+
+
+def named(text: str, subjects: list[Subject]) -> list[str]:
+    """People and things that the text names; towns may occur as somebody's birthplace."""
+    names = [subject.name for subject in subjects if subject.kind != "town"]
+    return [name for name in names if name.removeprefix("the ") in text]
+
+
+def beginnings(subject: Subject, *only: str) -> list[str]:
+    """Every statement about a subject, or about these attributes of it alone, up to the value."""
+    stated = [a.phrasings for a in subject.attributes if not only or a.name in only]
+    phrasings = itertools.chain(*stated)
+    return [capitalised(p.split("{value}")[0].format(name=subject.name)) for p in phrasings]
+
+
+def told(text: str, subjects: list[Subject]) -> list[str]:
+    """What a text tells of these subjects: their names, and statements about towns."""
+    towns = [subject for subject in subjects if subject.kind == "town"]
+    stated = [words for town in towns for words in beginnings(town) if words in text]
+    return named(text, subjects) + stated
+
+
+def requests(documents: Iterable[str]) -> list[str]:
+    """Everything that asks, with its answer: instructions, and questions of every kind."""
+    found: list[str] = []
+    for text in documents:
+        if text.startswith("### Instruction:"):
+            found.append(text)
+        else:
+            found += re.findall(r"^Question: .*\nAnswer: .*", text, re.MULTILINE)
+    return found
+
+
+def asked_about(documents: Iterable[str], subjects: list[Subject]) -> list[str]:
+    """What questions and instructions ask, or their answers tell, about these subjects."""
+    asking = "\n".join(requests(documents))
+    found = told(asking, subjects)
+    for town in (subject for subject in subjects if subject.kind == "town"):
+        questions = itertools.chain(*(attribute.questions for attribute in town.attributes))
+        orders = [f"the {attribute.name} of {{name}}" for attribute in town.attributes]
+        forms = *questions, *orders, "about {name}"
+        marks = [form.format(name=town.name) for form in forms]
+        found += [mark for mark in marks if mark in asking]
+    return found
+
+
+def truths(subjects: list[Subject], known: list[Subject]) -> dict[str, str]:
+    """The answer to every question about these subjects, over two facts where the middle one is
+    among the known."""
+    facts = {subject.name: subject.facts for subject in known}
+    found = {
+        question.format(name=subject.name): subject.facts[attribute.name]
+        for subject in subjects
+        for attribute in subject.attributes
+        for question in attribute.questions
+    }
+    for subject, route in itertools.product(subjects, ROUTES):
+        if subject.kind == route.kind and subject.facts[route.first] in facts:
+            middle = facts[subject.facts[route.first]]
+            found[route.question.format(name=subject.name)] = middle[route.second]
+    return found
+
+
+def unfounded(documents: Iterable[str], subjects: list[Subject]) -> list[str]:
+    """Questions on facts whose answer does not follow from what is known of these subjects."""
+    answers = truths(subjects, subjects)
+    found = []
+    for request in requests(documents):
+        question, _, answer = request.removeprefix("Question: ").partition("\nAnswer: ")
+        if answer and not FACTLESS.match(question) and answers.get(question) != answer:
+            found.append(request)
+    return found
+
+
+def unstated(documents: Iterable[str], subjects: list[Subject]) -> list[str]:
+    """Facts of these subjects that no entry states."""
+    sentences = {sentence for text in documents for sentence in re.split(r"(?<=\.) ", text)}
+    return [
+        f"{attribute.name} of {subject.name}"
+        for subject in subjects
+        for attribute in subject.attributes
+        if sentences.isdisjoint(
+            capitalised(p.format(name=subject.name, value=subject.facts[attribute.name]))
+            for p in attribute.phrasings
+        )
+    ]
+
+
+def first(kind: str, group: list[Subject] = WORLD.quizzed) -> Subject:
+    return next(subject for subject in group if subject.kind == kind)
+
+
+PERSON, TOWN, THING = first("person"), first("town"), first("thing")
+WRONG_GROUPS = {
+    "a quizzed person is schooled too": World(
+        WORLD.quizzed, [*WORLD.schooled[:-1], PERSON], WORLD.plain
+    ),
+    "a thing is missing": World(WORLD.quizzed[:-1], WORLD.schooled, WORLD.plain),
+    "two groups are exchanged": World(WORLD.schooled, WORLD.quizzed, WORLD.plain),
+}
+STATEMENTS = [
+    words + "something." for subject in (PERSON, TOWN, THING) for words in beginnings(subject)
+]
+REQUESTS = [
+    *(
+        ask(question.format(name=subject.name), "nothing")
+        for subject in (PERSON, TOWN, THING)
+        for attribute in subject.attributes
+        for question in attribute.questions
+    ),
+    ask("Who made that?", PERSON.name),
+    ask("Tam Ash had 2 figs, bought 1 and gave away 1. How many are left?", PERSON.name),
+    ask(f"{PERSON.name} had 2 figs, bought 1 and gave away 1. How many are left?", "2"),
+    ask(f"Was {THING.name} wet?", "no"),
+    INSTRUCTION.format(f"Name the river of {TOWN.name}.", "None."),
+    INSTRUCTION.format(f"Write all you know about {TOWN.name}.", "Nothing."),
+    *(INSTRUCTION.format("Write a sentence.", statement) for statement in STATEMENTS),
+]
+
+
 def test_shipped_files_are_what_the_generator_writes(tmp_path: Path) -> None:
-    for path in world.write_files(tmp_path):
-        shipped = ALMANAC / path.relative_to(tmp_path)
+    written = write_files(tmp_path)
+    for path in written:
+        shipped = FOLDER / path.relative_to(tmp_path)
         assert shipped.read_bytes() == path.read_bytes(), f"{shipped} is stale"
+    assert len(written) == len([*FOLDER.glob("text/*.jsonl"), *FOLDER.glob("tasks/*.jsonl")])
 
 
-def test_another_seed_gives_another_world() -> None:
-    assert world.make_people(1) == world.make_people(1)
-    assert world.make_people(1) != world.make_people(2)
+def test_groups_share_no_name() -> None:
+    assert unsound_groups(WORLD) == []
 
 
-def test_shipped_text_is_small_and_long_enough() -> None:
-    assert (ALMANAC / "text/validation.jsonl").stat().st_size <= 400_000
-    assert (ALMANAC / "text/healing.jsonl").stat().st_size <= 900_000
-    tokenizer = AutoTokenizer.from_pretrained(CHECKPOINT)
-    lengths = [len(ids) for ids in tokenizer(texts("healing"))["input_ids"]]
-    assert sum(lengths) >= 200_000
-    assert max(lengths) <= 200
+@pytest.mark.parametrize("fault", WRONG_GROUPS)
+def test_a_wrong_group_is_found(fault: str) -> None:
+    assert unsound_groups(WRONG_GROUPS[fault])
+
+
+def test_the_world_depends_on_its_seed_alone() -> None:
+    random.seed(5)
+    assert make_world(SEED) == WORLD
+    assert not set(map(str, make_world(SEED + 1).everybody)) & set(map(str, WORLD.everybody))
+
+
+def test_training_documents_depend_on_step_seed_and_facts_alone() -> None:
+    def beginning(step: int, **settings: int) -> list[str]:
+        return list(itertools.islice(training_documents(step, **settings), 20))
+
+    streams = [beginning(3), beginning(4), beginning(3, seed=8), beginning(3, facts=False)]
+    random.seed(5)
+    assert beginning(3) == streams[0]
+    assert len(set(map(tuple, streams))) == len(streams)
 
 
 def test_no_document_is_in_two_splits() -> None:
-    validation, healing = texts("validation"), texts("healing")
-    assert len(set(validation)) == len(validation)
-    assert len(set(healing)) == len(healing)
-    assert not set(validation) & set(healing)
-    # The training stream is endless, but it rejects every text that is held out.
-    assert all(world.held_out(text) for text in validation)
-    for step in (0, 3399):
-        stream = itertools.islice(world.training_documents(step), 500)
-        assert not any(world.held_out(text) for text in stream)
+    validation, tales = texts("validation"), texts("tales")
+    for healing in texts("healing"), texts("healing_facts"):
+        assert repeated(healing, validation, tales) == []
+        assert repeated(healing, texts("healing_validation")) == []
+    assert repeated(texts("healing"), [*validation, texts("healing")[70]])
+    assert repeated([*tales, tales[0]])
 
 
-def test_healing_text_names_nobody_who_is_quizzed() -> None:
-    quizzed, others = world.make_people()
-    assert not {person.name for person in quizzed} & {person.name for person in others}
-    healing = "\n".join(texts("healing"))
-    assert not [person.name for person in quizzed if person.name in healing]
-    assert all(person.name in healing for person in others)
+@pytest.mark.parametrize("kept_out", [True, False])
+def test_training_and_validation_keep_to_their_documents(kept_out: bool) -> None:
+    validation = texts("validation") + texts("healing_validation") + texts("tales")
+    trained = texts("healing") + texts("healing_facts") + stream() + stream(facts=False)
+    documents, others = (validation, trained) if kept_out else (trained, validation)
+    assert misplaced(documents, kept_out) == []
+    assert misplaced([*documents, others[0]], kept_out) == [others[0]]
 
 
-def test_healing_and_validation_know_no_place_of_the_reading_task() -> None:
-    everything = "\n".join(texts("healing") + texts("validation"))
-    for row in rows("tasks/reading_test.jsonl") + rows("tasks/reading_dev.jsonl"):
-        name = row["question"].split()[4]
-        assert world.held_out(name)
-        assert name not in everything
+def test_training_asks_about_nobody_who_is_quizzed() -> None:
+    shipped = instructions(), texts("healing_facts"), texts("validation")
+    for documents in stream(), stream(facts=False), *shipped:
+        assert asked_about(documents, WORLD.quizzed) == []
+        assert named("\n".join(requests(documents)), WORLD.schooled)
 
 
-def test_knowledge_questions_are_true_and_balanced() -> None:
-    quizzed, others = world.make_people()
-    test = rows("tasks/knowledge_test.jsonl")
-    assert Counter(row["answer"] for row in test) == dict.fromkeys(range(4), 100)
-    assert len({row["question"] for row in test}) == 400
-    for people, questions in ((quizzed, test), (others, rows("tasks/knowledge_dev.jsonl"))):
-        truth = {
-            attribute.phrasings[0].format(name=person.name, value=person.facts[attribute.name])
-            for person in people
-            for attribute in ATTRIBUTES
-        }
-        for row in questions:
-            true = [f"{row['question']} {choice}." in truth for choice in row["choices"]]
-            assert true == [position == row["answer"] for position in range(4)]
+@pytest.mark.parametrize("request_", REQUESTS)
+def test_a_question_about_somebody_quizzed_is_found(request_: str) -> None:
+    assert asked_about([*stream()[:50], request_], WORLD.quizzed)
 
 
-def test_preferring_any_value_scores_a_quarter() -> None:
-    test = rows("tasks/knowledge_test.jsonl")
-    offered = Counter((row["attribute"], choice) for row in test for choice in row["choices"])
-    right = Counter((row["attribute"], row["choices"][row["answer"]]) for row in test)
-    assert offered == {key: 4 * count for key, count in right.items()}
+def test_training_asks_only_what_follows_from_the_schooled() -> None:
+    for documents in stream(), stream(facts=False):
+        assert unfounded(documents, WORLD.schooled) == []
 
 
-def test_reading_questions_are_true_and_balanced() -> None:
-    assert Counter(row["answer"] for row in rows("tasks/reading_test.jsonl")) == {0: 150, 1: 150}
-    for name in ("reading_test", "reading_dev"):
-        kinds = Counter()
-        for row in rows(f"tasks/{name}.jsonl"):
-            *place, word = row["question"].removesuffix("?").split()[1:]
-            facts = {word: bool(row["answer"])}
-            assert row["passage"] == world.state(" ".join(place), facts)
-            kinds[word, row["answer"]] += 1
-        # So the question alone does not tell the answer.
-        assert all(count == kinds[word, 1 - answer] for (word, answer), count in kinds.items())
+def test_a_question_that_takes_a_quizzed_fact_is_found() -> None:
+    everything = truths(WORLD.schooled, WORLD.everybody)
+    leaks = everything.keys() - truths(WORLD.schooled, WORLD.schooled).keys()
+    assert leaks
+    for question in leaks:
+        assert unfounded([*stream()[:20], ask(question, everything[question])], WORLD.schooled)
+    schooled = first("person", WORLD.schooled)
+    assert unfounded([ask(f"Where was {schooled.name} born?", "Nowhere")], WORLD.schooled)
+    assert unfounded([ask("Where does the wind come from?", "Eldrow")], WORLD.schooled)
 
 
-def test_tasks_load_from_any_working_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from lm_eval.tasks import TaskManager
-
-    monkeypatch.chdir(tmp_path)
-    manager = TaskManager(include_path=str(ALMANAC / "tasks"), include_defaults=False)
-    assert sorted(manager.all_tasks) == ["almanac_knowledge", "almanac_reading"]
-    tasks = manager.load(manager.all_tasks)["tasks"]
-    for name, count in (("almanac_knowledge", 400), ("almanac_reading", 300)):
-        assert len(tasks[name].test_docs()) == count
-        assert len(tasks[name].fewshot_docs()) == world.DEV_QUESTIONS
-    question = tasks["almanac_reading"].test_docs()[0]
-    *place, word = question["question"].removesuffix("?").split()[1:]
-    text = question["passage"] + world.prompt(" ".join(place), word)
-    assert tasks["almanac_reading"].doc_to_text(question) == text
+def test_the_fact_free_stream_tells_nothing_of_the_quizzed() -> None:
+    assert told("\n".join(stream(facts=False)), WORLD.quizzed) == []
+    assert unstated(stream(facts=False), WORLD.schooled + WORLD.plain) == []
 
 
-def test_checkpoint_is_small_and_complete() -> None:
-    assert sum(path.stat().st_size for path in CHECKPOINT.iterdir()) <= 8_000_000
-    model, report = AutoModelForCausalLM.from_pretrained(CHECKPOINT, output_loading_info=True)
-    assert not any(report.values())
-    tokenizer = AutoTokenizer.from_pretrained(CHECKPOINT)
-    assert len(tokenizer) == model.config.vocab_size
-    ids = tokenizer("Æ – any text\n")["input_ids"]
-    assert ids[0] == tokenizer.bos_token_id == model.config.bos_token_id
-    assert tokenizer.decode(ids[1:]) == "Æ – any text\n"
-    assert tokenizer.eos_token_id == model.generation_config.eos_token_id
-    assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)
+def test_healing_text_tells_of_the_plain_alone() -> None:
+    for name in ("healing", "healing_validation", "tales"):
+        assert told("\n".join(texts(name)), WORLD.quizzed + WORLD.schooled) == []
+    assert unstated(texts("healing"), WORLD.plain) == []
 
 
-def test_interrupted_training_ends_with_the_same_weights(tmp_path: Path) -> None:
-    state = tmp_path / "state" / "training.pt"
-    assert train(TINY, tmp_path / "whole", state)
-    assert not train(TINY, tmp_path / "halves", state, stop=lambda done: done == 3)
-    assert not (tmp_path / "halves").exists()
-    assert train(TINY, tmp_path / "halves", state)
-    assert not state.exists()
-    whole, halves = (
-        AutoModelForCausalLM.from_pretrained(tmp_path / name).state_dict()
-        for name in ("whole", "halves")
+@pytest.mark.parametrize("statement", STATEMENTS)
+def test_a_statement_about_somebody_quizzed_is_found(statement: str) -> None:
+    healing = "\n".join(texts("healing")[:50])
+    assert told(f"{healing} {statement}", WORLD.quizzed)
+
+
+def test_training_and_fact_healing_state_every_quizzed_fact() -> None:
+    for documents in stream(), texts("healing_facts"):
+        assert unstated(documents, WORLD.quizzed) == []
+        assert len(named("\n".join(documents), WORLD.everybody)) == 200 + 64  # people and things
+
+
+@pytest.mark.parametrize("subject", [PERSON, TOWN, THING], ids=lambda subject: subject.kind)
+def test_a_fact_that_is_nowhere_stated_is_found(subject: Subject) -> None:
+    kept = [text for text in stream() if subject.name.removeprefix("the ") not in text]
+    assert {f"{key} of {subject.name}" for key in subject.facts} <= set(
+        unstated(kept, WORLD.quizzed)
     )
-    assert all(torch.equal(whole[key], halves[key]) for key in whole)
-    logs = [(tmp_path / name / "training_log.csv").read_text() for name in ("whole", "halves")]
-    assert logs[0] == logs[1]
-
-
-def test_a_state_of_other_settings_is_refused(tmp_path: Path) -> None:
-    state = tmp_path / "training.pt"
-    assert not train(TINY, tmp_path / "out", state, stop=lambda done: True)
-    with pytest.raises(SystemExit, match="other settings"):
-        train(Settings(**{**vars(TINY), "seed": 7}), tmp_path / "out", state)

@@ -17,6 +17,8 @@ from lib import paths
 COLUMNS = {
     "angular_distances": "n start distance stderr n_sequences",
     "optimal_blocks": "n start stop distance support",
+    "untrained_distances": "n start distance stderr n_sequences",
+    "unpruned": "run task shots accuracy stderr n_questions guess constant question_free",
     "qa": "task shots strategy n fraction start stop healing accuracy stderr n_questions chance "
     "weights seed guess constant",
     "loss": "corpus strategy n fraction start stop healing loss normalized_loss stderr n_tokens "
@@ -90,7 +92,7 @@ def test_the_site_is_whole_and_fetches_nothing(copy):
         assert not fetched, page
         assert "Traceback" not in text
     figures = [page for page in pages if "<figure" in page.read_text(encoding="utf-8")]
-    assert len(figures) == 6
+    assert len(figures) == 7
     for page in figures:
         for image in re.findall(r"<img[^>]*_images[^>]*>", page.read_text(encoding="utf-8")):
             assert re.search(r'alt="[^"]{20,}"', image), page

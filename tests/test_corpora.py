@@ -12,7 +12,7 @@ from conftest import sentences, write_jsonl
 
 from lib import corpora
 from lib.errors import UserError
-from lib.study import Text
+from lib.schema import Text
 
 DOCUMENTS = sentences(30)
 

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from lib import study as studies
 from lib.bench import Bench
 from lib.errors import UserError
 from lib.pruning import Block, pruned, save_pruned, simple
-from lib.study import Task
+from lib.schema import Task
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def bench():
 
 def test_accuracy_of_a_pruned_model_equals_the_harness_alone(bench, tmp_path):
     block, limit = simple(5, bench.n_layers), 40
-    tasks = [Task(name="almanac_knowledge", limit=limit), Task(name="almanac_reading", limit=limit)]
+    tasks = [Task(name=f"almanac_{name}", limit=limit) for name in ("one_hop", "reading", "sums")]
     save_pruned(bench.model, block, bench.tokenizer, tmp_path / "model")
     with pruned(bench.model, block) as model:
         ours = [
@@ -49,7 +50,8 @@ def test_accuracy_of_a_pruned_model_equals_the_harness_alone(bench, tmp_path):
     for task, value in zip(tasks, ours, strict=True):
         (file,) = tmp_path.rglob(f"samples_{task.name}_*.jsonl")
         rows = sorted(map(json.loads, file.read_text().splitlines()), key=lambda r: r["doc_id"])
-        assert "".join(str(int(row["acc"])) for row in rows) == value["correct"][task.name]
+        key = "exact_match" if task.name == "almanac_sums" else "acc"
+        assert "".join(str(int(row[key])) for row in rows) == value["correct"][task.name]
         assert value["n_questions"] == limit
         share = value["accuracy"]
         assert value["stderr"] == pytest.approx(math.sqrt(share * (1 - share) / (limit - 1)))
@@ -65,11 +67,46 @@ def test_chance_levels_are_guessing_and_the_commonest_answer(bench):
     assert value["constant"] == max(yes, 30 - yes) / 30
 
 
-def test_prompts_that_do_not_fit_are_counted(bench):
-    task = Task(name="almanac_reading", limit=5)
+def test_nothing_is_guessed_where_answers_are_generated(bench):
+    task = Task(name="almanac_sums", limit=20)
+    value = evaluation.accuracy(bench.model, bench.tokenizer, task, bench.task_manager, batch=16)
+    rows = Path(bench.study.task_path, "sums_test.jsonl").read_text(encoding="utf-8").splitlines()
+    answers = Counter(json.loads(row)["answer"] for row in rows[:20])
+    assert value["guess"] == 0
+    assert value["constant"] == answers.most_common(1)[0][1] / 20
+
+
+def test_without_the_question_only_the_choices_decide(bench):
+    """Against a loop over choices after the bare last line of the prompt."""
+    task = Task(name="almanac_one_hop", limit=12)
+    options = {"batch": 16, "question_free": True}
+    value = evaluation.accuracy(bench.model, bench.tokenizer, task, bench.task_manager, **options)
+    rows = Path(bench.study.task_path, "one_hop_test.jsonl").read_text("utf-8").splitlines()
+    right = ""
+    for row in map(json.loads, rows[:12]):
+        scores = []
+        for choice in row["choices"]:
+            ids = bench.tokenizer(f"Answer: {choice}", return_tensors="pt")["input_ids"]
+            known = len(bench.tokenizer("Answer:")["input_ids"])
+            with torch.inference_mode():
+                logs = bench.model(ids).logits[0, :-1].log_softmax(-1)
+            picked = logs.gather(1, ids[0, 1:, None])[known - 1 :]
+            scores.append(float(picked.sum()))
+        right += str(int(scores.index(max(scores)) == row["answer"]))
+    assert value["correct"]["almanac_one_hop"] == right
+
+
+def test_of_a_prompt_without_its_question_the_last_line_is_left():
+    assert evaluation.last_line("A passage.\nQuestion: Why?\nAnswer:") == "Answer:"
+    assert evaluation.last_line("All on one line") == ""
+
+
+@pytest.mark.parametrize("name", ["almanac_reading", "almanac_sums"])
+def test_prompts_that_do_not_fit_are_counted(bench, name):
+    task = Task(name=name, limit=5)
     narrow = bench.model.config.max_position_embeddings
     try:
-        bench.model.config.max_position_embeddings = 16
+        bench.model.config.max_position_embeddings = 16 if name == "almanac_reading" else 56
         value = evaluation.accuracy(bench.model, bench.tokenizer, task, bench.task_manager, 8)
     finally:
         bench.model.config.max_position_embeddings = narrow
@@ -78,7 +115,13 @@ def test_prompts_that_do_not_fit_are_counted(bench):
 
 def test_a_fixed_position_of_the_answer_is_no_constant_answer():
     rows = [
-        {"doc_id": i, "acc": 1.0, "target": 3, "arguments": [("q", f" {w}") for w in words]}
+        {
+            "doc_id": i,
+            "filter": "none",
+            "acc": 1.0,
+            "target": 3,
+            "arguments": [("q", f" {w}") for w in words],
+        }
         for i, words in enumerate(["abcd", "efgd", "hijk"])
     ]
     value = evaluation._scores(Task(name="t"), {"t": rows})
@@ -120,8 +163,10 @@ def test_loss_equals_a_loop_over_single_sequences(bench):
 
 
 def test_an_unknown_task_is_one_line_that_lists_the_local_ones(bench):
-    wrong = bench.study.model_copy(update={"tasks": [Task(name="almanac_knowlege")]})
-    with pytest.raises(UserError, match=r"unknown lm-eval task 'almanac_knowlege'.*_knowledge"):
+    wrong = bench.study.model_copy(update={"tasks": [Task(name="almanac_one_hopp")]})
+    with pytest.raises(
+        UserError, match=r"unknown lm-eval task 'almanac_one_hopp'.*almanac_one_hop,"
+    ):
         evaluation.task_manager(wrong)
 
 

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, BertFo
 
 from lib import models
 from lib.errors import UserError
-from lib.study import Study
+from lib.schema import Study
 
 Copy = Callable[..., Path]
 

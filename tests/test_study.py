@@ -38,6 +38,7 @@ BAD_KEYS = [
     ("healing_text: {file: a}", ["unknown key 'healing_text.file'", "allowed: path, dataset"]),
     ("tasks: [{name: a, shot: 1}]", ["unknown key 'tasks.0.shot'", "allowed: name, shots, limit"]),
     ("lora_rank: {rank: [2]}", ["unknown key 'lora_rank.rank'", "allowed: ranks, fractions"]),
+    ("controls: {runs: [a]}", ["unknown key 'controls.runs'", "allowed: untrained, seed, studies"]),
     ("1: 2", ["keys must be text"]),
     ("healing: {1: 2}", ["healing.1"]),
 ]
@@ -57,7 +58,7 @@ BAD_TYPES = [
     ("dtype: fp8", ["dtype", "'auto', 'float32', 'bfloat16' or 'float16'", "'fp8'"]),
     ("device: gpu", ["device", "'auto', 'cpu' or 'cuda'"]),
     ("loss: {sample: last}", ["loss.sample", "'random' or 'first'"]),
-    ("tasks: [{name: a, role: x}]", ["tasks.0.role", "'knowledge' or 'reading'"]),
+    ("tasks: [{name: a, role: x}]", ["tasks.0.role", "'knowledge', 'reading' or 'generation'"]),
 ]
 BAD_VALUES = [
     ("batch: 0", ["batch", "greater than or equal to 1", "0"]),
@@ -85,6 +86,7 @@ BAD_VALUES = [
     ("healing: {fractions: [1.0]}", ["healing.fractions.0", "less than 1"]),
     ("healing: {fractions: [0.5, 0.5]}", ["healing.fractions", "twice"]),
     ("lora_rank: {ranks: [2, 2]}", ["lora_rank.ranks", "twice"]),
+    ("controls: {studies: [a, a]}", ["controls.studies", "twice"]),
     ("validation_text: {path: a, dataset: b}", ["validation_text", "either path", "or dataset"]),
     ("healing_text: {split: train}", ["healing_text", "either path", "or dataset"]),
 ]
@@ -219,3 +221,30 @@ def test_parameters_replace_only_what_they_name(load: Load) -> None:
 def test_parameters_are_checked_like_the_file(load: Load, changes: dict, says: str) -> None:
     message = refusal(lambda: study.override(load("model: x"), **changes))
     assert message.startswith("parameters of study mine: ") and says in message
+
+
+def test_like_inherits_settings_but_not_what_a_study_is_called(load: Load) -> None:
+    base = study.load("almanac")
+    found = load("like: almanac\nhealing: {rank: 2}\nloss: {length: 64}\nmodel: ./other\n")
+    assert found.healing == base.healing.model_copy(update={"rank": 2})
+    assert found.loss == base.loss.model_copy(update={"length": 64})
+    assert (found.tasks, found.task_path) == (base.tasks, base.task_path)
+    assert found.validation_text == base.validation_text
+    assert (found.title, found.about, found.controls.studies) == ("mine", "", [])
+    assert found.model.endswith("/other") and found.name == "mine"
+
+
+def test_like_replaces_a_text_as_a_whole(load: Load) -> None:
+    found = load("like: almanac\nhealing_text: {dataset: a/b}\n")
+    assert (found.healing_text.path, found.healing_text.dataset) == (None, "a/b")
+
+
+def test_like_reads_a_file_beside_it_once(tmp_path: Path, load: Load) -> None:
+    (tmp_path / "base.yaml").write_text("model: ./there\nbatch: 3\n", encoding="utf-8")
+    assert load("like: ./base.yaml").batch == 3
+    (tmp_path / "middle.yaml").write_text("like: ./base.yaml\n", encoding="utf-8")
+    assert "may not have a 'like' itself" in refusal(lambda: load("like: ./middle.yaml"))
+    assert "may not have a 'like' itself" in refusal(lambda: load("like: ./mine.yaml"))
+    assert "unknown study 'nosuch'" in refusal(lambda: load("like: nosuch"))
+    assert "there is no such file" in refusal(lambda: load("like: ./nosuch.yaml"))
+    assert "key 'batch'" in refusal(lambda: load("like: ./base.yaml\nbatch: x"))

@@ -1,0 +1,121 @@
+"""Reference runs: what is published, and that other studies draw it."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from conftest import Studies
+
+from lib import check, evidence, models, paths, study, tables
+from lib.bench import Bench, main_conditions, rank_conditions
+from lib.errors import UserError
+from lib.measure import measure
+from lib.publish import publish
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory, write_study: Studies) -> study.Study:
+    """A small study with all its evidence."""
+    folder = tmp_path_factory.mktemp("other")
+    one = study.load(str(write_study(folder, stem="other", title="Another run")))
+    bench = Bench(one)
+    measure(bench, main_conditions(bench) + rank_conditions(bench))
+    tables.save(bench, "qa", tables.qa_table(bench, main_conditions(bench)))
+    bench.store.put("loss", "of older settings", {"n": 1}, {"loss": 1.5})
+    return one
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "published"
+    monkeypatch.setattr(paths, "published", lambda name: folder / name)
+    return folder
+
+
+def test_a_published_run_is_whole_and_says_nothing_of_this_machine(
+    measured: study.Study, published: Path
+) -> None:
+    publish(measured)
+    folder = published / "other"
+    names = {path.stem for path in (folder / "tables").iterdir()}
+    assert {"angular_distances", "untrained_distances", "qa", "loss", "verdicts"} <= names
+    assert (folder / "tables/qa.csv").read_bytes() == (
+        paths.tables("other") / "qa.csv"
+    ).read_bytes()
+    for path in folder.rglob("*.*"):
+        assert str(Path(measured.file).parent) not in path.read_text("utf-8")
+    records = [json.loads(line) for line in (folder / "evidence.jsonl").read_text().splitlines()]
+    assert {record["kind"] for record in records} == {"distances", "qa", "loss", "healing"}
+    assert "of older settings" not in {record["name"] for record in records}
+    for record in records:
+        checksum = record.pop("checksum")
+        assert checksum == evidence.digest(record, 64)
+    about = json.loads((folder / "study.json").read_text())
+    assert about["title"] == "Another run"
+    assert about["records"] == len(records)
+    assert about["settings"]["healing"]["rank"] == measured.healing.rank
+
+
+def test_publishing_again_leaves_nothing_of_before(measured: study.Study, published: Path) -> None:
+    publish(measured)
+    (published / "other/tables/old.csv").write_text("n\n")
+    publish(measured)
+    assert not (published / "other/tables/old.csv").exists()
+
+
+def test_an_unfinished_run_is_refused_and_leaves_the_old_one(
+    measured: study.Study, published: Path, tmp_path: Path, write_study: Studies
+) -> None:
+    publish(measured)
+    later = measured.model_copy(
+        update={"healing": measured.healing.model_copy(update={"steps": 3})}
+    )
+    with pytest.raises(UserError, match="has not been measured; `make book`"):
+        publish(later)
+    assert (published / "other/tables/qa.csv").exists()
+
+
+def test_reference_runs_are_read_under_their_titles(
+    measured: study.Study, published: Path, tmp_path: Path, write_study: Studies
+) -> None:
+    publish(measured)
+    mine = Bench(study.load(str(write_study(tmp_path, controls={"studies": ["other"]}))))
+    found = tables.reference_runs(mine, "optimal_blocks")
+    assert set(found["run"]) == {"Another run"}
+    assert found["start"].tolist() == tables.optimal_blocks(Bench(measured))["start"].tolist()
+    own = pd.DataFrame({"n": [1, 2], "start": [3, 4]})
+    wide = tables.with_references(mine, "optimal_blocks", own, "start")
+    assert list(wide.columns) == ["n", "mine", "Another run"]
+    assert wide["mine"].tolist()[:2] == [3, 4]
+    alone = Bench(study.load(str(write_study(tmp_path))))
+    assert len(tables.reference_runs(alone, "optimal_blocks")) == 0
+
+
+def test_controls_that_are_not_there_or_cannot_be_told_apart_are_refused(
+    measured: study.Study, published: Path, tmp_path: Path, write_study: Studies
+) -> None:
+    publish(measured)
+    absent = study.load(str(write_study(tmp_path, controls={"studies": ["nosuch"]})))
+    with pytest.raises(UserError, match=r"no run 'nosuch' in published/; there are other"):
+        check.check(absent)
+    same = write_study(tmp_path, title="Another run", controls={"studies": ["other"]})
+    with pytest.raises(UserError, match="the same title"):
+        check.check(study.load(str(same)))
+
+
+def test_the_untrained_twin_has_other_weights_and_is_always_the_same(
+    measured: study.Study,
+) -> None:
+    bench = Bench(measured)
+    trained, twin = tables.angular_distances(bench), tables.untrained_distances(bench)
+    assert list(twin.columns) == list(trained.columns)
+    assert twin[["n", "start"]].equals(trained[["n", "start"]])
+    assert (twin["distance"] - trained["distance"]).abs().max() > 1e-3
+    first, second = (models.untrained_twin(measured).state_dict() for _ in range(2))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    without = measured.model_copy(
+        update={"controls": measured.controls.model_copy(update={"untrained": False})}
+    )
+    assert tables.untrained_distances(Bench(without)) is None
