@@ -203,7 +203,7 @@ def accuracy(
             log_samples=True,
             verbosity="ERROR",
         )
-    except (OSError, ConnectionError, FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError, AssertionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"lm-eval task '{task.name}': cannot be run: {reason}") from None
     return _scores(task, found["samples"]) | {"truncated_prompts": lm.truncated}

@@ -76,7 +76,7 @@ def loss_panel(loss: pd.DataFrame, transitions: pd.DataFrame) -> Figure:
         (transitions["strategy"] == "similarity") & (transitions["healing"] != "none")
     ].dropna(subset=["fraction"])
     for row, shade in zip(fitted.itertuples(), SHADES[2:], strict=False):
-        axes.axvspan(row.low, row.high, color=shade, alpha=0.2, linewidth=0)
+        axes.axvspan(row.low, row.high, color=shade, alpha=0.12, linewidth=0)
         axes.axvline(
             row.fraction, color=shade, linewidth=1, label=f"{row.task} ({row.shots}-shot) falls"
         )

@@ -212,8 +212,11 @@ def last_layer(tables: Tables) -> Outcome:
     return _graded(near >= MOST, all(farther)), note
 
 
-def _strategy_gap(tables: Tables, healed: bool, up_to: float) -> tuple[list[float], list, float]:
-    """Mean accuracy lead of similarity by task, its error, and the mean lead in normalised loss."""
+def _strategy_gap(
+    tables: Tables, healed: bool, up_to: float
+) -> tuple[list[float], list[float], float, str]:
+    """Mean accuracy lead of similarity by task, its error, the mean lead in normalised loss, and
+    all of it in words."""
     qa, loss = tables.qa, tables.loss
     leads, errors = [], []
     for task in testable_tasks(qa):
@@ -227,33 +230,29 @@ def _strategy_gap(tables: Tables, healed: bool, up_to: float) -> tuple[list[floa
     both = both[(both["fraction"] > 0) & (both["fraction"] <= up_to)]
     if both.empty:
         raise Untestable(f"no pruning of at most {_percent(up_to)} of the layers")
-    return leads, errors, float((both["normalized_loss_simple"] - both["normalized_loss"]).mean())
+    lower = float((both["normalized_loss_simple"] - both["normalized_loss"]).mean())
+    points = ", ".join(
+        f"{100 * lead:+.1f} ± {100 * error:.1f} on {_named(*task)}"
+        for lead, error, task in zip(leads, errors, testable_tasks(qa), strict=True)
+    )
+    words = f"similarity leads by {points} (points of accuracy) and by {lower:+.3f} of ln V in loss"
+    return leads, errors, lower, words
 
 
 def simple_worse(tables: Tables) -> Outcome:
-    leads, errors, loss = _strategy_gap(tables, healed=False, up_to=0.6)
+    leads, errors, loss, words = _strategy_gap(tables, healed=False, up_to=0.6)
     ahead = any(
         lead >= COMPARABLE and lead > 2 * error for lead, error in zip(leads, errors, strict=True)
     )
-    note = (
-        "unhealed, up to 60%: similarity leads by "
-        + ", ".join(f"{100 * v:+.1f} ± {100 * e:.1f}" for v, e in zip(leads, errors, strict=True))
-        + f" points of accuracy and {loss:+.3f} of normalised loss"
-    )
-    return _graded(ahead, loss >= COMPARABLE), note
+    return _graded(ahead, loss >= COMPARABLE), f"unhealed, up to 60%: {words}"
 
 
 def healed_comparable(tables: Tables) -> Outcome:
-    leads, errors, loss = _strategy_gap(tables, healed=True, up_to=1.0)
+    leads, errors, loss, words = _strategy_gap(tables, healed=True, up_to=1.0)
     close = all(
         abs(lead) <= max(COMPARABLE, 2 * error) for lead, error in zip(leads, errors, strict=True)
     )
-    note = (
-        "healed: similarity leads by "
-        + ", ".join(f"{100 * v:+.1f} ± {100 * e:.1f}" for v, e in zip(leads, errors, strict=True))
-        + f" points of accuracy and {loss:+.3f} of normalised loss"
-    )
-    return _graded(close, abs(loss) <= COMPARABLE), note
+    return _graded(close, abs(loss) <= COMPARABLE), f"healed: {words}"
 
 
 def lower_rank(tables: Tables) -> Outcome:

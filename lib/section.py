@@ -94,22 +94,35 @@ def verdicts_by_run(bench: Bench) -> pd.DataFrame:
     found = pd.concat([own, reference_runs(bench, "verdicts")], ignore_index=True)
     wide = found.pivot(index="claim", columns="run", values="verdict")
     wide.insert(0, "statement", own.set_index("claim")["statement"])
-    return wide[["statement", *dict.fromkeys(found["run"])]].reset_index()
+    wide = wide[["statement", *dict.fromkeys(found["run"])]]
+    return wide.rename_axis(columns=None).reset_index()
 
 
 def rules_table() -> HTML:
-    """Every claim's rule: paper's figure, ours, tables, rule, what would make it fail."""
+    """Every claim with where the paper makes it, the tables read, the rule, what makes it fail."""
     rows = pd.DataFrame(
         {
-            "claim": f"{claim.number}. {claim.statement}",
-            "paper": claim.where,
-            "tables": ", ".join(claim.tables) or "–",
-            "rule": claim.rule,
+            "claim": f"{claim.number}. {claim.statement} ({claim.where})",
+            "rule": claim.rule + (f" Reads: {', '.join(claim.tables)}." if claim.tables else ""),
             "fails if": claim.fails,
         }
         for claim in claims.CLAIMS
     )
     return show(rows, words=True)
+
+
+def scores(unpruned: pd.DataFrame) -> HTML:
+    """The unpruned models' accuracies, a row per task, a column per run."""
+    rows = []
+    for (task, shots), group in unpruned.groupby(["task", "shots"], sort=False):
+        own = group.iloc[0]
+        rows.append(
+            {"task": f"{task} ({shots}-shot, n = {own.n_questions})"}
+            | {r.run: f"{r.accuracy:.3f} ± {r.stderr:.3f}" for r in group.itertuples()}
+            | {"guessing": own["guess"], "constant answer": own["constant"]}
+            | {"question-free": own["question_free"]}
+        )
+    return show(pd.DataFrame(rows))
 
 
 def introduce(bench: Bench) -> HTML:
@@ -183,6 +196,8 @@ def key_numbers(values: dict[str, str]) -> HTML:
 def show(table: pd.DataFrame, digits: int = 3, words: bool = False) -> HTML:
     """A table for reading: rounded, without an index, empty where a value is missing; `words` for
     one of sentences."""
+    absent = {name: "" for name in table if table[name].dtype == "Int64"}  # na_rep leaves <NA>
+    table = table.astype(dict.fromkeys(absent, object)).fillna(absent)
     with pd.option_context("display.max_colwidth", None):
         html = table.to_html(
             index=False, na_rep="", float_format=lambda value: f"{value:.{digits}f}", border=0

@@ -18,22 +18,25 @@ from lib.pruning import UNPRUNED
 from lib.schema import Task
 from lib.transitions import fit
 
+DISTANCE_COLUMNS = ["n", "start", "distance", "stderr", "n_sequences"]
+
 
 def angular_distances(bench: Bench) -> pd.DataFrame:
     """d(ℓ, ℓ+n) for every block: n, start, distance, stderr, n_sequences."""
-    return pd.DataFrame(bench.distances["table"])
+    return pd.DataFrame(bench.distances["table"])[DISTANCE_COLUMNS]
 
 
 def optimal_blocks(bench: Bench) -> pd.DataFrame:
     """ℓ*(n): n, start, stop, distance, support."""
-    return pd.DataFrame(bench.distances["optimal"])
+    columns = ["n", "start", "stop", "distance", "support"]
+    return pd.DataFrame(bench.distances["optimal"])[columns]
 
 
 def untrained_distances(bench: Bench) -> pd.DataFrame | None:
     """The distances of the untrained twin; None where the study does without one."""
     if not bench.study.controls.untrained:
         return None
-    return pd.DataFrame(bench.untrained_distances["table"])
+    return pd.DataFrame(bench.untrained_distances["table"])[DISTANCE_COLUMNS]
 
 
 def commonest_final_token(bench: Bench) -> float:
@@ -195,7 +198,7 @@ def with_references(bench: Bench, name: str, own: pd.DataFrame, value: str) -> p
     runs = [own.assign(run=bench.study.title), reference_runs(bench, name)]
     found = pd.concat([run for run in runs if len(run)], ignore_index=True)
     wide = found.pivot(index="n", columns="run", values=value)
-    return wide[list(dict.fromkeys(found["run"]))].reset_index()
+    return wide[list(dict.fromkeys(found["run"]))].rename_axis(columns=None).reset_index()
 
 
 def transitions_by_run(bench: Bench, own: pd.DataFrame) -> pd.DataFrame:

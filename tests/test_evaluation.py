@@ -113,6 +113,17 @@ def test_prompts_that_do_not_fit_are_counted(bench, name):
     assert value["truncated_prompts"] == 5
 
 
+def test_no_room_to_write_an_answer_is_one_line(bench):
+    task = Task(name="almanac_sums", limit=2)
+    wide = bench.model.config.max_position_embeddings
+    try:
+        bench.model.config.max_position_embeddings = 40
+        with pytest.raises(UserError, match=r"almanac_sums.*cannot be run"):
+            evaluation.accuracy(bench.model, bench.tokenizer, task, bench.task_manager, 8)
+    finally:
+        bench.model.config.max_position_embeddings = wide
+
+
 def test_a_fixed_position_of_the_answer_is_no_constant_answer():
     rows = [
         {

@@ -275,7 +275,7 @@ def _edit_task(old: str, new: str) -> Callable[[Path], object]:
         (_write("tasks/quiz.yaml", "task: [quiz"), ["'quiz'", "none readable in", "tasks"]),
         (_write("tasks/quiz_test.jsonl", '{"question": "cut o'), ["'quiz'", "cannot be loaded"]),
         (lambda folder: (folder / "tasks/quiz_test.jsonl").unlink(), ["'quiz'", "quiz_test"]),
-        (_edit_task("multiple_choice", "generate_until"), ["'quiz'", "only multiple_choice"]),
+        (_edit_task("multiple_choice", "generate_until"), ["'quiz'", "is generate_until with acc"]),
         (_edit_task("metric: acc", "metric: exact_match"), ["'quiz'", "exact_match", "with acc"]),
         (_edit_task("{{choices}}", "{{wrong}}"), ["'quiz'", "wrong"]),
         (_write("healing.jsonl", '{"text": "Short."}'), ["too short"]),
