@@ -44,7 +44,7 @@ def scores(checkpoint: Path) -> str:
         free = "–"
         if found["guess"]:
             blank = evaluation.accuracy(model, tokenizer, task, manager, 64, question_free=True)
-            free = f"{blank['accuracy']:.3f}"
+            free = f"{blank['accuracy']:.3f} ± {blank['stderr']:.3f}"
         lines.append(
             f"| `{task.name}` | {task.shots} | {found['n_questions']} | {found['accuracy']:.3f} ± "
             f"{found['stderr']:.3f} | {found['guess']:.2f} | {found['constant']:.3f} | {free} |"

@@ -118,11 +118,15 @@ def scores(unpruned: pd.DataFrame) -> HTML:
         own = group.iloc[0]
         rows.append(
             {"task": f"{task} ({shots}-shot, n = {own.n_questions})"}
-            | {r.run: f"{r.accuracy:.3f} ± {r.stderr:.3f}" for r in group.itertuples()}
+            | {r.run: _with_error(r.accuracy, r.stderr) for r in group.itertuples()}
             | {"guessing": own["guess"], "constant answer": own["constant"]}
-            | {"question-free": own["question_free"]}
+            | {"question-free": _with_error(own["question_free"], own["question_free_stderr"])}
         )
     return show(pd.DataFrame(rows))
+
+
+def _with_error(value: float | None, stderr: float | None) -> str:
+    return "" if pd.isna(value) else f"{value:.3f} ± {stderr:.3f}"
 
 
 def introduce(bench: Bench) -> HTML:

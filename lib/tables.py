@@ -215,18 +215,22 @@ def unpruned_table(bench: Bench) -> pd.DataFrame:
     """What the unpruned model can do: accuracy per task beside guessing, the constant answer, the
     choices without their question, and the reference runs."""
     table = qa_table(bench, [Condition("none", UNPRUNED, bench.weights)])
-    free = []
-    for task in bench.study.tasks:
-        generated = table.loc[table["task"] == task.name, "guess"].iloc[0] == 0
-        free.append(None if generated else question_free(bench, task)["accuracy"])
-    table = table.assign(run=bench.study.title, question_free=free)
+    table = table.assign(run=bench.study.title)
+    # Without choices there is nothing to choose from.
+    chosen = table["guess"] > 0
+    free = [
+        question_free(bench, task) if choices else {}
+        for task, choices in zip(bench.study.tasks, chosen, strict=True)
+    ]
+    table["question_free"] = [value.get("accuracy") for value in free]
+    table["question_free_stderr"] = [value.get("stderr") for value in free]
     others = reference_runs(bench, "qa")
     if len(others):
         others = others[(others["strategy"] == "none") & (others["healing"] == "none")]
         others = others[others["weights"] == bench.weights]
         table = pd.concat([table, others], ignore_index=True)
     columns = ["run", "task", "shots", "accuracy", "stderr", "n_questions"]
-    return table[[*columns, "guess", "constant", "question_free"]]
+    return table[[*columns, "guess", "constant", "question_free", "question_free_stderr"]]
 
 
 def save(bench: Bench, name: str, table: pd.DataFrame) -> pd.DataFrame:

@@ -18,7 +18,8 @@ COLUMNS = {
     "angular_distances": "n start distance stderr n_sequences",
     "optimal_blocks": "n start stop distance support",
     "untrained_distances": "n start distance stderr n_sequences",
-    "unpruned": "run task shots accuracy stderr n_questions guess constant question_free",
+    "unpruned": "run task shots accuracy stderr n_questions guess constant question_free "
+    "question_free_stderr",
     "qa": "task shots strategy n fraction start stop healing accuracy stderr n_questions chance "
     "weights seed guess constant",
     "loss": "corpus strategy n fraction start stop healing loss normalized_loss stderr n_tokens "
@@ -126,6 +127,8 @@ def test_stopped_by_ctrl_c_the_next_run_goes_on(copy):
     process = subprocess.Popen(
         [sys.executable, "-m", "lib.run", "02", "--study", "smoke"],
         cwd=copy, env=environment(), stderr=subprocess.PIPE, text=True,
+        # A shell that starts tests in the background has them ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     folder = copy / "results/smoke/evidence/qa"
     deadline = time.monotonic() + 120
