@@ -91,7 +91,8 @@ def count_verdicts(bench: Bench) -> HTML:
 def verdicts_by_run(bench: Bench) -> pd.DataFrame:
     """A row per claim, a column per run: this study, then its reference runs."""
     own = claims.verdicts(tables(bench)).assign(run=bench.study.title)
-    found = pd.concat([own, reference_runs(bench, "verdicts")], ignore_index=True)
+    others = reference_runs(bench, "verdicts")
+    found = pd.concat([own, others], ignore_index=True) if len(others) else own
     wide = found.pivot(index="claim", columns="run", values="verdict")
     wide.insert(0, "statement", own.set_index("claim")["statement"])
     wide = wide[["statement", *dict.fromkeys(found["run"])]]
