@@ -47,7 +47,6 @@ def four_choice(asked: dict[str, list[tuple[str, str]]], rng: random.Random) -> 
     rng.shuffle(rows)
     for number, row in enumerate(rows):
         row["answer"] = number % 4
-        row["choices"] = [*row["choices"]]
         row["choices"].insert(number % 4, row.pop("right"))
     rng.shuffle(rows)
     return rows

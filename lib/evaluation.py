@@ -185,7 +185,7 @@ def accuracy(
     choices, 0 for generation; `constant`: the share of the commonest answer, summed over
     sub-tasks), and the number of truncated prompts.
 
-    Raises UserError for a task without multiple-choice accuracy and data that cannot be read."""
+    Raises UserError for a task without such a metric and for data that cannot be read."""
     harness = _harness()
     window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     lm = harness.CountingLM(

@@ -2,9 +2,9 @@
 
 python -m lib.run publish --study almanac-seed1
 
-published/<study>/study.json       title, settings, what the run was made with
+published/<study>/study.json       title and settings
 published/<study>/tables/*.csv     what the figures of other studies draw as thin lines
-published/<study>/evidence.jsonl   every record, one per line
+published/<study>/evidence.jsonl   every record behind the tables, one per line
 """
 
 import json

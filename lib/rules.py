@@ -219,7 +219,8 @@ def _strategy_gap(
     all of it in words."""
     qa, loss = tables.qa, tables.loss
     leads, errors = [], []
-    for task in testable_tasks(qa):
+    tasks = testable_tasks(qa)
+    for task in tasks:
         a, b = (_series(_of_task(qa, task), s, healed, healed) for s in ("similarity", "simple"))
         both = a.merge(b, on="n", suffixes=("", "_simple"))
         both = both[(both["fraction"] > 0) & (both["fraction"] <= up_to)]
@@ -233,7 +234,7 @@ def _strategy_gap(
     lower = float((both["normalized_loss_simple"] - both["normalized_loss"]).mean())
     points = ", ".join(
         f"{100 * lead:+.1f} ± {100 * error:.1f} on {_named(*task)}"
-        for lead, error, task in zip(leads, errors, testable_tasks(qa), strict=True)
+        for lead, error, task in zip(leads, errors, tasks, strict=True)
     )
     words = f"similarity leads by {points} (points of accuracy) and by {lower:+.3f} of ln V in loss"
     return leads, errors, lower, words

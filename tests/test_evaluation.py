@@ -139,6 +139,16 @@ def test_a_fixed_position_of_the_answer_is_no_constant_answer():
     assert value["constant"] == pytest.approx(2 / 3)  # " d" twice, " k" once
 
 
+def test_of_several_filters_the_first_counts():
+    rows = [
+        {"doc_id": i, "filter": name, "exact_match": float(hit), "target": "7", "arguments": []}
+        for name, hits in {"strict": (1, 0, 0), "flexible": (1, 1, 1)}.items()
+        for i, hit in enumerate(hits)
+    ]
+    value = evaluation._scores(Task(name="t"), {"t": rows})
+    assert (value["correct"]["t"], value["n_questions"], value["guess"]) == ("100", 3, 0)
+
+
 def test_the_questions_themselves_decide_the_evidence(tmp_path, write_study):
     study = studies.load(str(write_study(tmp_path)))
     (task,) = study.tasks
