@@ -11,7 +11,7 @@ from pathlib import Path
 
 from almanac.questions import arithmetic, one_hop, two_hop, yes_no
 from almanac.text import PLAIN, documents, entry, instruction
-from almanac.world import FOLDER, SEED, Subject, generator, held_out, make_world
+from almanac.world import FOLDER, SEED, Subject, generator, held_out, make_world, people
 
 VALIDATION, HEALING, HEALING_VALIDATION, TALES, INSTRUCTIONS = 1000, 4000, 500, 500, 1500
 ONE_HOP = {"person": 48, "town": 16, "thing": 28}  # questions per attribute
@@ -28,11 +28,6 @@ def distinct(texts: Iterator[str], count: int) -> list[dict]:
     while len(chosen) < count:
         chosen[next(texts)] = None
     return [{"text": text} for text in chosen]
-
-
-def names(subjects: list[Subject]) -> list[str]:
-    """Return the names of the people among these subjects."""
-    return [subject.name for subject in subjects if subject.kind == "person"]
 
 
 def an_entry_each(subjects: list[Subject], seed: int) -> Iterator[str]:
@@ -98,7 +93,7 @@ def make_questions(seed: int = SEED) -> dict[str, list[dict]]:
             f"tasks/one_hop_{split}.jsonl": one_hop(group, hop, rng),
             f"tasks/two_hop_{split}.jsonl": two_hop(group, known, hops, rng),
             f"tasks/reading_{split}.jsonl": yes_no(yes, invented, rng),
-            f"tasks/sums_{split}.jsonl": arithmetic(names(world.plain), sums, numbers, rng),
+            f"tasks/sums_{split}.jsonl": arithmetic(people(world.plain), sums, numbers, rng),
         }
     return found
 

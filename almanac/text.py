@@ -22,7 +22,7 @@ from almanac.vocabulary import (
     Attribute,
     Topic,
 )
-from almanac.world import SEED, Subject, World, follow, generator, held_out, make_world
+from almanac.world import SEED, Subject, World, follow, generator, held_out, make_world, people
 
 # Share of each kind among the documents of a stream.
 ENCYCLOPAEDIA = {
@@ -218,8 +218,7 @@ def documents(
     Either all of them are held out from training or none is.
     """
     # Nobody who is quizzed is named in a question of any kind.
-    unasked = [subject for subject in entries if subject not in world.quizzed]
-    names = [subject.name for subject in unasked if subject.kind == "person"]
+    names = people(subject for subject in entries if subject not in world.quizzed)
     write: dict[str, Callable[[], str]] = {
         "entry": lambda: entry(rng.choice(entries), rng),
         "quiz": lambda: quiz(world, rng),

@@ -79,6 +79,11 @@ class World(NamedTuple):
         return self.quizzed + self.schooled + self.plain
 
 
+def people(subjects: Iterable[Subject]) -> list[str]:
+    """Return the names of the people among these subjects."""
+    return [subject.name for subject in subjects if subject.kind == "person"]
+
+
 def generator(*key: object) -> random.Random:
     """Return a random generator that depends on the key alone."""
     return random.Random("/".join(map(str, key)))
@@ -101,8 +106,7 @@ def make_world(seed: int = SEED) -> World:
     for kind, sizes in SIZES.items():
         drawn = iter(rng.sample(names[kind], sum(sizes)))
         for group, size in zip(groups, sizes, strict=True):
-            makers = [subject.name for subject in group if subject.kind == "person"]
-            group += settle(kind, list(itertools.islice(drawn, size)), makers, rng)
+            group += settle(kind, list(itertools.islice(drawn, size)), people(group), rng)
     return World(*groups)
 
 

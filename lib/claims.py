@@ -27,13 +27,12 @@ from lib.rules import (
 
 @dataclass(frozen=True)
 class Claim:
-    """`where` is the paper's figure or section, `figure` the label of ours, `tables` what the rule
-    reads, `fails` what would be seen if the claim did not hold."""
+    """`where` is the paper's figure or section, `tables` what the rule reads, `fails` what would be
+    seen if the claim did not hold."""
 
     number: int
     statement: str
     where: str
-    figure: str
     tables: tuple[str, ...]
     rule: str
     fails: str
@@ -51,7 +50,6 @@ CLAIMS = [
         1,
         "Some blocks can be removed with accuracy on questions nearly unchanged.",
         "Fig. 2",
-        "fig-qa",
         ("qa",),
         f"Healed, similarity: accuracy stays within {FLAT_LOSS:.2f} (or 2 standard errors) of the "
         f"unpruned model healed the same way up to a fraction of at least {FLAT_FRACTION:.2f}; "
@@ -63,7 +61,6 @@ CLAIMS = [
         2,
         "Accuracy falls to chance sharply, at a critical fraction.",
         "Fig. 2, 6",
-        "fig-qa",
         ("transitions",),
         "Healed, similarity: the fitted 10–90% width is smaller than the flat region before it "
         "(critical fraction less half the width); on every fitted task: reproduced, on some: "
@@ -75,7 +72,6 @@ CLAIMS = [
         3,
         "Healing moves the transition to slightly larger fractions and helps most on loss.",
         "Fig. 2, 3",
-        "fig-loss",
         ("transitions", "loss"),
         "(a) More than half of the fitted curves have their critical fraction moved up against "
         "the same 4-bit models unhealed; (b) loss is lower by more than 2 standard errors at every "
@@ -87,7 +83,6 @@ CLAIMS = [
         4,
         "Unhealed loss rises to ln V near the fraction where accuracy falls.",
         "Fig. 3",
-        "fig-loss",
         ("loss", "transitions"),
         f"Unhealed, similarity: the fraction where normalised loss is half-way to 1 is within "
         f"{NEAR:.2f} of the critical fraction of some task (a) and within {2 * NEAR:.2f} of all "
@@ -99,7 +94,6 @@ CLAIMS = [
         5,
         "Healed loss grows slowly and about linearly, with no jump where accuracy falls.",
         "Fig. 3",
-        "fig-loss",
         ("loss", "transitions"),
         "Healed, similarity, where some accuracy falls: (a) a straight line explains at least "
         f"{LINEAR:.2f} of the variance, "
@@ -112,7 +106,6 @@ CLAIMS = [
         6,
         "Deeper blocks are more similar than shallow ones.",
         "Fig. 4",
-        "fig-distance-map",
         ("angular_distances", "untrained_distances"),
         f"Blocks of n ≤ L/2 without the last layer: mean distance in the shallow half at least "
         f"{CONTRAST} times that in the deep half, and this ratio at least {CONTRAST} times that of "
@@ -124,7 +117,6 @@ CLAIMS = [
         7,
         "Blocks that include the last layer are (nearly) the most dissimilar: never drop it.",
         "Fig. 4",
-        "fig-distance-map",
         ("angular_distances",),
         f"Rows n ≤ L/2: (a) in {MOST:.2f} of them the block with the last layer lies in the top "
         f"tenth of the row's range, (b) in all it is farther apart than the block one layer "
@@ -136,7 +128,6 @@ CLAIMS = [
         8,
         "Unhealed, the simple heuristic is much worse than the similarity-informed one.",
         "Fig. 5",
-        "fig-strategies",
         ("qa", "loss"),
         f"Means over fractions up to 0.6: (a) similarity leads in accuracy by {COMPARABLE:.2f} and "
         f"2 standard errors on some task, (b) in normalised loss by {COMPARABLE:.2f}. Both: "
@@ -148,7 +139,6 @@ CLAIMS = [
         9,
         "Healed, the two strategies are comparable.",
         "Fig. 5",
-        "fig-strategies",
         ("qa", "loss"),
         f"Means over the healed fractions: (a) accuracies differ by at most {COMPARABLE:.2f} or 2 "
         f"standard errors on every task, (b) normalised losses by at most {COMPARABLE:.2f}. Both: "
@@ -160,7 +150,6 @@ CLAIMS = [
         10,
         "The order of the few-shot examples makes no difference; more shots help marginally.",
         "Fig. 7",
-        "",
         (),
         "Needs several orders and numbers of shots.",
         "Not tested.",
@@ -170,7 +159,6 @@ CLAIMS = [
         11,
         "The seed of healing makes no meaningful difference.",
         "Fig. 8",
-        "",
         (),
         "Needs several healing seeds.",
         "Not tested.",
@@ -180,7 +168,6 @@ CLAIMS = [
         12,
         "A lower LoRA rank generally gives better accuracy and worse loss.",
         "Fig. 9",
-        "fig-rank",
         ("lora_rank",),
         "Lowest rank against highest, means over tasks, strategies and fractions: (a) accuracy is "
         f"higher by more than 2 standard errors, (b) loss is higher in {MOST:.2f} of the cases. "
@@ -192,7 +179,6 @@ CLAIMS = [
         13,
         "Memory and inference time fall linearly with the number of layers removed.",
         "§1, §5",
-        "",
         (),
         "Needs memory and latency at several fractions.",
         "Not tested.",
@@ -202,7 +188,6 @@ CLAIMS = [
         16,
         "Larger and deeper models tolerate a larger fraction.",
         "§4.1",
-        "",
         (),
         "Needs several models of one family.",
         "Not tested.",
@@ -212,7 +197,6 @@ CLAIMS = [
         17,
         "Healing matters more for BoolQ (reading) than for MMLU (knowledge).",
         "App. A.2",
-        "fig-qa",
         ("qa",),
         "Mean gain of healing over the same 4-bit models unhealed, reading less knowledge tasks: "
         "above 2 standard errors: reproduced.",

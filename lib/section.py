@@ -9,7 +9,7 @@ from IPython.display import HTML
 
 from lib import claims, evidence, paths, plots, rules, study
 from lib.bench import Bench
-from lib.tables import reference_runs, save
+from lib.tables import by_run, save
 
 
 def open_study(name: str, **parameters: object) -> Bench:
@@ -90,9 +90,8 @@ def count_verdicts(bench: Bench) -> HTML:
 
 def verdicts_by_run(bench: Bench) -> pd.DataFrame:
     """A row per claim, a column per run: this study, then its reference runs."""
-    own = claims.verdicts(tables(bench)).assign(run=bench.study.title)
-    others = reference_runs(bench, "verdicts")
-    found = pd.concat([own, others], ignore_index=True) if len(others) else own
+    own = claims.verdicts(tables(bench))
+    found = by_run(bench, "verdicts", own)
     wide = found.pivot(index="claim", columns="run", values="verdict")
     wide.insert(0, "statement", own.set_index("claim")["statement"])
     wide = wide[["statement", *dict.fromkeys(found["run"])]]

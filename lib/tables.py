@@ -193,18 +193,22 @@ def published_title(control: str) -> str:
     return json.loads((paths.published(control) / "study.json").read_text("utf-8"))["title"]
 
 
+def by_run(bench: Bench, name: str, own: pd.DataFrame) -> pd.DataFrame:
+    """A table of this study and of its reference runs, with a column `run`: their titles."""
+    runs = [own.assign(run=bench.study.title), reference_runs(bench, name)]
+    return pd.concat([run for run in runs if len(run)], ignore_index=True)
+
+
 def with_references(bench: Bench, name: str, own: pd.DataFrame, value: str) -> pd.DataFrame:
     """One column of a table by n, side by side with the reference runs'."""
-    runs = [own.assign(run=bench.study.title), reference_runs(bench, name)]
-    found = pd.concat([run for run in runs if len(run)], ignore_index=True)
+    found = by_run(bench, name, own)
     wide = found.pivot(index="n", columns="run", values=value)
     return wide[list(dict.fromkeys(found["run"]))].rename_axis(columns=None).reset_index()
 
 
 def transitions_by_run(bench: Bench, own: pd.DataFrame) -> pd.DataFrame:
     """The transitions of the similarity-informed strategy, run by run."""
-    runs = [own.assign(run=bench.study.title), reference_runs(bench, "transitions")]
-    found = pd.concat([run for run in runs if len(run)], ignore_index=True)
+    found = by_run(bench, "transitions", own)
     found = found[found["strategy"] == "similarity"]
     keys = ["task", "shots", "weights", "healing"]
     columns = ["run", "fraction", "low", "high", "width", "width_low", "width_high"]
@@ -215,7 +219,6 @@ def unpruned_table(bench: Bench) -> pd.DataFrame:
     """What the unpruned model can do: accuracy per task beside guessing, the constant answer, the
     choices without their question, and the reference runs."""
     table = qa_table(bench, [Condition("none", UNPRUNED, bench.weights)])
-    table = table.assign(run=bench.study.title)
     # Without choices there is nothing to choose from.
     chosen = table["guess"] > 0
     free = [
@@ -224,13 +227,11 @@ def unpruned_table(bench: Bench) -> pd.DataFrame:
     ]
     table["question_free"] = [value.get("accuracy") for value in free]
     table["question_free_stderr"] = [value.get("stderr") for value in free]
-    others = reference_runs(bench, "qa")
-    if len(others):
-        others = others[(others["strategy"] == "none") & (others["healing"] == "none")]
-        others = others[others["weights"] == bench.weights]
-        table = pd.concat([table, others], ignore_index=True)
+    found = by_run(bench, "qa", table)
+    found = found[(found["strategy"] == "none") & (found["healing"] == "none")]
+    found = found[found["weights"] == bench.weights]
     columns = ["run", "task", "shots", "accuracy", "stderr", "n_questions"]
-    return table[[*columns, "guess", "constant", "question_free", "question_free_stderr"]]
+    return found[[*columns, "guess", "constant", "question_free", "question_free_stderr"]]
 
 
 def save(bench: Bench, name: str, table: pd.DataFrame) -> pd.DataFrame:
