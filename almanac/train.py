@@ -3,6 +3,7 @@
     python -m almanac.train              # the shipped checkpoint: seed 0
     python -m almanac.train --seed 1     # another seed, into almanac/controls/seed1
     python -m almanac.train --no-facts   # one that never reads of a quizzed subject
+    python -m almanac.train --steps 0    # untrained: the random weights that training starts from
 
 Stopped at any time (Ctrl-C, a killed job), the same command goes on from the last saved state
 and ends with the same weights, because the data of a step depends on its number alone and
@@ -62,10 +63,11 @@ class Settings:
     @property
     def folder(self) -> Path:
         """Where the checkpoint goes unless the command line says otherwise."""
-        if self.facts and self.seed == 0:
+        if self == Settings():
             return FOLDER / "checkpoint"
-        kind = "seed" if self.facts else "no-facts-seed"
-        return FOLDER / "controls" / f"{kind}{self.seed}"
+        kind = "" if self.facts else "no-facts-"
+        length = "" if self.steps == Settings.steps else f"-steps{self.steps}"
+        return FOLDER / "controls" / f"{kind}seed{self.seed}{length}"
 
 
 def make_tokenizer(settings: Settings) -> PreTrainedTokenizerFast:
@@ -257,7 +259,10 @@ def main() -> None:
     )
     cuda = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument(
-        "--out", type=Path, default=None, help="folder for the checkpoint (by seed, in almanac/)"
+        "--out",
+        type=Path,
+        default=None,
+        help="folder for the checkpoint (in almanac/, by settings)",
     )
     parser.add_argument("--seed", type=int, default=Settings.seed, help="of weights and text order")
     parser.add_argument(
@@ -276,13 +281,13 @@ def main() -> None:
         "--steps",
         type=int,
         default=Settings.steps,
-        help="training steps; each takes about 0.28 s on two cores",
+        help="training steps, each about 0.28 s on two cores; 0: an untrained control",
     )
     parser.add_argument("--device", default=cuda, help="where to train")
     parser.add_argument("--fresh", action="store_true", help="forget a saved state, start over")
     args = parser.parse_args()
-    if args.steps < 1:
-        parser.error("--steps must be at least 1")
+    if args.steps < 0:
+        parser.error("--steps must be at least 0")
     settings = Settings(steps=args.steps, seed=args.seed, facts=args.facts)
     out = args.out or settings.folder
     state_path = args.state / f"{out.name}.pt"

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from test_almanac import texts
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from almanac.train import Settings, make_tokenizer, train
+from almanac.train import Settings, make_model, make_tokenizer, train
 from almanac.world import FOLDER
 
 CHECKPOINT = FOLDER / "checkpoint"
@@ -95,6 +95,14 @@ def test_interrupted_training_ends_with_the_same_weights(whole: Path, tmp_path: 
     assert logs[0] == logs[1]
 
 
+def test_no_steps_give_the_random_start(tmp_path: Path) -> None:
+    settings = dataclasses.replace(TINY, steps=0)
+    assert train(settings, tmp_path / "out", tmp_path / "state.pt")
+    start = make_model(settings, make_tokenizer(settings)).half().state_dict()
+    found = weights(tmp_path / "out")
+    assert all(torch.equal(found[name], start[name]) for name in found)
+
+
 @pytest.mark.parametrize("change", [{"seed": 1}, {"facts": False}], ids=str)
 def test_other_settings_give_other_weights(whole: Path, tmp_path: Path, change: dict) -> None:
     settings = dataclasses.replace(TINY, **change)
@@ -112,7 +120,12 @@ def test_a_state_of_other_settings_is_refused(tmp_path: Path, change: dict) -> N
 
 
 def test_every_seed_and_control_has_its_own_folder() -> None:
-    folders = [Settings(seed=seed, facts=facts).folder for seed in range(3) for facts in (1, 0)]
+    folders = [
+        Settings(seed=seed, facts=facts, steps=steps).folder
+        for seed in range(3)
+        for facts in (True, False)
+        for steps in (Settings.steps, 0)
+    ]
     assert len(set(folders)) == len(folders)
     assert Settings().folder == CHECKPOINT
     assert folders.count(CHECKPOINT) == 1
