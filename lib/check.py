@@ -1,6 +1,6 @@
 """Everything that can be found wrong with a study without measuring: seconds, before hours."""
 
-from lib import corpora, evaluation, models, paths
+from lib import anatomy, corpora, harness, models, paths
 from lib.bench import Bench
 from lib.blocks import check_n
 from lib.errors import UserError
@@ -14,8 +14,8 @@ def check(study: Study) -> None:
     """Raises UserError, one line, for the first mistake found."""
     models.device(study)
     bench = Bench(study)
-    model = models.skeleton(bench.config)
-    models.layers(model)
+    model = anatomy.skeleton(bench.config)
+    anatomy.layers(model)
     models.check_files(study)
     for n in study.pruned_layers or []:
         check_n(n, bench.n_layers)
@@ -29,8 +29,8 @@ def check(study: Study) -> None:
                 f"{bench.n_layers}"
             )
     widest = min(
-        min(module.in_features, module.out_features)
-        for module in map(model.get_submodule, models.ffn_modules(model, study.healing.targets))
+        min(anatomy.linear_weight(model, name).shape)
+        for name in anatomy.ffn_modules(model, study.healing.targets)
     )
     for rank in {study.healing.rank, *study.lora_rank.ranks}:
         if rank > widest:
@@ -51,7 +51,7 @@ def check(study: Study) -> None:
         )
     _check_lengths(bench)
     _check_texts(bench)
-    evaluation.check_tasks(study, bench.task_manager)
+    harness.check_tasks(study, bench.task_manager)
 
 
 def _check_lengths(bench: Bench) -> None:

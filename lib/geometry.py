@@ -3,23 +3,26 @@
     d(x⁽ˡ⁾, x⁽ˡ⁺ⁿ⁾) = (1/π) · arccos( x⁽ˡ⁾·x⁽ˡ⁺ⁿ⁾ / ‖x⁽ˡ⁾‖‖x⁽ˡ⁺ⁿ⁾‖ )
 
 x⁽ˡ⁾ is the input to layer ℓ at the last token of a sequence, and x⁽ᴸ⁾ the output of the last layer
-before the final norm. One forward pass of the decoder per batch gives every ℓ and n.
+before the final norm; the last distance of every row is also taken after that norm. One forward
+pass of the decoder per batch gives every ℓ and n.
 """
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
 from transformers import PreTrainedModel
 
+from lib.anatomy import layers
 from lib.blocks import most_similar
 from lib.errors import UserError
-from lib.models import layers
 
-METHOD = 2  # raise when the code that computes the values changes them
+METHOD = 3  # raise when the code that computes the values changes them
 
 
 def pairs(n_layers: int) -> list[tuple[int, int]]:
@@ -32,27 +35,35 @@ def angular_distance(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 
     2·atan2(‖û−v̂‖, ‖û+v̂‖) is the angle; unlike arccos of the cosine it keeps its precision near 0,
     where layer distances live."""
-    u, v = u.double(), v.double()
-    u = u / u.norm(dim=-1, keepdim=True)
-    v = v / v.norm(dim=-1, keepdim=True)
+    return _between_units(_unit(u), _unit(v))
+
+
+def _unit(x: torch.Tensor) -> torch.Tensor:
+    x = x.double()
+    return x / x.norm(dim=-1, keepdim=True)
+
+
+def _between_units(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     return 2 * torch.atan2((u - v).norm(dim=-1), (u + v).norm(dim=-1)) / torch.pi
 
 
 @contextmanager
-def residual_stream(model: PreTrainedModel) -> Iterator[list[torch.Tensor]]:
-    """Within `with`, each forward fills the list with L+1 tensors [batch, width]: the inputs of all
-    layers at the last position, then the last layer's output.
+def residual_stream(
+    model: PreTrainedModel, pick: Callable[[torch.Tensor], torch.Tensor]
+) -> Iterator[list[torch.Tensor]]:
+    """Within `with`, each forward fills the list with L+1 tensors: what `pick` takes of the inputs
+    [batch, length, width] of all layers and of the last layer's output.
 
-    Hooks rather than `hidden_states`, whose last entry is taken after the final norm."""
+    Hooks rather than `hidden_states`, whose last entry is taken after the final norm and which
+    holds every token of every layer."""
     stream: list[torch.Tensor] = []
     stack = layers(model)
 
     def before(_module: object, args: tuple, kwargs: dict) -> None:
-        hidden = args[0] if args else kwargs["hidden_states"]
-        stream.append(hidden[:, -1])
+        stream.append(pick(args[0] if args else kwargs["hidden_states"]))
 
     def after(_module: object, _args: tuple, output: torch.Tensor | tuple) -> None:
-        stream.append((output[0] if isinstance(output, tuple) else output)[:, -1])
+        stream.append(pick(output[0] if isinstance(output, tuple) else output))
 
     handles = [layer.register_forward_pre_hook(before, with_kwargs=True) for layer in stack]
     handles.append(stack[-1].register_forward_hook(after))
@@ -66,9 +77,12 @@ def residual_stream(model: PreTrainedModel) -> Iterator[list[torch.Tensor]]:
 @dataclass
 class Distances:
     """Mean distances over sequences: a row of `table` per block (n, start, distance, stderr,
-    n_sequences), and `support` of each ℓ*(n) as (n, start) → share of bootstrap resamples."""
+    n_sequences); `after_norm`: the same columns for blocks that end with the last layer, its output
+    taken after the final norm; and `support` of each ℓ*(n) as (n, start) → share of bootstrap
+    resamples."""
 
     table: pd.DataFrame
+    after_norm: pd.DataFrame
     support: dict[tuple[int, int], float]
 
 
@@ -79,45 +93,107 @@ def measure(
     batch: int,
     bootstrap: int,
     seed: int,
+    mask: torch.Tensor | None = None,
+    tokens: Literal["last", "all"] = "last",
     progress: Callable[[Iterator], Iterator] = lambda batches: batches,
 ) -> Distances:
-    """Every d(ℓ, ℓ+n) over windows of equal length ([n_sequences, length] token ids).
+    """Every d(ℓ, ℓ+n) over sequences of token ids [n_sequences, length].
 
-    The decoder runs without its head, so no logits are made. Bootstrap resamples are streamed with
-    Poisson(1) weights per sequence; support counts the resamples in which a start is the argmin.
+    mask [n_sequences, length]: 1 where a token is text and 0 where it is padding, on either side;
+    None: all of it is text. tokens: the distance at a sequence's last token of text, or the mean
+    of the distances at each. The decoder runs without its head, so no logits are made. Bootstrap
+    resamples are streamed with Poisson(1) weights per sequence; support counts the resamples in
+    which a start is the argmin.
 
-    Raises UserError when an activation is not finite, naming sequence and layer."""
+    Raises UserError when an activation is not finite, naming sequence and layer, and when a
+    sequence has no text."""
     n_layers = len(layers(model))
     index = pairs(n_layers)
     count = len(sequences)
-    total = torch.zeros(len(index), dtype=torch.float64)
+    if mask is not None and not mask.any(1).all():
+        empty = int((~mask.bool().any(1)).nonzero()[0])
+        raise UserError(f"sequence {empty} holds no token of text")
+    columns = len(index) + n_layers - 1
+    total = torch.zeros(columns, dtype=torch.float64)
     squares = torch.zeros_like(total)
     resampled = torch.zeros(bootstrap, len(index), dtype=torch.float64)
     weights = np.random.default_rng(seed)
     decoder = model.get_decoder()
 
-    with residual_stream(model) as stream:
+    where: tuple[torch.Tensor, ...] = ()  # row and position of each token whose state is kept
+    with residual_stream(model, lambda hidden: hidden[where]) as stream:
         for first in progress(range(0, count, batch)):
-            tokens = sequences[first : first + batch].to(model.device)
+            rows = slice(first, first + batch)
+            text = torch.ones_like(sequences[rows]) if mask is None else mask[rows]
+            where = _chosen(text, tokens)
             stream.clear()
-            decoder(input_ids=tokens, use_cache=False)
-            states = torch.stack([state.cpu() for state in stream])  # [L+1, batch, width]
-            _check_finite(states, first)
-            distances = torch.cat(  # in the order of `pairs`: [blocks, batch], turned
-                [angular_distance(states[:-n], states[n:]) for n in range(1, n_layers)]
-            ).T
+            output = decoder(**_inputs(decoder, sequences[rows], text), use_cache=False)
+            device = stream[0].device if stream[0].device.type == "cuda" else torch.device("cpu")
+            states = torch.stack([state.to(device) for state in stream])  # [L+1, tokens, width]
+            normed = output.last_hidden_state[where].to(device)
+            _check_finite(states, where[0] + first)
+            distances = _all_pairs(_unit(states), _unit(normed)).cpu()
+            distances = _mean_by_row(distances, where[0], len(text))
             total += distances.sum(0)
             squares += (distances**2).sum(0)
-            poisson = weights.poisson(1.0, size=(len(tokens), bootstrap))  # in order of sequences
-            resampled += torch.from_numpy(poisson).double().T @ distances
+            poisson = weights.poisson(
+                1.0, size=(len(distances), bootstrap)
+            )  # in order of sequences
+            resampled += torch.from_numpy(poisson).double().T @ distances[:, : len(index)]
 
     mean = total / count
     variance = (squares - count * mean**2).clamp_min(0) / (count - 1)
+    stderr = (variance / count).sqrt()
+    last = [(n, n_layers - n) for n in range(1, n_layers)]
+    split = len(index)
+    table = _table(index, mean[:split], stderr[:split], count)
+    after_norm = _table(last, mean[split:], stderr[split:], count)
+    return Distances(table, after_norm, _support(table, resampled.numpy()))
+
+
+def _inputs(
+    decoder: PreTrainedModel, tokens: torch.Tensor, text: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    inputs = {"input_ids": tokens}
+    if not text.all():
+        inputs["attention_mask"] = text
+        if "position_ids" in inspect.signature(decoder.forward).parameters:
+            # Positions count text only, so that padding on the left moves nothing.
+            inputs["position_ids"] = (text.cumsum(1) - 1).clamp_min(0)
+    return {key: value.to(decoder.device) for key, value in inputs.items()}
+
+
+def _chosen(text: torch.Tensor, tokens: Literal["last", "all"]) -> tuple[torch.Tensor, ...]:
+    """Rows and positions, in order, of the tokens whose distances count; text [batch, length]."""
+    if tokens == "all":
+        return text.nonzero(as_tuple=True)
+    position = torch.arange(1, text.shape[1] + 1)
+    return torch.arange(len(text)), (text * position).argmax(1)
+
+
+def _all_pairs(states: torch.Tensor, normed: torch.Tensor) -> torch.Tensor:
+    """[tokens, blocks + L−1] from unit vectors [L+1, tokens, width] and [tokens, width]: all blocks
+    in the order of `pairs`, then those of n = 1 … L−1 that end after the final norm."""
+    n_layers = len(states) - 1
+    found = [_between_units(states[:-n], states[n:]) for n in range(1, n_layers)]
+    if normed.shape[-1] == states.shape[-1]:
+        ends = _between_units(states[1:-1].flip(0), normed[None])
+    else:  # projected to another width after the norm, as in OPT-350m
+        ends = torch.full_like(found[0][: n_layers - 1], torch.nan)
+    return torch.cat([*found, ends]).T
+
+
+def _mean_by_row(distances: torch.Tensor, row: torch.Tensor, count: int) -> torch.Tensor:
+    """[count, …] means of [tokens, …] over the tokens of each row."""
+    sums = torch.zeros(count, distances.shape[1], dtype=distances.dtype)
+    return sums.index_add_(0, row, distances) / row.bincount(minlength=count)[:, None]
+
+
+def _table(
+    index: list[tuple[int, int]], mean: torch.Tensor, stderr: torch.Tensor, count: int
+) -> pd.DataFrame:
     table = pd.DataFrame(index, columns=["n", "start"])
-    table["distance"] = mean.numpy()
-    table["stderr"] = (variance / count).sqrt().numpy()
-    table["n_sequences"] = count
-    return Distances(table, _support(table, resampled.numpy()))
+    return table.assign(distance=mean.numpy(), stderr=stderr.numpy(), n_sequences=count)
 
 
 def optimal_blocks(distances: Distances) -> pd.DataFrame:
@@ -148,11 +224,12 @@ def _support(table: pd.DataFrame, resampled: np.ndarray) -> dict[tuple[int, int]
     return support
 
 
-def _check_finite(states: torch.Tensor, first: int) -> None:
-    bad = ~torch.isfinite(states).all(-1)  # [L+1, batch]
+def _check_finite(states: torch.Tensor, sequence: torch.Tensor) -> None:
+    """states [L+1, tokens, width]; sequence [tokens]: which sequence each token belongs to."""
+    bad = ~torch.isfinite(states).all(-1)
     if bad.any():
-        layer, sequence = bad.nonzero()[0].tolist()
+        layer, token = bad.nonzero()[0].tolist()
         raise UserError(
-            f"activations entering layer {layer} are not finite at sequence {first + sequence}; "
+            f"activations entering layer {layer} are not finite at sequence {sequence[token]}; "
             "try dtype: float32"
         )

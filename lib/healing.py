@@ -9,12 +9,18 @@ The 4-bit model is never run outside training. On CPUs with AVX512-BF16, bitsand
 weights in place at the first inference, and every later gradient is wrong without an error; so the
 repacking is switched off here, and evaluation goes through `evaluable`, plain copies of the same
 4-bit values in float with the adapters merged.
+
+Transformers puts ordinary linear modules (and GPT-2's transposed ones) in 4-bit while it loads
+them. What it leaves in 16 or 32 bits, Falcon's own linear class and fused experts, follows here, so
+that the FFN of every family is 4-bit; for those the whole layers have to fit beside it.
 """
 
+import copy
 import hashlib
 import math
 import tempfile
 import warnings
+from collections.abc import Collection
 from typing import Any
 
 import bitsandbytes as bnb
@@ -33,14 +39,63 @@ from transformers import (
     enable_full_determinism,
 )
 
-from lib.blocks import Block
+from lib.anatomy import ffn_modules, is_fused, layers, linear_weight
 from lib.corpora import windows
 from lib.errors import UserError
-from lib.models import dtype, ffn_modules, load_model
+from lib.models import dtype, load_model
 from lib.schema import Healing, Study
 from lib.surgery import drop
 
 METHOD = 2  # raise when the code that computes healed weights changes them
+
+
+class SplitExperts(nn.Module):
+    """A layer's experts as one linear module each, instead of fused in two tensors: only linear
+    modules can be in 4-bit and carry adapters. Computes what transformers' fused experts do."""
+
+    def __init__(self, fused: nn.Module, compute: torch.dtype) -> None:
+        super().__init__()
+        self.gate_up_proj = nn.ModuleList(
+            nf4(weight, None, compute) for weight in fused.gate_up_proj
+        )
+        self.down_proj = nn.ModuleList(nf4(weight, None, compute) for weight in fused.down_proj)
+        self.act_fn = fused.act_fn
+
+    def forward(
+        self, hidden: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor
+    ) -> torch.Tensor:
+        """Σ over each token's chosen experts e of weight · down_e(act(gate_e x) · up_e x).
+
+        hidden [tokens, width]; chosen and weights [tokens, experts per token]."""
+        out = torch.zeros_like(hidden)
+        for expert in chosen.unique().tolist():
+            token, place = torch.where(chosen == expert)
+            gate, up = self.gate_up_proj[expert](hidden[token]).chunk(2, dim=-1)
+            found = self.down_proj[expert](self.act_fn(gate) * up)
+            out.index_add_(0, token, (found * weights[token, place, None]).to(out.dtype))
+        return out
+
+
+def nf4(weight: torch.Tensor, bias: torch.Tensor | None, compute: torch.dtype) -> bnb.nn.Linear4bit:
+    """A 4-bit linear module of these values; weight [out, in]."""
+    module = bnb.nn.Linear4bit(
+        weight.shape[1],
+        weight.shape[0],
+        bias=bias is not None,
+        compute_dtype=compute,
+        compress_statistics=False,
+        quant_type="nf4",
+        device="meta",
+    )
+    module.weight = bnb.nn.Params4bit(
+        weight.detach().contiguous(),
+        requires_grad=False,
+        compress_statistics=False,
+        quant_type="nf4",
+        module=module,
+    ).to(weight.device)
+    module.bias = bias
+    return module.requires_grad_(False)
 
 
 def linear4bit(model: nn.Module) -> list[tuple[str, bnb.nn.Linear4bit]]:
@@ -48,16 +103,31 @@ def linear4bit(model: nn.Module) -> list[tuple[str, bnb.nn.Linear4bit]]:
 
 
 def load_4bit(study: Study) -> PreTrainedModel:
-    """The unpruned model with its linear layers in NF4, safe to train on a CPU."""
+    """The unpruned model with its linear layers in NF4, safe to train on a CPU.
+
+    Raises UserError for a family that has none, and for widths of which bitsandbytes gets the
+    values wrong."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = load_model(study, four_bit=True)
+    for layer in layers(model):
+        for name, module in list(layer.named_modules()):
+            if is_fused(module):
+                layer.set_submodule(name, SplitExperts(module, dtype(study)))
+            elif isinstance(module, nn.Linear) and not isinstance(module, bnb.nn.Linear4bit):
+                layer.set_submodule(name, nf4(module.weight, module.bias, dtype(study)))
     modules = linear4bit(model)
     if not modules:
         family = model.config.get_text_config().model_type
         raise UserError(f"model family '{family}': none of its linear layers can be put in 4-bit")
-    for _, module in modules:
+    for name, module in modules:
         module.support_avx512bf16_for_cpu = False  # see the module's docstring
+        if module.in_features % module.weight.blocksize and not _reads_back(module):
+            raise UserError(
+                f"model {study.model}: {name} cannot be put in 4-bit on this device: bitsandbytes "
+                f"misreads rows of {module.in_features} numbers, as no multiple of "
+                f"{module.weight.blocksize}"
+            )
     return model
 
 
@@ -77,14 +147,27 @@ def dequantised(module: bnb.nn.Linear4bit) -> torch.Tensor:
     return bnb.functional.dequantize_4bit(module.weight.data, module.weight.quant_state)
 
 
+def _reads_back(module: bnb.nn.Linear4bit) -> bool:
+    """Whether the 4-bit values are read the same as a matrix and as one row. On CPUs with AVX512,
+    bitsandbytes 0.50.2 takes other scales for widths that 16 divides and the block of 64 does not:
+    a quarter off instead of a tenth, with no error."""
+    flat = copy.copy(module.weight.quant_state)
+    flat.shape = torch.Size([module.in_features * module.out_features])
+    one_row = bnb.functional.dequantize_4bit(module.weight.data, flat)
+    return torch.equal(dequantised(module).flatten(), one_row)
+
+
 def adapt(model: PreTrainedModel, healing: Healing) -> PeftModel:
     """Add LoRA adapters (α = r) to every FFN module, named in full.
 
-    Raises UserError for a rank above a module's width and for targets that match nothing."""
+    Raises UserError for a rank above a module's width and for targets that match nothing or are
+    not in 4-bit."""
     names = ffn_modules(model, healing.targets)
-    narrowest = min(
-        min(model.get_submodule(n).in_features, model.get_submodule(n).out_features) for n in names
-    )
+    modules = [model.get_submodule(name) for name in names]
+    for name, module in zip(names, modules, strict=True):
+        if not isinstance(module, bnb.nn.Linear4bit):
+            raise UserError(f"healing.targets: {name} cannot be put in 4-bit")
+    narrowest = min(min(module.in_features, module.out_features) for module in modules)
     if healing.rank > narrowest:
         raise UserError(f"rank {healing.rank}: above the narrowest FFN width, {narrowest}")
     with warnings.catch_warnings():
@@ -103,7 +186,7 @@ def adapt(model: PreTrainedModel, healing: Healing) -> PeftModel:
 def heal(
     study: Study,
     healing: Healing,
-    block: Block,
+    dropped: Collection[int],
     tokenizer: PreTrainedTokenizerBase,
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Prune, quantise, train; returns the healed model ready to evaluate, and a report.
@@ -118,7 +201,7 @@ def heal(
         study.healing_text, tokenizer, healing.steps * healing.batch, healing.length, healing.seed
     )
     model = load_4bit(study)
-    drop(model, block)
+    drop(model, dropped)
     adapted = adapt(model, healing)
     before = base_digest(adapted)
     losses = _train(adapted, texts, healing, dtype(study))
@@ -131,23 +214,23 @@ def heal(
         "train_loss": losses,
         "base": before,
     }
-    return evaluable(adapted.get_base_model(), study, block), report
+    return evaluable(adapted.get_base_model(), study, dropped), report
 
 
-def unhealed_4bit(study: Study, block: Block) -> PreTrainedModel:
+def unhealed_4bit(study: Study, dropped: Collection[int]) -> PreTrainedModel:
     """The control: pruned, in the same 4-bit values, not trained."""
     model = load_4bit(study)
-    drop(model, block)
-    return evaluable(model, study, block)
+    drop(model, dropped)
+    return evaluable(model, study, dropped)
 
 
-def evaluable(model: PreTrainedModel, study: Study, block: Block) -> PreTrainedModel:
+def evaluable(model: PreTrainedModel, study: Study, dropped: Collection[int]) -> PreTrainedModel:
     """A plain float32 copy of a pruned 4-bit model: its weights written out, adapters merged.
 
     In float32 whatever the study's dtype: the sum of a weight and a small adapter, rounded to 16
     bits, would mostly be the weight again."""
     plain = load_model(study, weights=torch.float32)
-    drop(plain, block)
+    drop(plain, dropped)
     with torch.no_grad():
         for name, module in model.named_modules():
             if isinstance(module, LoraLayer):
@@ -156,7 +239,7 @@ def evaluable(model: PreTrainedModel, study: Study, block: Block) -> PreTrainedM
                 weight = dequantised(module)
             else:
                 continue
-            plain.get_submodule(name).weight.copy_(weight)
+            linear_weight(plain, name).copy_(weight)
     return plain
 
 

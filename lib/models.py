@@ -1,5 +1,4 @@
-"""Loading causal language models, and knowing their parts: where the layers are, which modules
-make up the FFN, what in a config is per layer."""
+"""Loading causal language models: checkpoints are checked before they are believed."""
 
 import json
 import logging
@@ -9,7 +8,6 @@ from typing import Any
 
 import torch
 from huggingface_hub import HfApi, try_to_load_from_cache
-from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -21,24 +19,11 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from lib.anatomy import layers
 from lib.errors import UserError
 from lib.evidence import digest, file_digest
 from lib.schema import Study
 
-# The FFN's linear modules by model type, as the paper adapts them (App. A.1): a new family needs
-# one line.
-FFN = {
-    "llama": ("gate_proj", "up_proj", "down_proj"),
-    "mistral": ("gate_proj", "up_proj", "down_proj"),
-    "qwen2": ("gate_proj", "up_proj", "down_proj"),
-    "qwen3": ("gate_proj", "up_proj", "down_proj"),
-    "gemma2": ("gate_proj", "up_proj", "down_proj"),
-    "olmo2": ("gate_proj", "up_proj", "down_proj"),
-    "phi": ("fc1", "fc2"),
-    "phi3": ("gate_up_proj", "down_proj"),
-    "opt": ("fc1", "fc2"),
-    "gpt_neox": ("dense_h_to_4h", "dense_4h_to_h"),
-}
 transformers_logging.disable_progress_bar()
 # A missing optional kernel for 4-bit inference, which is not used here.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -161,42 +146,6 @@ def load_tokenizer(study: Study, config: PretrainedConfig) -> PreTrainedTokenize
     return tokenizer
 
 
-def layers(model: nn.Module) -> nn.ModuleList:
-    """The decoder layers: the one ModuleList of length `num_hidden_layers`.
-
-    Raises UserError when there is none or more than one."""
-    return layers_and_name(model)[0]
-
-
-def layers_and_name(model: nn.Module) -> tuple[nn.ModuleList, str]:
-    config = model.config.get_text_config()
-    count = config.num_hidden_layers
-    found = [
-        (module, name)
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == count
-    ]
-    # A list inside another's layers (experts, say) is not the stack itself.
-    outer = [
-        (module, name)
-        for module, name in found
-        if not any(name.startswith(other + ".") for _, other in found)
-    ]
-    if len(outer) != 1:
-        names = ", ".join(name for _, name in outer) or "none"
-        raise UserError(
-            f"model {model.config.model_type}: its {count} decoder layers cannot be found "
-            f"(lists of that length: {names})"
-        )
-    return outer[0]
-
-
-def skeleton(config: PretrainedConfig) -> PreTrainedModel:
-    """The model without weights, on the meta device."""
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-
-
 def untrained_twin(study: Study) -> PreTrainedModel:
     """A model of the same configuration whose weights are transformers' own random start."""
     torch.manual_seed(study.controls.seed)
@@ -205,35 +154,6 @@ def untrained_twin(study: Study) -> PreTrainedModel:
             load_config(study), dtype=dtype(study), trust_remote_code=False
         )
     return twin.eval()
-
-
-def ffn_modules(model: PreTrainedModel, targets: list[str] | None = None) -> list[str]:
-    """Full names of the FFN's linear modules, in every layer.
-
-    In full, because peft matches a bare suffix anywhere: `c_proj`, say, is also the name of an
-    attention projection. `targets` replaces the family's own names.
-
-    Raises UserError for a family without an entry and for targets that match no module."""
-    family = model.config.get_text_config().model_type
-    if targets is None and family not in FFN:
-        raise UserError(
-            f"model family '{family}': its FFN modules are not known; "
-            "name them in the study's healing.targets"
-        )
-    wanted = targets if targets is not None else FFN[family]
-    _, stack = layers_and_name(model)
-    names = [
-        name
-        for name, module in model.named_modules()
-        if name.startswith(stack + ".")
-        and name.rsplit(".", 1)[-1] in wanted
-        and not ("attn" in name or "attention" in name)
-        and isinstance(module, nn.Linear)
-    ]
-    for target in wanted:
-        if not any(name.endswith("." + target) for name in names):
-            raise UserError(f"healing.targets: '{target}' matches no FFN module of '{family}'")
-    return names
 
 
 def check_files(study: Study) -> None:

@@ -1,66 +1,91 @@
 """Distances against an independent float64 computation in NumPy."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 from tiny import FAMILIES, random_model, random_tokens
 
+from lib.anatomy import layers
 from lib.errors import UserError
-from lib.geometry import angular_distance, measure, optimal_blocks, pairs
-from lib.models import layers
+from lib.geometry import Distances, angular_distance, measure, optimal_blocks, pairs
 
 
-def stream_by_hand(model: torch.nn.Module, tokens: torch.Tensor) -> np.ndarray:
-    """[L+1, rows, width] residual stream at the last token, each sequence run alone in float64.
+def stream_by_hand(model: torch.nn.Module, row: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """The residual stream [L+1, length, width] of one sequence run alone in float64, and the last
+    layer's output after the final norm [length, width].
 
-    The input of every layer from `output_hidden_states`; the last layer's output, which that list
-    only holds after the final norm, from a copy of the model whose final norm does nothing."""
-    decoder = model.double().get_decoder()
-    norms = ("norm", "final_layernorm", "final_layer_norm")
-    name = next(n for n in norms if getattr(decoder, n, None) is not None)
-    setattr(decoder, name, torch.nn.Identity())
-    rows = []
-    for row in tokens:
-        with torch.no_grad():
-            states = decoder(row[None], output_hidden_states=True, use_cache=False).hidden_states
-        rows.append(np.stack([state[0, -1].numpy() for state in states]))
-    return np.stack(rows, axis=1)
+    The input of every layer from `output_hidden_states`, whose last entry is after that norm; the
+    last layer's own output, from that layer alone on the input before it."""
+    model = copy.deepcopy(model).double()
+    model.config._experts_implementation = "eager"  # the grouped product has no float64
+    last = []
+    layers(model)[-1].register_forward_hook(
+        lambda _module, _inputs, output: last.append(
+            output[0] if isinstance(output, tuple) else output
+        )
+    )
+    with torch.no_grad():
+        states = model(row[None], output_hidden_states=True, use_cache=False).hidden_states
+    stream = [*states[:-1], last[0]]
+    return np.stack([state[0].numpy() for state in stream]), states[-1][0].numpy()
+
+
+def angle(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    cosine = (u * v).sum(-1) / np.linalg.norm(u, axis=-1) / np.linalg.norm(v, axis=-1)
+    return np.arccos(np.clip(cosine, -1, 1)) / np.pi
+
+
+def check(found: Distances, streams: list[tuple[np.ndarray, np.ndarray]], at: slice) -> None:
+    """Every cell is the mean over sequences of the mean over the tokens `at`."""
+    assert list(zip(found.table["n"], found.table["start"], strict=True)) == pairs(6)
+    assert list(found.after_norm["start"]) == [5, 4, 3, 2, 1]
+    for table, after in ((found.table, False), (found.after_norm, True)):
+        for row in table.itertuples():
+            each = []
+            for x, normed in streams:
+                end = normed if after else x[row.start + row.n]
+                each.append(angle(x[row.start][at], end[at]).mean())
+            assert abs(row.distance - np.mean(each)) < 1e-6
+            assert abs(row.stderr - np.std(each, ddof=1) / np.sqrt(len(each))) < 1e-6
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_cell_equals_float64_by_hand(family):
     model, tokens = random_model(family), random_tokens(7, 10)
-    found = measure(model, tokens, batch=3, bootstrap=100, seed=0)
-    holder = model.model.decoder if family == "opt" else model
-    x = stream_by_hand(model if family != "opt" else _Opt(model, holder), tokens)
-    assert list(zip(found.table["n"], found.table["start"], strict=True)) == pairs(6)
-    for row in found.table.itertuples():
-        u, v = x[row.start], x[row.start + row.n]
-        cosine = (u * v).sum(-1) / np.linalg.norm(u, axis=-1) / np.linalg.norm(v, axis=-1)
-        by_hand = np.arccos(np.clip(cosine, -1, 1)) / np.pi
-        assert abs(row.distance - by_hand.mean()) < 1e-6
-        assert abs(row.stderr - by_hand.std(ddof=1) / np.sqrt(7)) < 1e-6
+    streams = [stream_by_hand(model, row) for row in tokens]
+    check(measure(model, tokens, batch=3, bootstrap=100, seed=0), streams, slice(-1, None))
+    found = measure(model, tokens, batch=3, bootstrap=100, seed=0, tokens="all")
+    check(found, streams, slice(None))
 
 
-class _Opt:
-    """OPT keeps its final norm one module further in than the others."""
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_padding_is_no_text(family, side):
+    model, tokens = random_model(family), random_tokens(5, 12)
+    lengths = [12, 7, 9, 1, 12]
+    streams = [stream_by_hand(model, row[:n]) for row, n in zip(tokens, lengths, strict=True)]
+    padded, mask = torch.zeros_like(tokens), torch.zeros_like(tokens)
+    for i, n in enumerate(lengths):
+        place = slice(12 - n, 12) if side == "left" else slice(n)
+        padded[i, place], mask[i, place] = tokens[i, :n], 1
+    options = {"batch": 3, "bootstrap": 100, "seed": 0, "mask": mask}
+    check(measure(model, padded, **options), streams, slice(-1, None))
+    check(measure(model, padded, **options, tokens="all"), streams, slice(None))
 
-    def __init__(self, model: torch.nn.Module, decoder: torch.nn.Module) -> None:
-        self.model, self.decoder = model, decoder
 
-    def double(self) -> "_Opt":
-        self.model.double()
-        return self
-
-    def get_decoder(self) -> torch.nn.Module:
-        return self.decoder
+def test_a_sequence_of_padding_alone_is_refused():
+    mask = torch.tensor([[1, 1], [0, 0]])
+    with pytest.raises(UserError, match="sequence 1 holds no token of text"):
+        measure(random_model("llama"), random_tokens(2, 2), 2, 100, 0, mask=mask)
 
 
 def test_small_angles_are_exact():
-    angle = 1e-7
+    turn = 1e-7
     u = torch.tensor([1.0, 0.0], dtype=torch.float64)
-    v = torch.tensor([np.cos(angle), np.sin(angle)], dtype=torch.float64)
-    assert float(angular_distance(u, v)) == pytest.approx(angle / np.pi, rel=1e-6)
+    v = torch.tensor([np.cos(turn), np.sin(turn)], dtype=torch.float64)
+    assert float(angular_distance(u, v)) == pytest.approx(turn / np.pi, rel=1e-6)
     assert float(angular_distance(u, -u)) == 1
     assert float(angular_distance(u, u)) == 0
 

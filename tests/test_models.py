@@ -1,4 +1,4 @@
-"""Checkpoints: whole ones load, anything else is one line; layers and FFN modules of families."""
+"""Checkpoints: whole ones load, anything else is one line; where layers and FFN modules are."""
 
 import json
 import shutil
@@ -9,27 +9,21 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import FAMILIES, Checkpoints
+from conftest import Checkpoints
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, BertForMaskedLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+    GptOssConfig,
+)
 
-from lib import models
+from lib import anatomy, models
 from lib.errors import UserError
 from lib.schema import Study
 
 Copy = Callable[..., Path]
-
-# By hand, from each family's modelling code: the list of layers, and layer 0's FFN.
-EXPECTED = {
-    "llama": ("model.layers", "mlp.gate_proj mlp.up_proj mlp.down_proj"),
-    "mistral": ("model.layers", "mlp.gate_proj mlp.up_proj mlp.down_proj"),
-    "qwen2": ("model.layers", "mlp.gate_proj mlp.up_proj mlp.down_proj"),
-    "gemma2": ("model.layers", "mlp.gate_proj mlp.up_proj mlp.down_proj"),
-    "phi": ("model.layers", "mlp.fc1 mlp.fc2"),
-    "opt": ("model.decoder.layers", "fc1 fc2"),
-    "gpt_neox": ("gpt_neox.layers", "mlp.dense_h_to_4h mlp.dense_4h_to_h"),
-}
-assert set(EXPECTED) == set(FAMILIES)
 
 
 def of(folder: Path | str, **keys: Any) -> Study:
@@ -70,30 +64,16 @@ def test_the_study_decides_the_dtype(tiny_checkpoint: Checkpoints) -> None:
     assert model.dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_layers_and_ffn_modules_are_found_in_every_family(
-    tiny_checkpoint: Checkpoints, family: str
-) -> None:
-    model = models.load_model(of(tiny_checkpoint(family)))
-    stack, ffn = EXPECTED[family]
-    assert models.layers(model) is model.get_submodule(stack)
-    assert len(models.layers(model)) == model.config.num_hidden_layers == 6
-    found = models.ffn_modules(model)
-    assert len(found) == len(set(found))
-    assert set(found) == {f"{stack}.{i}.{name}" for i in range(6) for name in ffn.split()}
-    assert not any("attn" in name or "attention" in name for name in found)
-
-
 def test_a_skeleton_has_the_same_modules_and_no_weights(tiny_checkpoint: Checkpoints) -> None:
     study = of(tiny_checkpoint("gpt_neox"))
-    skeleton = models.skeleton(models.load_config(study))
+    skeleton = anatomy.skeleton(models.load_config(study))
     assert all(parameter.is_meta for parameter in skeleton.parameters())
-    assert models.ffn_modules(skeleton) == models.ffn_modules(models.load_model(study))
+    assert anatomy.ffn_modules(skeleton) == anatomy.ffn_modules(models.load_model(study))
 
 
 def test_named_targets_replace_the_familys_own(tiny_checkpoint: Checkpoints) -> None:
-    model = models.skeleton(models.load_config(of(tiny_checkpoint("llama"))))
-    found = models.ffn_modules(model, ["down_proj"])
+    model = anatomy.skeleton(models.load_config(of(tiny_checkpoint("llama"))))
+    found = anatomy.ffn_modules(model, ["down_proj"])
     assert found == [f"model.layers.{i}.mlp.down_proj" for i in range(6)]
 
 
@@ -101,24 +81,40 @@ def test_named_targets_replace_the_familys_own(tiny_checkpoint: Checkpoints) -> 
 def test_targets_that_are_no_ffn_modules_are_refused(
     tiny_checkpoint: Checkpoints, target: str
 ) -> None:
-    model = models.skeleton(models.load_config(of(tiny_checkpoint("llama"))))
-    message = refusal(lambda: models.ffn_modules(model, ["up_proj", target]))
+    model = anatomy.skeleton(models.load_config(of(tiny_checkpoint("llama"))))
+    message = refusal(lambda: anatomy.ffn_modules(model, ["up_proj", target]))
     assert f"'{target}'" in message and "healing.targets" in message
 
 
 def test_an_unknown_family_has_to_name_its_targets(tiny_checkpoint: Checkpoints) -> None:
-    model = models.skeleton(models.load_config(of(tiny_checkpoint("llama"))))
+    model = anatomy.skeleton(models.load_config(of(tiny_checkpoint("llama"))))
     model.config.model_type = "novel"
-    message = refusal(lambda: models.ffn_modules(model))
+    message = refusal(lambda: anatomy.ffn_modules(model))
     assert "'novel'" in message and "healing.targets" in message
 
 
 def test_layers_that_cannot_be_told_apart_are_refused(tiny_checkpoint: Checkpoints) -> None:
-    model = models.skeleton(models.load_config(of(tiny_checkpoint("llama"))))
-    model.twins = torch.nn.ModuleList(torch.nn.Linear(1, 1) for _ in range(6))
-    assert "twins" in refusal(lambda: models.layers(model))
+    model = anatomy.skeleton(models.load_config(of(tiny_checkpoint("llama"))))
+    model.model.twins = torch.nn.ModuleList(torch.nn.Linear(1, 1) for _ in range(6))
+    assert "twins" in refusal(lambda: anatomy.layers(model))
     model.config.num_hidden_layers = 7
-    assert "none" in refusal(lambda: models.layers(model))
+    assert "none" in refusal(lambda: anatomy.layers(model))
+
+
+def test_a_list_outside_the_text_decoder_is_not_taken_for_the_layers(
+    tiny_checkpoint: Checkpoints,
+) -> None:
+    model = anatomy.skeleton(models.load_config(of(tiny_checkpoint("llama"))))
+    model.tower = torch.nn.ModuleList(torch.nn.Linear(1, 1) for _ in range(6))
+    assert anatomy.layers_and_name(model) == (model.model.layers, "model.layers")
+
+
+@pytest.mark.parametrize("targets", [["gate_up_proj"], ["down_proj"]])
+def test_experts_of_another_layout_are_refused(targets: list[str]) -> None:
+    settings = {"num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 64}
+    config = GptOssConfig(**settings, num_local_experts=2, num_experts_per_tok=1, head_dim=16)
+    model = anatomy.skeleton(config)
+    assert f"'{targets[0]}'" in refusal(lambda: anatomy.ffn_modules(model, targets))
 
 
 def _tensors(change: Callable[[dict], object]) -> Callable[[Path], object]:

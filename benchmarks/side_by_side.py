@@ -1,0 +1,63 @@
+"""What the benchmarks share: random models, alternating timings, and how ratios are printed."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from lib import paths
+
+TOKENIZER = paths.ROOT / "almanac" / "checkpoint"
+
+
+def tokenizer() -> AutoTokenizer:
+    return AutoTokenizer.from_pretrained(TOKENIZER)
+
+
+def random_llama(layers: int, width: int, positions: int = 512) -> PreTrainedModel:
+    """A Llama with random weights and the embedded default's vocabulary."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer()),
+        hidden_size=width,
+        intermediate_size=width * 5 // 2,
+        num_hidden_layers=layers,
+        num_attention_heads=max(1, width // 32),
+        num_key_value_heads=max(1, width // 32),
+        max_position_embeddings=positions,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def alternate(
+    pairs: int, one: Callable[[], object], other: Callable[[], object]
+) -> tuple[list[float], list[float]]:
+    """Seconds of both, taken in turn, each first every other time, after a round that does not
+    count."""
+    one(), other()
+    found: tuple[list[float], list[float]] = ([], [])
+    for pair in range(pairs):
+        for which in (0, 1) if pair % 2 == 0 else (1, 0):
+            found[which].append(seconds((one, other)[which]))
+    return found
+
+
+def ratio(above: Sequence[float], below: Sequence[float]) -> str:
+    """Median of the ratios of pairs, with a 95% bootstrap interval of that median."""
+    ratios = np.array(above) / np.array(below)
+    draws = np.random.default_rng(0).choice(ratios, (10_000, len(ratios)))
+    low, high = np.percentile(np.median(draws, axis=1), [2.5, 97.5])
+    return f"{np.median(ratios):.3f} [{low:.3f}, {high:.3f}] ({len(ratios)} pairs)"
+
+
+def milliseconds(times: Sequence[float]) -> str:
+    return f"{1000 * statistics.median(times):,.0f} ms"

@@ -1,0 +1,285 @@
+"""Pruning a checkpoint on disk without loading it: bytes of the kept layers are copied, and no
+tensor is ever made (§5 of Gromov et al.: the simple heuristic needs no model in memory).
+
+    python -m lib.pruning CHECKPOINT OUT --drop 21:29                  # layers 21–28; or 3,5:8
+    python -m lib.pruning CHECKPOINT OUT --simple 8                    # deepest 8, last one kept
+    python -m lib.pruning CHECKPOINT OUT --study mine.yaml --similarity 8   # as the study measured
+
+CHECKPOINT is a folder, or a model of the hub that is in the cache here. OUT loads like any other
+checkpoint. It appears whole or not at all, whenever this is interrupted: everything is written to
+a hidden folder beside it, which then gets its name.
+"""
+
+import argparse
+import copy
+import csv
+import gc
+import json
+import re
+import signal
+import sys
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from lib import paths, shards
+from lib import study as studies
+from lib.blocks import (
+    Block,
+    check_dropped,
+    check_n,
+    in_words,
+    kept_layers,
+    parse_layers,
+    simple,
+)
+from lib.card import card
+from lib.errors import UserError
+from lib.folders import check_space, free_place, whole_or_not_at_all
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+# Weights in any format, and what is written anew. All other files of a checkpoint are copied.
+WEIGHTS = {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".ot"}
+REWRITTEN = {"config.json", "README.md"}
+SLACK = 32 << 20  # bytes beside the weights: tokenizer, headers
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m lib.pruning", description=__doc__.split("\n\n")[0]
+    )
+    parser.add_argument("checkpoint", help="a folder with safetensors, or a cached hub model")
+    parser.add_argument("out", help="the folder to write; it must not exist or be empty")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--drop", metavar="LAYERS", help="counted from 0, half-open: 21:29 or 3,5:8")
+    which.add_argument("--simple", type=int, metavar="N", help="the deepest N, the last one kept")
+    which.add_argument("--similarity", type=int, metavar="N", help="the N that --study found")
+    parser.add_argument("--study", help="whose optimal_blocks.csv --similarity reads")
+    options = parser.parse_args(arguments)
+    try:
+        if (options.similarity is None) != (options.study is None):
+            raise UserError("--similarity N and --study X go together: X's block of N layers")
+        folder = find(options.checkpoint)
+        out = free_place(Path(options.out), folder)
+        shards.read(folder)  # cheap: before anything long
+        n_layers = _text_config(load_config(folder)).num_hidden_layers
+        if options.drop is not None:
+            dropped: Collection[int] = parse_layers(options.drop, n_layers)
+        elif options.simple is not None:
+            dropped = simple(options.simple, n_layers)
+        else:
+            dropped = similar(options.study, options.similarity, n_layers)
+        is_local = Path(options.checkpoint).expanduser().exists()
+        prune(folder, out, dropped, None if is_local else options.checkpoint)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        where = error.filename or options.out
+        print(f"error: {where}: {error.strerror}; nothing has been written", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; nothing has been written", file=sys.stderr)
+        return 130
+    print(f"{out}: {in_words(dropped, n_layers)}")
+    return 0
+
+
+def prune(folder: Path, out: Path, dropped: Collection[int], hub_name: str | None = None) -> None:
+    """Write the checkpoint in `folder` without some layers to `out`, as `surgery.save_pruned` would
+    after loading it: weights bit for bit, config with every per-layer list sliced; and a card.
+
+    Holds a few MB of it in memory. Raises UserError for a checkpoint that is not whole or not
+    understood, for layers it does not have, and when `out` is not empty or its disk too small."""
+    from lib.surgery import slice_config  # imports torch: after the cheap checks of the command
+
+    out = free_place(out, folder)
+    config = load_config(folder)
+    n_layers = _text_config(config).num_hidden_layers
+    dropped = check_dropped(dropped, n_layers)
+    kept = kept_layers(dropped, n_layers)
+    whole = shards.read(folder)
+    stack = shards.layer_stack(whole, n_layers)
+    if getattr(config, "quantization_config", None):
+        layers = stack.rpartition(".")[2]
+        config.quantization_config = renumber(config.quantization_config, layers, kept)
+    else:
+        check_tensors(folder, config)
+    names = shards.renamed(whole, stack, kept)
+    slice_config(config, kept)
+    size = shards.kept_bytes(whole, names)
+    check_space(out, size + SLACK)
+    with (
+        whole_or_not_at_all(out) as unfinished,
+        tqdm(total=size, unit="B", unit_scale=True, desc=out.name, disable=None) as bar,
+    ):
+        shards.write(whole, names, unfinished, bar.update)
+        for path in _side_files(folder):
+            (unfinished / path).parent.mkdir(exist_ok=True)
+            shards.copy_file(folder / path, unfinished / path)
+        readme = card(folder, hub_name, out.name, dropped, n_layers)
+        shards.write_file(unfinished / "README.md", readme)
+        shards.write_file(unfinished / "config.json", config.to_json_string())
+
+
+def find(name: str) -> Path:
+    """The folder of a checkpoint, given by path or as the name of a cached model of the hub."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder.resolve()
+    if folder.exists():
+        raise UserError(f"checkpoint {name}: a file; give the folder that it is in")
+    if re.fullmatch(r"(\w[\w.-]*/)?\w[\w.-]*", name):
+        from huggingface_hub import try_to_load_from_cache
+
+        with suppress(ValueError):  # no possible name
+            cached = try_to_load_from_cache(name, "config.json")
+            if isinstance(cached, str):
+                return Path(cached).parent
+        raise UserError(
+            f"checkpoint {name}: neither a folder nor a model in the hub's cache here; "
+            f"`hf download {name}` fetches one"
+        )
+    raise UserError(f"checkpoint {name}: there is no such folder")
+
+
+def load_config(folder: Path) -> "PretrainedConfig":
+    """The checkpoint's config with everything that transformers derives from it: which layers
+    attend to a window, say, is often not written down but follows from their number."""
+    if not (folder / "config.json").is_file():
+        raise UserError(f"checkpoint {folder}: no config.json there")
+    from transformers import AutoConfig  # imports torch
+
+    try:
+        if json.loads((folder / "config.json").read_bytes())["model_type"] == "qwen":
+            from lib import qwen
+
+            qwen.register()
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except Exception as error:  # whatever a damaged file leads to
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"checkpoint {folder}: config.json: {reason}") from None
+
+
+def check_tensors(folder: Path, config: "PretrainedConfig") -> None:
+    """Every tensor of the model is in the checkpoint in its shape, and no other: found out by
+    loading names and shapes alone.
+
+    Raises UserError otherwise, naming one."""
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        _, info = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=copy.deepcopy(config),
+            device_map="meta",
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported below, each by its name
+        )
+    except Exception as error:  # tensors that do not go together surface as many kinds
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"checkpoint {folder}: not loadable as a causal LM: {reason}") from None
+    finally:
+        logging.set_verbosity(level)
+    for problem in ("missing_keys", "mismatched_keys", "unexpected_keys"):
+        names = sorted(key[0] if isinstance(key, tuple) else key for key in info[problem])
+        if names:
+            raise UserError(
+                f"checkpoint {folder}: {problem.replace('_', ' ')} ({len(names)}), e.g. {names[0]}"
+            )
+
+
+def similar(study: str, n: int, n_layers: int) -> Block:
+    """The block of n layers that the study found most similar: its own `optimal_blocks.csv`.
+
+    Raises UserError when the study has not been run, or on a model of another depth."""
+    check_n(n, n_layers)
+    name = studies.find(study).stem
+    path = paths.tables(name) / "optimal_blocks.csv"
+    if not path.is_file():
+        raise UserError(
+            f"study {name}: {path} is not there; `.venv/bin/python -m lib.run 01 --study {study}` "
+            "makes it"
+        )
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        blocks = {int(row["n"]): Block(int(row["start"]), int(row["stop"])) for row in rows}
+        depth = max(blocks) + 1
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"study {name}: {path} is damaged") from None
+    if depth != n_layers:
+        raise UserError(
+            f"study {name}: measured on a model of {depth} layers; this one has {n_layers}"
+        )
+    if n not in blocks or blocks[n].n != n:
+        raise UserError(f"study {name}: {path} has no block of {n} layers")
+    return blocks[n].check(n_layers)
+
+
+def renumber(value: Any, layers: str, kept: list[int]) -> Any:
+    """Settings of a quantisation with the modules that they name ("model.layers.9.mlp.gate") by
+    their new numbers; those of dropped layers are left out. `layers` is what stands before the
+    number.
+
+    Raises UserError for a pattern with numbers in it."""
+    if isinstance(value, dict):
+        pairs = [(renumber(k, layers, kept), renumber(v, layers, kept)) for k, v in value.items()]
+        return {k: v for k, v in pairs if k is not None}
+    if isinstance(value, list):
+        # None stands in no such list.
+        return [new for new in (renumber(v, layers, kept) for v in value) if new is not None]
+    if not isinstance(value, str) or any(word in value for word in shards.OTHER_TOWERS):
+        return value
+    if ("\\" in value or value.startswith("re:")) and re.search(r"\d", value):
+        raise UserError(
+            f"quantization_config: the pattern '{value}' names layers by number; "
+            "it cannot be carried over"
+        )
+    found = re.search(rf"(?<![^.]){re.escape(layers)}\.(\d+)(?![^.])", value)
+    if not found:
+        return value
+    if int(found[1]) not in kept:
+        return None
+    return f"{value[: found.start(1)]}{kept.index(int(found[1]))}{value[found.end(1) :]}"
+
+
+def _text_config(config: "PretrainedConfig") -> "PretrainedConfig":
+    text = config.get_text_config()
+    if not isinstance(getattr(text, "num_hidden_layers", None), int):
+        raise UserError(f"'{config.model_type}' is not a model of decoder layers")
+    return text
+
+
+def _side_files(folder: Path) -> list[Path]:
+    """Tokenizer, generation config, licence and the like, relative to the checkpoint."""
+    found = [*folder.iterdir(), *(folder / "additional_chat_templates").glob("*")]
+    return [
+        path.relative_to(folder)
+        for path in sorted(found)
+        if path.is_file()
+        and not path.name.startswith(".")
+        and path.suffix not in WEIGHTS
+        and path.name not in REWRITTEN
+        and not path.name.endswith(".index.json")
+    ]
+
+
+if __name__ == "__main__":
+    # A sixth of the time of a small run: importing torch makes much that is looked through for
+    # garbage, and there is none.
+    gc.disable()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # cleans up as Ctrl-C does
+    sys.exit(main())

@@ -1,0 +1,198 @@
+"""One pass for all prunings against one forward pass per pruning and row."""
+
+import random
+from collections import Counter
+from weakref import WeakSet
+
+import pytest
+import torch
+from tiny import FAMILIES, random_model, random_tokens
+from torch import nn
+
+from lib import sweep
+from lib.anatomy import layers
+from lib.batches import Row, make_batches
+from lib.blocks import UNPRUNED, Block, simple
+from lib.replay import Replay, longest_alike
+from lib.surgery import pruned
+
+L = 6
+SIMPLE = [UNPRUNED, *(simple(n, L) for n in range(1, L))]
+DROPS = [*SIMPLE, Block(0, 2), Block(1, 3), (0, 2, 5), (1, 4)]
+
+
+def questions(seed: int = 0, examples: int = 24) -> list[Row]:
+    """Rows as tasks make them: answers of one to three tokens to questions that share examples, to
+    questions that share nothing, and texts of which every token counts."""
+    draw = random.Random(seed)
+
+    def tokens(least: int, most: int) -> tuple[int, ...]:
+        return tuple(draw.randrange(3, 199) for _ in range(draw.randint(least, most)))
+
+    shared = tokens(examples, examples)
+    prompts = [shared + tokens(4, 9) for _ in range(5)] + [tokens(9, 18) for _ in range(4)]
+    answers = [(prompt, tokens(1, 3)) for prompt in prompts for _ in range(4)]
+    rows = [Row(prompt + answer, len(prompt)) for prompt, answer in answers]
+    return rows + [Row(tokens(5, 25), 1) for _ in range(3)]
+
+
+def by_hand(model: nn.Module, drops: list, rows: list[Row]) -> sweep.Scores:
+    """Each row alone, through each pruned model's own forward pass."""
+    found = sweep.Scores.empty(len(drops), len(rows))
+    for i, drop in enumerate(drops):
+        with torch.inference_mode(), pruned(model, drop):
+            for j, row in enumerate(rows):
+                model(torch.tensor([[1]]), use_cache=False)  # forgets a longer text before it
+                logits = model(torch.tensor([row.tokens[:-1]]), use_cache=False).logits[0]
+                at = logits.double().log_softmax(-1)[row.start - 1 :]
+                targets = torch.tensor(row.tokens[row.start :])
+                found.log_likelihood[i, j] = at.gather(1, targets[:, None]).sum()
+                found.greedy[i, j] = bool((at.argmax(-1) == targets).all())
+    return found
+
+
+def equal(found: sweep.Scores, expected: sweep.Scores) -> bool:
+    assert (found.log_likelihood - expected.log_likelihood).abs().max() < 1e-4
+    return torch.equal(found.greedy, expected.greedy)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_sweep_equals_model_by_model(family):
+    model, rows = random_model(family), questions()
+    expected = by_hand(model, DROPS, rows)
+    for size in (5, 64):
+        assert equal(sweep.log_likelihoods(model, DROPS, rows, size, 0, "rows"), expected)
+    assert sweep._ways[model] == "shared"  # not by falling back
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "falcon"])
+def test_eager_attention_and_prefixes_longer_than_a_window(family):
+    model, rows = random_model(family), questions(1, examples=40)
+    model.set_attn_implementation("eager")
+    found = sweep.log_likelihoods(model, DROPS, rows, 7, 0, "rows")
+    assert equal(found, by_hand(model, DROPS, rows))
+
+
+LONGER = {
+    "llama": {"rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}},
+    "phi3": {
+        "original_max_position_embeddings": 16,
+        "rope_parameters": {
+            "rope_type": "longrope",
+            "rope_theta": 1e4,
+            "short_factor": [1.0] * 8,
+            "long_factor": [4.0] * 8,
+            "original_max_position_embeddings": 16,
+        },
+    },
+    "qwen": {"seq_length": 16},
+}
+
+
+@pytest.mark.parametrize("family", LONGER)
+def test_positions_that_turn_with_the_length_of_a_text(family):
+    """Short and long rows: a long one must not turn the positions of those beside it."""
+    model = random_model(family, max_position_embeddings=16, **LONGER[family])
+    assert longest_alike(model.config) == 16
+    rows = questions() + questions(2, examples=2)
+    found = sweep.log_likelihoods(model, DROPS, rows, 64, 0, "rows")
+    assert equal(found, by_hand(model, DROPS, rows))
+    assert sweep._ways[model] == "shared"
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """Layers that were run, by number, and at most how many of their outputs were alive at once."""
+    runs: Counter[int] = Counter()
+    alive: WeakSet[torch.Tensor] = WeakSet()
+    most = [0]
+    step = Replay.step
+
+    def counting(self, i, hidden, entrance, cache=None):
+        output, after = step(self, i, hidden, entrance, cache)
+        runs.update([i])
+        alive.add(output)
+        most[0] = max(most[0], len(alive))
+        return output, after
+
+    monkeypatch.setattr(Replay, "step", counting)
+    return runs, most
+
+
+@torch.inference_mode()
+def test_shared_layers_run_once_and_few_states_are_alive(steps):
+    runs, most = steps
+    rows = [Row(tuple(tokens), 1) for tokens in random_tokens(3, 9).tolist()]
+    peaks = []
+    for count in (6, 18):
+        blocks = [UNPRUNED, *(simple(n, count) for n in range(1, count))]
+        blocks += [Block(s, s + 2) for s in range(count - 2)]
+        model = random_model("llama", num_hidden_layers=count)
+        runs.clear()
+        most[0] = 0
+        sweep._replayed(Replay(model), blocks, rows, 64, 0, share=True)
+        peaks.append(most[0])
+        assert runs.total() == sweep.layer_passes(block.kept(count) for block in blocks)
+        # All layers, the last one again for every n, and what follows each block of two.
+        twos = sum(count - s - 2 for s in range(count - 2) if s != count - 3)
+        assert runs.total() == count + (count - 1) + twos
+    assert peaks[0] == peaks[1] <= 5
+
+
+class Counting(nn.Module):
+    """A layer that is not a function of its inputs: every other call negates its output."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer, self.position = layer, 0
+
+    def forward(self, hidden_states: torch.Tensor, **options: object) -> torch.Tensor:
+        return self.layer(hidden_states, **options) * (-1 if options["use_cache"] else 1)
+
+
+def test_what_cannot_share_prefixes_runs_whole():
+    model, rows = random_model("llama"), questions()
+    layers(model)[2] = Counting(layers(model)[2])
+    found = sweep.log_likelihoods(model, [UNPRUNED, Block(3, 4)], rows, 64, 0, "rows")
+    assert sweep._ways[model] == "whole"
+    assert equal(found, by_hand(model, [UNPRUNED, Block(3, 4)], rows))
+
+
+def test_what_cannot_be_replayed_runs_model_by_model(monkeypatch):
+    model, rows = random_model("llama"), questions()
+    inside = model.model.forward
+
+    def shifted(*args, **options):  # something that the decoder does after its layers
+        output = inside(*args, **options)
+        if options["input_ids"].shape[1] > 1:
+            output.last_hidden_state = output.last_hidden_state.flip(-1)
+        return output
+
+    monkeypatch.setattr(model.model, "forward", shifted)
+    found = sweep.log_likelihoods(model, DROPS, rows, 64, 0, "rows")
+    assert sweep._ways[model] is None
+    assert equal(found, by_hand(model, DROPS, rows))
+
+
+def test_every_row_is_in_one_batch_and_what_is_shared_runs_once():
+    rows = questions()
+    for share in (True, False):
+        batches = make_batches(rows, 8, share)
+        found = Counter(i for batch in batches for one in batch.inputs for i in one.rows)
+        assert found == {i: 1 for i in range(len(rows))}
+        for batch in batches:
+            assert len(batch.inputs) <= 8 or len(batch.groups) == 1
+            for group in batch.groups:
+                heads = {one.tokens[: group.prefix] for one in group.inputs}
+                assert len(heads) == 1
+                assert all(group.prefix <= one.first for one in group.inputs)
+    prefixes = [g.prefix for batch in make_batches(rows, 8) for g in batch.groups]
+    assert 24 in prefixes  # the examples, for all questions that follow them
+    assert sum(prefix > 0 for prefix in prefixes) >= 4  # and each question for its answers
+
+
+def test_answers_of_one_token_take_one_input():
+    rows = [Row((5, 6, 7, answer), 3) for answer in (10, 11, 12)]
+    (batch,) = make_batches(rows, 8)
+    (one,) = batch.inputs
+    assert one.tokens == (5, 6, 7) and one.rows == (0, 1, 2)
