@@ -17,7 +17,8 @@ OUTSIDE = {"run.py", "site.py", "publish.py"}
 HELPERS = [path for path in Path("lib").glob("*.py") if path.name not in OUTSIDE]
 SETTINGS = [STUDY.file] + ([studies.base(Path(STUDY.file), STUDY.like)] if STUDY.like else [])
 TABLES = {
-    "01": ["angular_distances", "optimal_blocks"] + ["untrained_distances"] * STUDY.controls.untrained,
+    "01": ["angular_distances", "distances_after_norm", "optimal_blocks"]
+    + ["untrained_distances"] * STUDY.controls.untrained,
     "02": ["qa", "transitions"],
     "03": ["loss"],
     "05": ["lora_rank"],

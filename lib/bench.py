@@ -128,8 +128,8 @@ class Bench:
 
     @cached_property
     def distances(self) -> dict[str, Any]:
-        """Angular distances (section 01): `table` and `optimal` by column, and the share of the
-        commonest final token; from evidence, or measured now."""
+        """Angular distances (section 01): `table`, `after_norm` and `optimal` by column, and the
+        share of the commonest final token; from evidence, or measured now."""
         return self._distances({"checkpoint": self.checkpoint}, lambda: self.model)
 
     @cached_property
@@ -166,10 +166,12 @@ class Bench:
                 self.study.batch,
                 settings.bootstrap,
                 settings.seed,
+                tokens=settings.tokens,
                 progress=lambda batches: tqdm(batches, desc=f"{name}distances", leave=False),
             )
             return {
                 "table": found.table.to_dict("list"),
+                "after_norm": found.after_norm.to_dict("list"),
                 "optimal": geometry.optimal_blocks(found).to_dict("list"),
                 "commonest_final_token": corpora.commonest_share(sequences[:, -1]),
             }

@@ -120,7 +120,7 @@ CLAIMS = [
         ("angular_distances",),
         f"Rows n ≤ L/2: (a) in {MOST:.2f} of them the block with the last layer lies in the top "
         f"tenth of the row's range, (b) in all it is farther apart than the block one layer "
-        "earlier. Both: reproduced, one: partly.",
+        "earlier; the last layer's output before the final norm. Both: reproduced, one: partly.",
         "Rows end near their minimum, and taking in the last layer makes some block more similar.",
         rules.last_layer,
     ),

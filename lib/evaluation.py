@@ -13,6 +13,7 @@ from lib.batches import Row
 from lib.blocks import UNPRUNED, Block
 from lib.errors import UserError
 from lib.harness import Questions, SharedPass
+from lib.journal import Journal
 from lib.schema import Task
 
 METHOD = 4  # raise when the code that computes the values changes them
@@ -26,6 +27,7 @@ def accuracies(
     blocks: Sequence[Block],
     batch: int,
     question_free: bool = False,
+    journal: Journal | None = None,
 ) -> Iterator[dict[str, Any]]:
     """For each dropped block, in order: accuracy (lm-eval's `acc`, or `exact_match` of generated
     answers by the task's first filter) with its binomial standard error √(p(1−p)/(N−1)).
@@ -41,7 +43,7 @@ def accuracies(
 
     Raises UserError for a task without such a metric and for data that cannot be read."""
     questions = Questions(task, manager)
-    shared = SharedPass(model, tokenizer, blocks, batch, task.name, question_free)
+    shared = SharedPass(model, tokenizer, blocks, batch, task.name, question_free, journal)
     for number in range(len(blocks)):
         samples = questions.ask(shared.lm(number))
         yield _scores(task, samples) | {"truncated_prompts": len(shared.truncated)}
@@ -102,7 +104,8 @@ def losses(
     sequences: Sequence[Sequence[int]],
     batch: int,
     pad_id: int,
-) -> list[dict[str, float]]:
+    journal: Journal | None = None,
+) -> Iterator[dict[str, float]]:
     """For each dropped block, in order: mean loss in nats per predicted token over sequences of
     different lengths, all blocks in one pass.
 
@@ -110,16 +113,17 @@ def losses(
     standard error, √(N/(N−1) Σ (lossᵢ − R tokensᵢ)²) / Σ tokensᵢ: tokens of one text are not
     independent."""
     rows = [Row(tuple(sequence), 1) for sequence in sequences]
-    found = sweep.log_likelihoods(model, blocks, rows, batch, pad_id, "loss")
+    found = sweep.log_likelihoods(model, blocks, rows, batch, pad_id, "loss", journal)
     tokens = np.array([len(row.tokens) - 1 for row in rows])
-    return [_mean_loss(-of_block.numpy(), tokens) for of_block in found.log_likelihood]
+    for of_block in found.log_likelihood:
+        yield _mean_loss(-of_block.numpy(), tokens)
 
 
 def next_token_loss(
     model: PreTrainedModel, sequences: Sequence[Sequence[int]], batch: int, pad_id: int
 ) -> dict[str, float]:
     """The same of one model as it is."""
-    return losses(model, [UNPRUNED], sequences, batch, pad_id)[0]
+    return next(losses(model, [UNPRUNED], sequences, batch, pad_id))
 
 
 def _mean_loss(loss: np.ndarray, tokens: np.ndarray) -> dict[str, float]:

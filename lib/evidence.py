@@ -55,6 +55,10 @@ class Store:
         readable = re.sub(r"[^A-Za-z0-9.=-]+", "_", name).strip("_")[:80]
         return self.folder / kind / f"{readable}-{digest(inputs)}.json"
 
+    def unfinished(self, inputs: Any) -> Path:
+        """Where to keep what is found on the way to values with these inputs."""
+        return self.folder.parent / "unfinished" / f"{digest(inputs)}.jsonl"
+
     def get(self, kind: str, name: str, inputs: dict[str, Any]) -> dict[str, Any] | None:
         """The recorded value, or None. A damaged record is set aside and counts as none."""
         inputs = json.loads(canonical(inputs))  # tuples become lists, as they are read back

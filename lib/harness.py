@@ -26,6 +26,7 @@ from lib.batches import Row
 from lib.blocks import Block
 from lib.errors import UserError
 from lib.evidence import file_digest
+from lib.journal import Journal
 from lib.schema import Study, Task
 from lib.surgery import pruned
 
@@ -109,7 +110,9 @@ class SharedPass:
         batch: int,
         name: str,
         question_free: bool = False,
+        journal: Journal | None = None,
     ) -> None:
+        self.journal = journal
         self.model, self.blocks, self.batch = model, blocks, batch
         self.name, self.question_free = name, question_free
         self.pad = tokenizer.pad_token_id
@@ -132,11 +135,15 @@ class SharedPass:
         if not new:
             return
         found = sweep.log_likelihoods(
-            self.model, self.blocks, list(new.values()), self.batch, self.pad, self.name
+            self.model,
+            self.blocks,
+            list(new.values()),
+            self.batch,
+            self.pad,
+            self.name,
+            self.journal,
         )
-        for j, key in enumerate(new):
-            values, greedy = found.log_likelihood[:, j].tolist(), found.greedy[:, j].tolist()
-            self.answers[key] = list(zip(values, greedy, strict=True))
+        self.answers |= {key: found.of_row(i) for i, key in enumerate(new)}
 
 
 class Questions:

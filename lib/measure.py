@@ -19,6 +19,7 @@ from lib import evaluation, healing
 from lib.bench import Bench, Condition
 from lib.blocks import UNPRUNED, Block
 from lib.evidence import digest
+from lib.journal import Journal
 from lib.schema import Task
 
 
@@ -63,11 +64,19 @@ def qa_name(condition: Condition, task: Task) -> str:
     return f"{task.name} {task.shots}-shot {condition.name}"
 
 
+# Of a condition for a task, or, without a task, of its loss:
+
+
+def _inputs(bench: Bench, condition: Condition, task: Task | None) -> dict[str, Any]:
+    return loss_inputs(bench, condition) if task is None else qa_inputs(bench, condition, task)
+
+
+def _kind_and_name(condition: Condition, task: Task | None) -> tuple[str, str]:
+    return ("loss", condition.name) if task is None else ("qa", qa_name(condition, task))
+
+
 def _value(bench: Bench, condition: Condition, task: Task | None) -> dict[str, Any] | None:
-    """What is recorded of a condition for a task, or, without one, its loss."""
-    if task is None:
-        return bench.store.get("loss", condition.name, loss_inputs(bench, condition))
-    return bench.store.get("qa", qa_name(condition, task), qa_inputs(bench, condition, task))
+    return bench.store.get(*_kind_and_name(condition, task), _inputs(bench, condition, task))
 
 
 def _missing(bench: Bench, condition: Condition) -> bool:
@@ -105,35 +114,30 @@ def _measure(bench: Bench, conditions: list[Condition]) -> None:
         for task in (*study.tasks, None):
             todo = [one for one in conditions if _value(bench, one, task) is None]
             blocks = [UNPRUNED if one.healing else one.block for one in todo]
+            journal = Journal(bench.store.unfinished([_inputs(bench, one, task) for one in todo]))
             start = time.monotonic()
-            for condition, value in zip(todo, _values(bench, model, blocks, task), strict=True):
+            found = _values(bench, model, blocks, task, journal)
+            for condition, value in zip(todo, found, strict=True):
                 # Of what is found together, the time goes to the first.
                 seconds, start = round(time.monotonic() - start, 3), time.monotonic()
-                _record(bench, condition, task, value, seconds)
+                kind, name = _kind_and_name(condition, task)
+                inputs = _inputs(bench, condition, task)
+                bench.store.put(kind, name, inputs, value, seconds=seconds, batch=study.batch)
+            journal.finish()
 
 
 def _values(
-    bench: Bench, model: PreTrainedModel, blocks: list[Block], task: Task | None
+    bench: Bench, model: PreTrainedModel, blocks: list[Block], task: Task | None, journal: Journal
 ) -> Iterable[dict[str, Any]]:
     if not blocks:
         return []
-    batch, pad = bench.study.batch, bench.tokenizer.pad_token_id
+    batch, text = bench.study.batch, bench.tokenizer
     if task is None:
-        return evaluation.losses(model, blocks, bench.loss_sequences, batch, pad)
-    manager = bench.task_manager
-    return evaluation.accuracies(model, bench.tokenizer, task, manager, blocks, batch)
-
-
-def _record(
-    bench: Bench, condition: Condition, task: Task | None, value: dict[str, Any], seconds: float
-) -> None:
-    batch = bench.study.batch
-    if task is None:
-        inputs = loss_inputs(bench, condition)
-        bench.store.put("loss", condition.name, inputs, value, seconds=seconds, batch=batch)
-    else:
-        inputs, name = qa_inputs(bench, condition, task), qa_name(condition, task)
-        bench.store.put("qa", name, inputs, value, seconds=seconds, batch=batch)
+        sequences = bench.loss_sequences
+        return evaluation.losses(model, blocks, sequences, batch, text.pad_token_id, journal)
+    return evaluation.accuracies(
+        model, text, task, bench.task_manager, blocks, batch, journal=journal
+    )
 
 
 def question_free(bench: Bench, task: Task) -> dict[str, Any]:

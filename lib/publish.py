@@ -57,6 +57,7 @@ def _tables(bench: Bench) -> dict[str, pd.DataFrame]:
     main, ranks = main_conditions(bench), rank_conditions(bench)
     made = {
         "angular_distances": tables.angular_distances(bench),
+        "distances_after_norm": tables.distances_after_norm(bench),
         "optimal_blocks": tables.optimal_blocks(bench),
         "qa": tables.qa_table(bench, main),
         "transitions": tables.transition_table(bench, main),

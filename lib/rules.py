@@ -35,6 +35,9 @@ class Tables:
             raise Untestable(f"{name}.csv has not been measured yet")
         return pd.read_csv(path)
 
+    def __contains__(self, name: str) -> bool:
+        return (self.folder / f"{name}.csv").exists()
+
 
 class Untestable(Exception):
     """This study cannot decide the claim; the message says why."""
@@ -195,20 +198,33 @@ def deeper_similar(tables: Tables) -> Outcome:
     return (VERDICTS[0] if found >= CONTRAST * untrained else VERDICTS[1]), note
 
 
-def last_layer(tables: Tables) -> Outcome:
-    table = tables.angular_distances
+def _ends(table: pd.DataFrame) -> tuple[float, list[bool]]:
+    """Of the rows n ≤ L/2: the share in which the block with the last layer is near-maximal, and
+    whether it is farther apart than the block just before it, row by row."""
     n_layers = table["n"].max() + 1
     positions, farther = [], []
-    for n, row in table[table["n"] <= n_layers // 2].groupby("n"):
+    for _, row in table[table["n"] <= n_layers // 2].groupby("n"):
         d = row.sort_values("start")["distance"].to_numpy()
         positions.append((d[-1] - d.min()) / (d.max() - d.min()))
-        farther.append(d[-1] > d[-2])
-        del n
-    near = float(np.mean(np.array(positions) >= LAST))
+        farther.append(bool(d[-1] > d[-2]))
+    return float(np.mean(np.array(positions) >= LAST)), farther
+
+
+def last_layer(tables: Tables) -> Outcome:
+    table = tables.angular_distances
+    near, farther = _ends(table)
     note = (
         f"blocks with the last layer are near-maximal in {_percent(near)} of the rows n ≤ L/2, and "
         f"farther apart than the block just before them in {_percent(float(np.mean(farther)))}"
     )
+    if "distances_after_norm" in tables:
+        normed = tables.distances_after_norm
+        others = table[table["start"] + table["n"] <= table["n"].max()]
+        shares = [float(np.mean(share)) for share in _ends(pd.concat([others, normed]))]
+        note += (
+            f" (in {_percent(shares[0])} and {_percent(shares[1])} where the last layer's output "
+            "is taken after the final norm)"
+        )
     return _graded(near >= MOST, all(farther)), note
 
 

@@ -35,10 +35,12 @@ class Text(Section):
 
 
 class Distances(Section):
-    """Section 01. Windows of `length` tokens; the distance is taken at the last token."""
+    """Section 01. Windows of `length` tokens; the distance is taken at the last token, as in the
+    paper, or averaged over all tokens."""
 
     n_sequences: Annotated[int, Field(ge=2)] = 128
     length: Annotated[int, Field(ge=2)] = 256
+    tokens: Literal["last", "all"] = "last"
     seed: Seed = 0
     bootstrap: Annotated[int, Field(ge=100)] = 1000
 

@@ -9,7 +9,7 @@ but the last costs one layer per n; all n together cost about two passes instead
 import copy
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import torch
@@ -18,12 +18,13 @@ from transformers import PreTrainedModel
 
 from lib.batches import SHORTEST_PREFIX, Batch, Row, make_batches
 from lib.blocks import UNPRUNED, Block, kept_layers
+from lib.journal import Journal, row_key
 from lib.replay import Entrance, Replay, longest_alike
+from lib.scoring import Head, Scores, ordinary
 from lib.surgery import pruned
 
 Kept = tuple[int, ...]  # the layers of a pruned model, by their numbers in the whole one
 
-LOGITS = 2**25  # numbers in one tensor of logits, at most
 # Nats by which a row's log-likelihood may differ between replayed and ordinary passes.
 SAME, SAME_16_BIT = 1e-3, 0.5
 
@@ -118,22 +119,6 @@ def layer_passes(prunings: Iterable[Sequence[int]]) -> int:
     return len({tuple(kept[:depth]) for kept in prunings for depth in range(1, len(kept) + 1)})
 
 
-@dataclass
-class Scores:
-    """By pruning and row: log-likelihood of the row's scored tokens in nats, and whether each of
-    them was the most likely one. [prunings, rows]"""
-
-    log_likelihood: torch.Tensor
-    greedy: torch.Tensor
-
-    @classmethod
-    def empty(cls, prunings: int, rows: int) -> "Scores":
-        return cls(
-            torch.zeros(prunings, rows, dtype=torch.float64),
-            torch.ones(prunings, rows, dtype=torch.bool),
-        )
-
-
 @torch.inference_mode()
 def log_likelihoods(
     model: PreTrainedModel,
@@ -142,27 +127,44 @@ def log_likelihoods(
     size: int,
     pad: int,
     name: str,
+    journal: Journal | None = None,
 ) -> Scores:
     """Score every row under the model without each of the blocks (or sets of layers), `size` rows
     at a time.
 
-    pad: a token to fill batches up with; name: what the progress bar calls this.
+    pad: a token to fill batches up with; name: what the progress bar calls this; journal: where
+    rows are kept as they are scored, and found again after a kill.
     An architecture whose replayed layers do not give what its ordinary forward passes give is run
-    pruning by pruning."""
+    pruning by pruning, without a journal."""
     replay = Replay(model)
     way = _trusted_way(replay, pad)
     if way is None:
-        found = []
+        each = []
         for block in tqdm(blocks, desc=name, unit="pruning", leave=False, delay=1):
             with pruned(model, block):
-                found.append(ordinary(model, rows, size, pad))
+                each.append(ordinary(model, rows, size, pad))
         return Scores(
-            torch.cat([one.log_likelihood for one in found]),
-            torch.cat([one.greedy for one in found]),
+            torch.cat([one.log_likelihood for one in each]),
+            torch.cat([one.greedy for one in each]),
         )
+    found = Scores.empty(len(blocks), len(rows))
+    todo = list(range(len(rows)))
+    if journal:
+        keys = [row_key(row.tokens, row.start) for row in rows]
+        todo = [i for i in todo if not found.fill(i, journal.known.get(keys[i]))]
     shown = f"{name} under {len(blocks)} prunings" if len(blocks) > 1 else name
-    with tqdm(total=len(rows), desc=shown, unit="row", leave=False, delay=1) as bar:
-        return _replayed(replay, blocks, rows, size, pad, way == "shared", bar.update)
+    initial = len(rows) - len(todo)
+    with tqdm(total=len(rows), initial=initial, desc=shown, leave=False, delay=1) as bar:
+
+        def keep(numbers: list[int], part: Scores) -> None:
+            for i in numbers:
+                found.fill(todo[i], part.of_row(i))
+            if journal:
+                journal.add((keys[todo[i]], part.of_row(i)) for i in numbers)
+            bar.update(len(numbers))
+
+        _replayed(replay, blocks, [rows[i] for i in todo], size, pad, way == "shared", keep)
+    return found
 
 
 def _replayed(
@@ -172,35 +174,18 @@ def _replayed(
     size: int,
     pad: int,
     share: bool,
-    done: Callable[[int], object] = lambda count: None,
+    done: Callable[[list[int], Scores], object] = lambda numbers, found: None,
 ) -> Scores:
+    """All scores; `done` is told the numbers of rows as soon as they are in."""
     prunings = [tuple(kept_layers(block, len(replay.layers))) for block in blocks]
     found = Scores.empty(len(blocks), len(rows))
     for batch in make_batches(rows, size, share, longest_alike(replay.config)):
         walk = Walk(replay, batch, size, pad)
-        head = _Head(replay, batch, rows, found)
+        head = Head(replay, batch, rows, found)
         for number, state in endings(walk, prunings):
-            head.add(number, walk, state)
+            head.add(number, list(zip(walk.rows, state.parts, strict=True)))
         head.flush()
-        done(sum(len(one.rows) for one in batch.inputs))
-    return found
-
-
-def ordinary(model: PreTrainedModel, rows: Sequence[Row], size: int, pad: int) -> Scores:
-    """The scores [1, rows] of the model as it is, by its own forward passes."""
-    found = Scores.empty(1, len(rows))
-    for batch in make_batches(rows, size, False, longest_alike(model.config)):
-        tokens, _ = batch.rests(pad)
-        logits = model(input_ids=tokens.to(model.device), use_cache=False).logits
-        for one, of_input in zip(batch.inputs, logits, strict=True):
-            log_probabilities = of_input.float().log_softmax(-1).cpu()
-            for number in one.rows:
-                row = rows[number]
-                targets = torch.tensor(row.tokens[row.start :])
-                at = log_probabilities[row.start - 1 : len(row.tokens) - 1]
-                chosen = at.gather(1, targets[:, None])
-                found.log_likelihood[0, number] = chosen.double().sum()
-                found.greedy[0, number] = bool((at.argmax(-1) == targets).all())
+        done([number for one in batch.inputs for number in one.rows], found)
     return found
 
 
@@ -241,69 +226,3 @@ def _trial_rows(vocabulary: int) -> list[Row]:
     prompts = [tokens(2 * SHORTEST_PREFIX), tokens(SHORTEST_PREFIX + 1)]
     rows = [Row(prompt + tokens(n), len(prompt)) for prompt in prompts for n in (2, 4)]
     return [*rows, Row(tokens(SHORTEST_PREFIX), 1)]
-
-
-@dataclass
-class _Head:
-    """Logits at the scored positions of one batch, for many prunings at a time."""
-
-    replay: Replay
-    batch: Batch
-    rows: Sequence[Row]
-    found: Scores
-    pending: list[tuple[int, torch.Tensor]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        where: list[tuple[int, int]] = []  # (input of the batch, position in its rest)
-        scored: list[tuple[int, int, int]] = []  # (index into `where`, token, row)
-        prefixes = [group.prefix for group in self.batch.groups for _ in group.inputs]
-        for i, (one, prefix) in enumerate(zip(self.batch.inputs, prefixes, strict=True)):
-            base = len(where) - one.first
-            where += [(i, at - prefix) for at in range(one.first, len(one.tokens))]
-            for number in one.rows:
-                row = self.rows[number]
-                for at in range(row.start, len(row.tokens)):
-                    scored.append((base + at - 1, row.tokens[at], number))
-        self.where = torch.tensor(where)
-        self.index, self.token, self.row = torch.tensor(scored).T
-        vocabulary = self.replay.config.vocab_size
-        self.most = max(1, LOGITS // vocabulary)
-
-    def add(self, number: int, walk: Walk, state: State) -> None:
-        picked = []
-        for rows, part in zip(walk.rows, state.parts, strict=True):
-            mine = (self.where[:, 0] >= rows.start) & (self.where[:, 0] < rows.stop)
-            i, at = self.where[mine].to(part.device).T
-            picked.append(part[i - rows.start, at])
-        self.pending.append((number, torch.cat(picked)))
-        if sum(len(hidden) for _, hidden in self.pending) >= self.most:
-            self.flush()
-
-    def flush(self) -> None:
-        if not self.pending:
-            return
-        hidden = torch.cat([hidden for _, hidden in self.pending])
-        of_token = torch.arange(len(self.pending))[:, None] * len(self.where) + self.index
-        tokens = self.token.expand(len(self.pending), -1)
-        value, best = self._scored(hidden, of_token.flatten(), tokens.flatten())
-        for k, (number, _) in enumerate(self.pending):
-            mine = slice(k * len(self.index), (k + 1) * len(self.index))
-            self.found.log_likelihood[number].index_add_(0, self.row, value[mine])
-            wrong = self.row[~best[mine]]
-            self.found.greedy[number, wrong] = False
-        self.pending = []
-
-    def _scored(
-        self, hidden: torch.Tensor, index: torch.Tensor, tokens: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probabilities of tokens at index of hidden, and whether they are the likeliest."""
-        value = torch.empty(len(index), dtype=torch.float64)
-        best = torch.empty(len(index), dtype=torch.bool)
-        for first in range(0, len(hidden), self.most):
-            mine = ((index >= first) & (index < first + self.most)).nonzero()[:, 0]
-            logits = self.replay.logits(hidden[first : first + self.most]).float()
-            at, token = (index[mine] - first).to(logits.device), tokens[mine].to(logits.device)
-            chosen = logits[at, token] - logits.logsumexp(-1)[at]
-            value[mine] = chosen.double().cpu()
-            best[mine] = (logits.argmax(-1)[at] == token).cpu()
-        return value, best

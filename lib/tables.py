@@ -26,6 +26,12 @@ def angular_distances(bench: Bench) -> pd.DataFrame:
     return pd.DataFrame(bench.distances["table"])[DISTANCE_COLUMNS]
 
 
+def distances_after_norm(bench: Bench) -> pd.DataFrame:
+    """The same columns for blocks that end with the last layer, its output taken after the final
+    norm."""
+    return pd.DataFrame(bench.distances["after_norm"])[DISTANCE_COLUMNS]
+
+
 def optimal_blocks(bench: Bench) -> pd.DataFrame:
     """ℓ*(n): n, start, stop, distance, support."""
     columns = ["n", "start", "stop", "distance", "support"]

@@ -13,7 +13,9 @@ from lib import sweep
 from lib.anatomy import layers
 from lib.batches import Row, make_batches
 from lib.blocks import UNPRUNED, Block, simple
+from lib.journal import Journal
 from lib.replay import Replay, longest_alike
+from lib.scoring import Scores
 from lib.surgery import pruned
 
 L = 6
@@ -36,9 +38,9 @@ def questions(seed: int = 0, examples: int = 24) -> list[Row]:
     return rows + [Row(tokens(5, 25), 1) for _ in range(3)]
 
 
-def by_hand(model: nn.Module, drops: list, rows: list[Row]) -> sweep.Scores:
+def by_hand(model: nn.Module, drops: list, rows: list[Row]) -> Scores:
     """Each row alone, through each pruned model's own forward pass."""
-    found = sweep.Scores.empty(len(drops), len(rows))
+    found = Scores.empty(len(drops), len(rows))
     for i, drop in enumerate(drops):
         with torch.inference_mode(), pruned(model, drop):
             for j, row in enumerate(rows):
@@ -51,7 +53,7 @@ def by_hand(model: nn.Module, drops: list, rows: list[Row]) -> sweep.Scores:
     return found
 
 
-def equal(found: sweep.Scores, expected: sweep.Scores) -> bool:
+def equal(found: Scores, expected: Scores) -> bool:
     assert (found.log_likelihood - expected.log_likelihood).abs().max() < 1e-4
     return torch.equal(found.greedy, expected.greedy)
 
@@ -196,3 +198,28 @@ def test_answers_of_one_token_take_one_input():
     (batch,) = make_batches(rows, 8)
     (one,) = batch.inputs
     assert one.tokens == (5, 6, 7) and one.rows == (0, 1, 2)
+
+
+def test_a_killed_sweep_goes_on_where_it_was(tmp_path, steps):
+    model, rows = random_model("llama"), questions()
+    runs, _ = steps
+    whole = sweep.log_likelihoods(model, DROPS, rows, 5, 0, "rows")
+    journal = Journal(tmp_path / "a" / "journal.jsonl")
+    again = sweep.log_likelihoods(model, DROPS, rows, 5, 0, "rows", journal)
+    assert torch.equal(again.log_likelihood, whole.log_likelihood)
+    lines = journal.path.read_text().splitlines(keepends=True)
+    assert len(lines) == len({(row.tokens, row.start) for row in rows})
+    # Killed in the middle of a line.
+    journal.path.write_text("".join(lines[:10]) + lines[10][:20])
+    resumed = Journal(journal.path)
+    assert len(resumed.known) == 10
+    found = sweep.log_likelihoods(model, DROPS, rows, 5, 0, "rows", resumed)
+    assert (found.log_likelihood - whole.log_likelihood).abs().max() < 1e-4
+    assert torch.equal(found.greedy, whole.greedy)
+    runs.clear()
+    complete = Journal(journal.path)
+    found = sweep.log_likelihoods(model, DROPS, rows, 5, 0, "rows", complete)
+    assert not runs
+    assert (found.log_likelihood - whole.log_likelihood).abs().max() < 1e-4
+    complete.finish()
+    assert not (tmp_path / "a").exists()
