@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from tiny import FAMILIES, random_model, random_tokens
+from tiny import FAMILIES, on_several_devices, random_model, random_tokens
 
 from lib.anatomy import layers
 from lib.errors import UserError
@@ -73,6 +73,28 @@ def test_padding_is_no_text(family, side):
     options = {"batch": 3, "bootstrap": 100, "seed": 0, "mask": mask}
     check(measure(model, padded, **options), streams, slice(-1, None))
     check(measure(model, padded, **options, tokens="all"), streams, slice(None))
+
+
+def test_angles_of_16_bit_states_are_taken_in_64_bit():
+    """Where 16-bit arithmetic knows no angle below about 0.03."""
+    model, tokens = random_model("llama").bfloat16(), random_tokens(3, 8)
+    stream: list[torch.Tensor] = []
+    for layer in layers(model):
+        layer.register_forward_pre_hook(
+            lambda _module, args: stream.append(args[0][:, -1].double())
+        )
+    found = measure(model, tokens, batch=3, bootstrap=100, seed=0).table
+    for row in found[found["start"] + found["n"] < 6].itertuples():
+        u, v = stream[row.start].numpy(), stream[row.start + row.n].numpy()
+        assert abs(row.distance - angle(u, v).mean()) < 1e-7
+
+
+def test_layers_on_several_devices(tmp_path):
+    model, tokens = random_model("llama"), random_tokens(5, 8)
+    expected = measure(model, tokens, batch=2, bootstrap=100, seed=0)
+    spread = on_several_devices(model, tmp_path)
+    found = measure(spread, tokens, batch=2, bootstrap=100, seed=0)
+    assert np.abs(found.table["distance"] - expected.table["distance"]).max() < 1e-9
 
 
 def test_a_sequence_of_padding_alone_is_refused():

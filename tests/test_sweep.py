@@ -6,7 +6,7 @@ from weakref import WeakSet
 
 import pytest
 import torch
-from tiny import FAMILIES, random_model, random_tokens
+from tiny import FAMILIES, on_several_devices, random_model, random_tokens
 from torch import nn
 
 from lib import sweep
@@ -139,6 +139,14 @@ def test_shared_layers_run_once_and_few_states_are_alive(steps):
         twos = sum(count - s - 2 for s in range(count - 2) if s != count - 3)
         assert runs.total() == count + (count - 1) + twos
     assert peaks[0] == peaks[1] <= 5
+
+
+def test_layers_on_several_devices(tmp_path):
+    model, rows = random_model("llama"), questions()
+    expected = by_hand(model, DROPS, rows)
+    spread = on_several_devices(model, tmp_path)
+    assert equal(sweep.log_likelihoods(spread, DROPS, rows, 64, 0, "rows"), expected)
+    assert sweep._ways[spread] == "shared"
 
 
 class Counting(nn.Module):

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import dispatch_model
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 
@@ -165,3 +166,13 @@ def looped(
 def logits_of(model: PreTrainedModel, tokens: torch.Tensor) -> torch.Tensor:
     with torch.inference_mode():
         return model(tokens, use_cache=False).logits
+
+
+def on_several_devices(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    """A Llama with every other layer on disk: accelerate's hooks move weights and states, as they
+    do between GPUs."""
+    others = ("model.embed_tokens", "model.norm", "model.rotary_emb", "lm_head")
+    parts = dict.fromkeys(others, "cpu")
+    for i in range(model.config.num_hidden_layers):
+        parts[f"model.layers.{i}"] = "disk" if i % 2 else "cpu"
+    return dispatch_model(model, parts, main_device="cpu", offload_dir=folder)
