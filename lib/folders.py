@@ -10,10 +10,10 @@ from pathlib import Path
 from lib.errors import UserError
 
 
-def free_place(out: Path, folder: Path) -> Path:
+def free_place(out: Path, folder: Path | None = None) -> Path:
     """The folder to write, as an absolute path, if it is absent or empty and not in `folder`."""
     out = out.expanduser().resolve()
-    if out.is_relative_to(folder.resolve()):
+    if folder and out.is_relative_to(folder.resolve()):
         raise UserError(f"folder {out}: lies in the checkpoint itself; choose one outside")
     if out.exists() and not out.is_dir():
         raise UserError(f"folder {out}: is a file")

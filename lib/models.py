@@ -1,6 +1,5 @@
 """Loading causal language models: checkpoints are checked before they are believed."""
 
-import json
 import logging
 from functools import cache
 from pathlib import Path
@@ -19,6 +18,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from lib import shards
 from lib.anatomy import layers
 from lib.errors import UserError
 from lib.evidence import digest, file_digest
@@ -157,52 +157,11 @@ def untrained_twin(study: Study) -> PreTrainedModel:
 
 
 def check_files(study: Study) -> None:
-    """Every safetensors file of a local checkpoint is there and whole (headers against sizes).
+    """Every safetensors file of a local checkpoint is there, whole, and as its index says.
 
-    Pickled weights are refused: loading them would run code."""
-    if not study.model_is_local:
-        return
-    for path in weight_files(study):
-        if not path.is_file():
-            raise UserError(
-                f"model {study.model}: {path.name} is missing (half-copied checkpoint?)"
-            )
-        size = path.stat().st_size
-        with open(path, "rb") as file:
-            header_size = int.from_bytes(file.read(8), "little")
-            header = file.read(header_size) if header_size < size else b""
-        try:
-            entries = json.loads(header)
-            end = max(e["data_offsets"][1] for k, e in entries.items() if k != "__metadata__")
-        except (ValueError, KeyError, TypeError):
-            raise UserError(f"model {study.model}: {path.name} is damaged or cut off") from None
-        if size != 8 + header_size + end:
-            raise UserError(
-                f"model {study.model}: {path.name} is cut off or damaged: "
-                f"{size} bytes instead of {8 + header_size + end}"
-            )
-
-
-def weight_files(study: Study) -> list[Path]:
-    """The safetensors files of a local checkpoint, as transformers chooses them.
-
-    Raises UserError when there are none, and for an unmerged adapter, which transformers would
-    apply on top."""
-    folder = Path(study.model)
-    if (folder / "adapter_config.json").exists():
-        raise UserError(f"model {folder}: holds an adapter (adapter_config.json): merge it first")
-    index = folder / "model.safetensors.index.json"
-    if (folder / "model.safetensors").is_file():
-        return [folder / "model.safetensors"]
-    if not index.is_file():
-        pickled = any(folder.glob("*.bin"))
-        extra = "; pickled .bin weights are not loaded: convert them" if pickled else ""
-        raise UserError(f"model {folder}: no model.safetensors there{extra}")
-    try:
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError):
-        raise UserError(f"model {folder}: {index.name} is damaged") from None
-    return [folder / name for name in names]
+    Raises UserError otherwise; pickled weights are refused, since loading them would run code."""
+    if study.model_is_local:
+        shards.read(Path(study.model))
 
 
 def checkpoint_digest(study: Study) -> str:
@@ -211,7 +170,9 @@ def checkpoint_digest(study: Study) -> str:
         return digest([study.model, commit(study)])
     folder = Path(study.model)
     others = [p for p in sorted(folder.iterdir()) if p.is_file() and p.suffix in SETTINGS]
-    return digest({path.name: file_digest(path) for path in [*weight_files(study), *others]})
+    return digest(
+        {path.name: file_digest(path) for path in [*shards.weight_files(folder), *others]}
+    )
 
 
 def commit(study: Study) -> str | None:

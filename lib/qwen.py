@@ -17,7 +17,7 @@ Cached generation. Keys are cached after their rotation, so one text can have on
 the first forward, the prompt's, however long the text becomes; log-n goes on with the position. The
 cache remembers it (`ntk_alphas`). A text that was begun within seq_length and continued beyond it
 from a cache therefore differs from the same text in one forward: nothing may share a prefix unless
-all texts stay within seq_length (`lib.qwen_config.shares_prefixes`).
+all texts stay within seq_length (`lib.replay.longest_alike`).
 
 Padding. With an attention mask (batch, length), left or right, T and p count a text's own tokens:
 it is computed as if it stood alone. (The original counts p with the padding on the left.) Without a

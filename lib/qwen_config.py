@@ -87,10 +87,3 @@ class QWenConfig(PreTrainedConfig):
 def ntk_alpha(length: int, seq_length: int) -> int:
     """α for a text of `length` tokens (see `lib.qwen`)."""
     return max(2 ** math.ceil(math.log(max(length, 1) / seq_length, 2) + 1) - 1, 1)
-
-
-def shares_prefixes(config: PreTrainedConfig, longest: int) -> bool:
-    """Whether texts of up to `longest` tokens may continue from one cached prefix and come out as
-    in a forward of their own. Models that are no Qwen version 1 may."""
-    ntk = isinstance(config, QWenConfig) and config.use_dynamic_ntk
-    return not ntk or longest <= config.seq_length

@@ -23,6 +23,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from lib.anatomy import layers_and_name, skeleton
 from lib.blocks import check_dropped, in_words, kept_layers
 from lib.errors import UserError
+from lib.folders import free_place, whole_or_not_at_all
 
 Facts = dict[str, Any]  # "mlp.class" → "LlamaMLP", "self_attn.is_sliding" → True, …
 # Attributes outside the layers that only list which kinds of attention the layers use.
@@ -80,14 +81,14 @@ def save_pruned(
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
 ) -> None:
-    """Write the pruned model as an ordinary checkpoint that `from_pretrained` loads.
+    """Write the pruned model as an ordinary checkpoint that `from_pretrained` loads; killed, this
+    leaves nothing that does.
 
     Raises UserError when the folder is not empty."""
-    if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"folder {folder}: not empty; nothing is overwritten")
-    with pruned(model, dropped):
-        model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with whole_or_not_at_all(free_place(folder)) as unfinished:
+        with pruned(model, dropped):
+            model.save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)
 
 
 def slice_config(config: PretrainedConfig, kept: list[int]) -> None:

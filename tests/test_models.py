@@ -19,7 +19,7 @@ from transformers import (
     GptOssConfig,
 )
 
-from lib import anatomy, models
+from lib import anatomy, models, shards
 from lib.errors import UserError
 from lib.schema import Study
 
@@ -170,10 +170,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "one byte less": (lambda f: _cut(f, lambda n: n - 1), ["model.safetensors", "cut off"]),
     "cut in the header": (lambda f: _cut(f, lambda n: 100), ["model.safetensors", "cut off"]),
     "empty": (lambda f: _cut(f, lambda n: 0), ["model.safetensors", "cut off"]),
-    "no weights": (lambda f: (f / "model.safetensors").unlink(), ["no model.safetensors"]),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), ["holds neither model.safetensors"]),
     "missing shard": (_shard, ["model-00002", "missing", "half-copied"]),
     "broken index": (lambda f: _shard(f, False, True), ["index.json is damaged"]),
-    "pickled": (_pickle, ["no model.safetensors", "pickled .bin"]),
+    "pickled": (_pickle, ["holds neither model.safetensors", "pickled weights"]),
     "no config": (lambda f: (f / "config.json").unlink(), ["no checkpoint there", "config.json"]),
     "cut-off config": (lambda f: (f / "config.json").write_text("{"), ["cannot be loaded"]),
     "config without type": (lambda f: (f / "config.json").write_text("{}"), ["cannot be loaded"]),
@@ -277,15 +277,14 @@ def test_the_single_file_is_what_is_loaded_and_hashed_beside_an_index(tiny_check
     (folder / "model.safetensors.index.json").write_text(
         json.dumps({"weight_map": {"x": "model-00001-of-00001.safetensors"}})
     )
-    study = Study(model=str(folder))
-    assert models.weight_files(study) == [folder / "model.safetensors"]
+    assert shards.weight_files(folder) == [folder / "model.safetensors"]
 
 
 def test_an_adapter_in_the_folder_is_refused(tiny_checkpoint, tmp_path):
     folder = shutil.copytree(tiny_checkpoint("llama"), tmp_path / "adapted")
     (folder / "adapter_config.json").write_text("{}")
-    with pytest.raises(UserError, match="merge it first"):
-        models.weight_files(Study(model=str(folder)))
+    with pytest.raises(UserError, match="holds an adapter"):
+        shards.weight_files(folder)
 
 
 def test_every_settings_file_decides_the_digest(tiny_checkpoint, tmp_path):

@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from lib import qwen
 from lib.anatomy import ffn_modules, layers
-from lib.qwen_config import QWenConfig, ntk_alpha, shares_prefixes
+from lib.qwen_config import QWenConfig, ntk_alpha
+from lib.replay import longest_alike
 
 qwen.register()
 
@@ -74,8 +75,8 @@ def test_the_base_is_scaled_in_steps_of_the_length() -> None:
     steps = {2048: 1, 2049: 3, 4096: 3, 4097: 7, 8192: 7, 8193: 15, 32768: 31}
     assert {length: ntk_alpha(length, 2048) for length in steps} == steps
     config = QWenConfig(**CONFIG)
-    assert shares_prefixes(config, 8) and not shares_prefixes(config, 9)
-    assert shares_prefixes(QWenConfig(**CONFIG | {"use_dynamic_ntk": False}), 9)
+    assert longest_alike(config) == 8
+    assert longest_alike(QWenConfig(**CONFIG | {"use_dynamic_ntk": False})) is None
 
 
 def test_training_is_plain_rotary_attention(folder: Path) -> None:
