@@ -15,6 +15,7 @@ import argparse
 import ast
 import fcntl
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -149,6 +150,8 @@ def section(number: str, name: str, parameters: dict[str, Any], checked: bool = 
     if parameters:  # a trial: the book's own copy of this section is no longer what the tables say
         final.unlink(missing_ok=True)
         final = paths.BUILD / "trials" / chosen.name / source.name
+    # After Ctrl-C, what polls the kernel may notice its end first, and would print a traceback.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     # Sockets to the kernel: files of this user on a local disk, not ports open to the machine.
     runtime = tempfile.mkdtemp(prefix="kernel-")
     try:
