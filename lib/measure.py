@@ -114,7 +114,9 @@ def _measure(bench: Bench, conditions: list[Condition]) -> None:
         for task in (*study.tasks, None):
             todo = [one for one in conditions if _value(bench, one, task) is None]
             blocks = [UNPRUNED if one.healing else one.block for one in todo]
-            journal = Journal(bench.store.unfinished([_inputs(bench, one, task) for one in todo]))
+            # A healed model is healed again after a kill, and perhaps not to the last bit.
+            kept = bench.store.unfinished([_inputs(bench, one, task) for one in todo])
+            journal = None if conditions[0].healing else Journal(kept)
             start = time.monotonic()
             found = _values(bench, model, blocks, task, journal)
             for condition, value in zip(todo, found, strict=True):
@@ -123,11 +125,16 @@ def _measure(bench: Bench, conditions: list[Condition]) -> None:
                 kind, name = _kind_and_name(condition, task)
                 inputs = _inputs(bench, condition, task)
                 bench.store.put(kind, name, inputs, value, seconds=seconds, batch=study.batch)
-            journal.finish()
+            if journal:
+                journal.finish()
 
 
 def _values(
-    bench: Bench, model: PreTrainedModel, blocks: list[Block], task: Task | None, journal: Journal
+    bench: Bench,
+    model: PreTrainedModel,
+    blocks: list[Block],
+    task: Task | None,
+    journal: Journal | None,
 ) -> Iterable[dict[str, Any]]:
     if not blocks:
         return []
