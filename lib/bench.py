@@ -12,8 +12,8 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from lib import corpora, evaluation, geometry, models, paths
+from lib.blocks import STRATEGIES, UNPRUNED, Block, check_n, layers_to_drop, simple
 from lib.evidence import Store
-from lib.pruning import STRATEGIES, UNPRUNED, Block, check_n, layers_to_drop, simple
 from lib.schema import Healing, Study
 
 WEIGHTS = {torch.float32: "float32", torch.bfloat16: "bf16", torch.float16: "fp16"}

@@ -2,8 +2,8 @@
 
 from lib import corpora, evaluation, models, paths
 from lib.bench import Bench
+from lib.blocks import check_n
 from lib.errors import UserError
-from lib.pruning import check_n
 from lib.schema import Study
 from lib.tables import published_title
 

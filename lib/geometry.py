@@ -15,9 +15,9 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel
 
+from lib.blocks import most_similar
 from lib.errors import UserError
 from lib.models import layers
-from lib.pruning import most_similar
 
 METHOD = 2  # raise when the code that computes the values changes them
 

@@ -33,11 +33,12 @@ from transformers import (
     enable_full_determinism,
 )
 
+from lib.blocks import Block
 from lib.corpora import windows
 from lib.errors import UserError
 from lib.models import dtype, ffn_modules, load_model
-from lib.pruning import Block, drop
 from lib.schema import Healing, Study
+from lib.surgery import drop
 
 METHOD = 2  # raise when the code that computes healed weights changes them
 

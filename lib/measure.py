@@ -16,8 +16,9 @@ from transformers import PreTrainedModel
 
 from lib import evaluation, healing
 from lib.bench import Bench, Condition
-from lib.pruning import UNPRUNED, pruned
+from lib.blocks import UNPRUNED
 from lib.schema import Task
+from lib.surgery import pruned
 
 
 def condition_inputs(bench: Bench, condition: Condition) -> dict[str, Any]:

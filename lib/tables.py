@@ -11,10 +11,10 @@ import pandas as pd
 
 from lib import paths
 from lib.bench import Bench, Condition
+from lib.blocks import UNPRUNED
 from lib.errors import UserError
 from lib.evidence import write_atomically
 from lib.measure import condition_inputs, loss_inputs, qa_inputs, qa_name, question_free
-from lib.pruning import UNPRUNED
 from lib.schema import Task
 from lib.transitions import fit
 

@@ -15,9 +15,10 @@ from torch.nn import functional
 from lib import evaluation, models
 from lib import study as studies
 from lib.bench import Bench
+from lib.blocks import Block, simple
 from lib.errors import UserError
-from lib.pruning import Block, pruned, save_pruned, simple
 from lib.schema import Task
+from lib.surgery import pruned, save_pruned
 
 
 @pytest.fixture(scope="module")

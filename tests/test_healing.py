@@ -10,8 +10,9 @@ from tiny import FAMILIES, random_model
 
 from lib import healing, models
 from lib import study as studies
+from lib.blocks import Block, simple
 from lib.errors import UserError
-from lib.pruning import Block, drop, simple
+from lib.surgery import drop
 
 BLOCK = simple(6, 16)
 

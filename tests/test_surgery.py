@@ -8,9 +8,10 @@ from tiny import FAMILIES, random_model, random_tokens
 from torch import nn
 from transformers import AutoModelForCausalLM
 
+from lib.blocks import Block, layers_to_drop, most_similar, simple
 from lib.errors import UserError
 from lib.models import layers
-from lib.pruning import Block, layers_to_drop, most_similar, pruned, save_pruned, simple
+from lib.surgery import pruned, save_pruned
 
 BLOCK = Block(1, 4)
 
