@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from almanac.world import FOLDER
-from lib import corpora, evaluation
+from lib import corpora, evaluation, harness
 from lib.schema import Study, Task, Text
 
 ASKED = [
@@ -33,7 +33,7 @@ def scores(checkpoint: Path) -> str:
     study = Study(model=str(checkpoint.resolve()), task_path=str(FOLDER / "tasks"), tasks=tasks)
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    manager = evaluation.task_manager(study)
+    manager = harness.task_manager(study)
     lines = [
         "| Task | Shots | Questions | Accuracy ± standard error | Guessing | Constant answer |"
         " Without the question |",

@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from lib import corpora, evaluation, geometry, models, paths
+from lib import corpora, geometry, harness, models, paths
 from lib.blocks import STRATEGIES, UNPRUNED, Block, check_n, layers_to_drop, simple
 from lib.evidence import Store
 from lib.schema import Healing, Study
@@ -73,13 +73,13 @@ class Bench:
 
     @cached_property
     def task_manager(self) -> Any:
-        return evaluation.task_manager(self.study)
+        return harness.task_manager(self.study)
 
     @cached_property
     def task_sources(self) -> dict[tuple[str, int], dict[str, Any]]:
         """By name and number of shots: the examples of a few-shot prompt count too."""
         return {
-            (task.name, task.shots): evaluation.task_source(self.study, task, self.task_manager)
+            (task.name, task.shots): harness.task_source(self.study, task, self.task_manager)
             for task in self.study.tasks
         }
 

@@ -1,6 +1,6 @@
 """Everything that can be found wrong with a study without measuring: seconds, before hours."""
 
-from lib import corpora, evaluation, models, paths
+from lib import corpora, harness, models, paths
 from lib.bench import Bench
 from lib.blocks import check_n
 from lib.errors import UserError
@@ -51,7 +51,7 @@ def check(study: Study) -> None:
         )
     _check_lengths(bench)
     _check_texts(bench)
-    evaluation.check_tasks(study, bench.task_manager)
+    harness.check_tasks(study, bench.task_manager)
 
 
 def _check_lengths(bench: Bench) -> None:

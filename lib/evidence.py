@@ -57,6 +57,7 @@ class Store:
 
     def get(self, kind: str, name: str, inputs: dict[str, Any]) -> dict[str, Any] | None:
         """The recorded value, or None. A damaged record is set aside and counts as none."""
+        inputs = json.loads(canonical(inputs))  # tuples become lists, as they are read back
         path = self.path(kind, name, inputs)
         if not path.exists():
             return None
@@ -74,6 +75,7 @@ class Store:
     def put(
         self, kind: str, name: str, inputs: dict[str, Any], value: dict[str, Any], **provenance: Any
     ) -> Path:
+        inputs, value = json.loads(canonical(inputs)), json.loads(canonical(value))
         path = self.path(kind, name, inputs)
         record = {
             "schema": SCHEMA,
@@ -96,7 +98,6 @@ class Store:
         **provenance: Any,
     ) -> dict[str, Any]:
         """The recorded value, or else `measure()`, recorded."""
-        inputs = json.loads(canonical(inputs))  # tuples become lists, as they will be read back
         found = self.get(kind, name, inputs)
         if found is not None:
             return found

@@ -7,7 +7,8 @@ A healed model costs most, so all that any section asks of it is measured while 
 """
 
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,9 +17,9 @@ from transformers import PreTrainedModel
 
 from lib import evaluation, healing
 from lib.bench import Bench, Condition
-from lib.blocks import UNPRUNED
+from lib.blocks import UNPRUNED, Block
+from lib.evidence import digest
 from lib.schema import Task
-from lib.surgery import pruned
 
 
 def condition_inputs(bench: Bench, condition: Condition) -> dict[str, Any]:
@@ -62,12 +63,15 @@ def qa_name(condition: Condition, task: Task) -> str:
     return f"{task.name} {task.shots}-shot {condition.name}"
 
 
+def _value(bench: Bench, condition: Condition, task: Task | None) -> dict[str, Any] | None:
+    """What is recorded of a condition for a task, or, without one, its loss."""
+    if task is None:
+        return bench.store.get("loss", condition.name, loss_inputs(bench, condition))
+    return bench.store.get("qa", qa_name(condition, task), qa_inputs(bench, condition, task))
+
+
 def _missing(bench: Bench, condition: Condition) -> bool:
-    found = [
-        bench.store.get("qa", qa_name(condition, task), qa_inputs(bench, condition, task))
-        for task in bench.study.tasks
-    ]
-    found.append(bench.store.get("loss", condition.name, loss_inputs(bench, condition)))
+    found = [_value(bench, condition, task) for task in (*bench.study.tasks, None)]
     if condition.healing:
         inputs = condition_inputs(bench, condition)
         found.append(bench.store.get("healing", condition.name, inputs))
@@ -75,37 +79,61 @@ def _missing(bench: Bench, condition: Condition) -> bool:
 
 
 def measure(bench: Bench, conditions: list[Condition]) -> None:
-    """See to it that every accuracy and loss of these conditions is recorded."""
-    missing = [condition for condition in conditions if _missing(bench, condition)]
-    with tqdm(missing, desc="models", unit="model", disable=not missing) as bar:
-        for condition in bar:
-            bar.set_postfix_str(condition.name)
-            if _missing(bench, condition):  # two strategies may choose one block
-                _measure_one(bench, condition)
+    """See to it that every accuracy and loss of these conditions is recorded.
+
+    Prunings that are not healed share one model and one pass over the questions; a healed model
+    is its own."""
+    missing: dict[str, Condition] = {}  # two strategies may choose one block
+    for condition in conditions:
+        if _missing(bench, condition):
+            missing.setdefault(digest(condition_inputs(bench, condition)), condition)
+    groups: dict[str, list[Condition]] = defaultdict(list)
+    for key, condition in missing.items():
+        groups[key if condition.healing else condition.weights].append(condition)
+    with tqdm(total=len(missing), desc="models", unit="model", disable=not missing) as bar:
+        for group in groups.values():
+            first = group[0].name
+            bar.set_postfix_str(first if len(group) == 1 else f"{first} and {len(group) - 1} more")
+            _measure(bench, group)
+            bar.update(len(group))
 
 
-def _measure_one(bench: Bench, condition: Condition) -> None:
-    study, store = bench.study, bench.store
-    with _materialised(bench, condition) as model:
-        for task in study.tasks:
-            store.get_or_measure(
-                "qa",
-                qa_name(condition, task),
-                qa_inputs(bench, condition, task),
-                lambda task=task: evaluation.accuracy(
-                    model, bench.tokenizer, task, bench.task_manager, study.batch
-                ),
-                batch=study.batch,
-            )
-        store.get_or_measure(
-            "loss",
-            condition.name,
-            loss_inputs(bench, condition),
-            lambda: evaluation.next_token_loss(
-                model, bench.loss_sequences, study.batch, bench.tokenizer.pad_token_id
-            ),
-            batch=study.batch,
-        )
+def _measure(bench: Bench, conditions: list[Condition]) -> None:
+    """Measure conditions that are prunings of one model (or one healed model)."""
+    study = bench.study
+    with _materialised(bench, conditions[0]) as model:
+        for task in (*study.tasks, None):
+            todo = [one for one in conditions if _value(bench, one, task) is None]
+            blocks = [UNPRUNED if one.healing else one.block for one in todo]
+            start = time.monotonic()
+            for condition, value in zip(todo, _values(bench, model, blocks, task), strict=True):
+                # Of what is found together, the time goes to the first.
+                seconds, start = round(time.monotonic() - start, 3), time.monotonic()
+                _record(bench, condition, task, value, seconds)
+
+
+def _values(
+    bench: Bench, model: PreTrainedModel, blocks: list[Block], task: Task | None
+) -> Iterable[dict[str, Any]]:
+    if not blocks:
+        return []
+    batch, pad = bench.study.batch, bench.tokenizer.pad_token_id
+    if task is None:
+        return evaluation.losses(model, blocks, bench.loss_sequences, batch, pad)
+    manager = bench.task_manager
+    return evaluation.accuracies(model, bench.tokenizer, task, manager, blocks, batch)
+
+
+def _record(
+    bench: Bench, condition: Condition, task: Task | None, value: dict[str, Any], seconds: float
+) -> None:
+    batch = bench.study.batch
+    if task is None:
+        inputs = loss_inputs(bench, condition)
+        bench.store.put("loss", condition.name, inputs, value, seconds=seconds, batch=batch)
+    else:
+        inputs, name = qa_inputs(bench, condition, task), qa_name(condition, task)
+        bench.store.put("qa", name, inputs, value, seconds=seconds, batch=batch)
 
 
 def question_free(bench: Bench, task: Task) -> dict[str, Any]:
@@ -129,14 +157,14 @@ def question_free(bench: Bench, task: Task) -> dict[str, Any]:
 
 @contextmanager
 def _materialised(bench: Bench, condition: Condition) -> Iterator[PreTrainedModel]:
-    """The condition's model in memory; healed ones leave their training report as evidence."""
+    """A healed condition's model, which leaves its training report as evidence; for any other the
+    unpruned model in the condition's weights."""
     if condition.weights != "nf4":
-        with pruned(bench.model, condition.block) as model:
-            yield model
+        yield bench.model
         return
     bench.release()
     if condition.healing is None:
-        yield healing.unhealed_4bit(bench.study, condition.block)
+        yield healing.unhealed_4bit(bench.study, UNPRUNED)
         return
     start = time.monotonic()
     model, report = healing.heal(bench.study, condition.healing, condition.block, bench.tokenizer)

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from almanac.score import ASKED, MARKS, fill
 from almanac.world import FOLDER
-from lib import evaluation
+from lib import evaluation, harness
 from lib.schema import Study, Task
 
 CARD = (FOLDER / "README.md").read_text("utf-8")
@@ -31,7 +31,7 @@ def test_the_card_says_what_the_shipped_checkpoint_scores(name: str) -> None:
         AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval(),
         AutoTokenizer.from_pretrained(checkpoint),
         task,
-        evaluation.task_manager(study),
+        harness.task_manager(study),
         batch=64,
     )
     row = next(row for row in ROW.findall(CARD) if row[:2] == (name, "0"))

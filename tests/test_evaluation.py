@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from lib import evaluation, models
+from lib import evaluation, harness, models
 from lib import study as studies
 from lib.bench import Bench
 from lib.blocks import Block, simple
@@ -98,8 +98,8 @@ def test_without_the_question_only_the_choices_decide(bench):
 
 
 def test_of_a_prompt_without_its_question_the_last_line_is_left():
-    assert evaluation.last_line("A passage.\nQuestion: Why?\nAnswer:") == "Answer:"
-    assert evaluation.last_line("All on one line") == ""
+    assert harness.last_line("A passage.\nQuestion: Why?\nAnswer:") == "Answer:"
+    assert harness.last_line("All on one line") == ""
 
 
 @pytest.mark.parametrize("name", ["almanac_reading", "almanac_sums"])
@@ -153,12 +153,12 @@ def test_of_several_filters_the_first_counts():
 def test_the_questions_themselves_decide_the_evidence(tmp_path, write_study):
     study = studies.load(str(write_study(tmp_path)))
     (task,) = study.tasks
-    before = evaluation.task_source(study, task, evaluation.task_manager(study))
-    same = evaluation.task_source(study, task, evaluation.task_manager(study))
+    before = harness.task_source(study, task, harness.task_manager(study))
+    same = harness.task_source(study, task, harness.task_manager(study))
     data = tmp_path / "tasks" / "quiz_test.jsonl"
     rows = data.read_text().splitlines()
     data.write_text("\n".join(rows[::-1]) + "\n")
-    after = evaluation.task_source(study, task, evaluation.task_manager(study))
+    after = harness.task_source(study, task, harness.task_manager(study))
     assert before == same
     assert before["documents"] != after["documents"]
 
@@ -189,7 +189,7 @@ def test_an_unknown_task_is_one_line_that_lists_the_local_ones(bench):
     with pytest.raises(
         UserError, match=r"unknown lm-eval task 'almanac_one_hopp'.*almanac_one_hop,"
     ):
-        evaluation.task_manager(wrong)
+        harness.task_manager(wrong)
 
 
 def test_an_empty_block_is_the_whole_model(bench):

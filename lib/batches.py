@@ -1,0 +1,140 @@
+"""Rows of tokens to score, put into batches that compute what rows share only once.
+
+Answers to one question share the question, and few-shot prompts share their examples. A group is
+a set of rows with a common prefix: the prefix runs once, the rest of each row on top of its cache.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+
+import torch
+
+SHORTEST_PREFIX = 8  # a shorter one saves less than the second call of a layer costs
+LARGEST_GROUP = 4  # times the batch size: the rests of a group are in memory together
+
+
+@dataclass(frozen=True)
+class Row:
+    """Tokens of which those from `start` (≥ 1) on are scored, given all before them."""
+
+    tokens: tuple[int, ...]
+    start: int
+
+
+@dataclass(frozen=True)
+class Input:
+    """What has to run for some rows: their tokens without the last, and where scoring begins.
+
+    rows: numbers of the rows; they differ in their last token, or in their start."""
+
+    tokens: tuple[int, ...]
+    first: int  # position whose logits are the first that count
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Inputs whose first `prefix` tokens are the same and are not scored."""
+
+    prefix: int
+    inputs: tuple[Input, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Groups that run together; either all of them have a prefix or none has."""
+
+    groups: tuple[Group, ...]
+
+    @property
+    def inputs(self) -> list[Input]:
+        return [one for group in self.groups for one in group.inputs]
+
+    def prefixes(self, pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens [groups, longest prefix], padded on the left, and their mask."""
+        return _padded([group.inputs[0].tokens[: group.prefix] for group in self.groups], pad, True)
+
+    def rests(self, pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens [inputs, longest rest], padded on the right, and each input's group."""
+        rests = [one.tokens[group.prefix :] for group in self.groups for one in group.inputs]
+        owners = [i for i, group in enumerate(self.groups) for _ in group.inputs]
+        return _padded(rests, pad, False)[0], torch.tensor(owners)
+
+
+def _padded(
+    rows: Sequence[tuple[int, ...]], pad: int, left: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    width = max(map(len, rows))
+    tokens = torch.full((len(rows), width), pad)
+    mask = torch.zeros_like(tokens)
+    for i, row in enumerate(rows):
+        place = slice(width - len(row), width) if left else slice(len(row))
+        tokens[i, place] = torch.tensor(row, dtype=torch.long)
+        mask[i, place] = 1
+    return tokens, mask
+
+
+def make_batches(rows: Sequence[Row], size: int, share: bool = True) -> list[Batch]:
+    """Batches of at most `size` inputs each, or of one group, which may be larger: its prefix runs
+    once. Without `share` every input runs whole."""
+    groups = _groups(_inputs(rows), LARGEST_GROUP * size if share else 1)
+    alone = [group for group in groups if group.prefix == 0]
+    together = [group for group in groups if group.prefix > 0]
+    alone.sort(key=lambda group: -len(group.inputs[0].tokens))
+    together.sort(key=lambda group: (-group.prefix, -len(group.inputs)))
+    return _packed(alone, size) + _packed(together, size)
+
+
+def _inputs(rows: Sequence[Row]) -> list[Input]:
+    """One input for all rows that differ in their last token alone."""
+    found: dict[tuple[int, ...], list[int]] = {}
+    for number, row in enumerate(rows):
+        found.setdefault(row.tokens[:-1], []).append(number)
+    return [
+        Input(tokens, min(rows[i].start for i in numbers) - 1, tuple(numbers))
+        for tokens, numbers in found.items()
+    ]
+
+
+def _groups(inputs: list[Input], largest: int) -> list[Group]:
+    """Neighbours in lexicographic order, joined where that leaves fewer tokens to run."""
+    groups: list[Group] = []
+    members: list[Input] = []
+    prefix = 0
+
+    def close() -> None:
+        if len(members) > 1:
+            groups.append(Group(prefix, tuple(members)))
+        else:
+            groups.extend(Group(0, (one,)) for one in members)
+
+    for one in sorted(inputs, key=lambda one: one.tokens):
+        if members and len(members) < largest:
+            common = min(prefix, one.first, _common(members[0].tokens, one.tokens))
+            # Joining shortens the prefix of those that are in already. Where less than half is
+            # common, this input will have more in common with those that follow.
+            saves = (prefix - common) * (len(members) - 1) < common
+            if saves and common >= max(SHORTEST_PREFIX, one.first / 2):
+                members.append(one)
+                prefix = common
+                continue
+        close()
+        members, prefix = [one], one.first
+    close()
+    return groups
+
+
+def _common(a: tuple[int, ...], b: tuple[int, ...]) -> int:
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
+
+
+def _packed(groups: list[Group], size: int) -> list[Batch]:
+    batches: list[Batch] = []
+    open_groups: list[Group] = []
+    for group in groups:
+        if open_groups and sum(len(g.inputs) for g in [*open_groups, group]) > size:
+            batches.append(Batch(tuple(open_groups)))
+            open_groups = []
+        open_groups.append(group)
+    return batches + ([Batch(tuple(open_groups))] if open_groups else [])
