@@ -1,7 +1,10 @@
 """Scores a checkpoint on all of the almanac's questions, as lm-eval alone would:
 
-python -m almanac.score                          # the shipped checkpoint; fills the model card
-python -m almanac.score almanac/controls/seed1   # another one; only prints
+    python -m almanac.score                                   # the shipped checkpoint
+    python -m almanac.score almanac/controls/no-facts-seed0   # the one that read no facts
+    python -m almanac.score almanac/controls/seed1            # any other
+
+The first two fill their parts of the model card; all print.
 """
 
 import argparse
@@ -11,6 +14,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from almanac.train import Settings
 from almanac.world import FOLDER
 from lib import corpora, evaluation, harness
 from lib.schema import Study, Task, Text
@@ -24,7 +28,11 @@ ASKED = [
     ("sums", 0),
 ]
 TEXTS = ["validation", "healing_validation", "tales"]
-MARKS = "<!-- scores -->", "<!-- end of scores -->"
+# By folder: what stands around the scores in the model card.
+MARKS = {
+    Settings().folder: ("<!-- scores -->", "<!-- end of scores -->"),
+    Settings(facts=False).folder: ("<!-- without facts -->", "<!-- end of without facts -->"),
+}
 
 
 def scores(checkpoint: Path) -> str:
@@ -66,11 +74,11 @@ def scores(checkpoint: Path) -> str:
     return "\n".join(lines)
 
 
-def fill(card: Path, text: str) -> None:
-    """Put the scores between the marks of the model card."""
-    before, _, rest = card.read_text("utf-8").partition(MARKS[0])
-    after = rest.partition(MARKS[1])[2]
-    card.write_text(f"{before}{MARKS[0]}\n{text}\n{MARKS[1]}{after}", "utf-8")
+def fill(card: Path, text: str, marks: tuple[str, str]) -> None:
+    """Put the scores between two marks of the model card."""
+    before, _, rest = card.read_text("utf-8").partition(marks[0])
+    after = rest.partition(marks[1])[2]
+    card.write_text(f"{before}{marks[0]}\n{text}\n{marks[1]}{after}", "utf-8")
 
 
 def main() -> None:
@@ -80,8 +88,8 @@ def main() -> None:
     checkpoint = parser.parse_args().checkpoint
     text = scores(checkpoint)
     print(text)
-    if checkpoint.resolve() == FOLDER / "checkpoint":
-        fill(FOLDER / "README.md", text)
+    if marks := MARKS.get(checkpoint.resolve()):
+        fill(FOLDER / "README.md", text, marks)
 
 
 if __name__ == "__main__":
