@@ -73,31 +73,24 @@ def last_layer(distances: pd.DataFrame, after_norm: pd.DataFrame) -> Figure:
     """Claim 7 both ways: the distance across the last n layers, with the last layer's output before
     and after the final norm, and across the n layers just before the last one."""
     last = int(distances["n"].max()) + 1
-    ends = {
-        "without the last layer": (distances[distances["start"] + distances["n"] == last - 1], "s"),
-        "with it, before the final norm": (
-            distances[distances["start"] + distances["n"] == last],
-            "o",
+    stop = distances["start"] + distances["n"]
+    own = {"marker": "o", "color": COLOURS["similarity"]}
+    lines = [
+        ("without the last layer", distances[stop == last - 1], {"marker": "s", "color": GREY}),
+        ("with it, before the final norm", distances[stop == last], own),
+        # Dashed and hollow: the two often coincide.
+        (
+            "with it, after the final norm",
+            after_norm,
+            {"marker": "o", "color": COLOURS["simple"], "linestyle": "--", "markerfacecolor": "w"},
         ),
-        "with it, after the final norm": (after_norm, "^"),
-    }
-    colours = (GREY, COLOURS["similarity"], COLOURS["simple"])
+    ]
     figure, panels = grid(1, 1, width=7, height=3.6)
     axes = panels[0, 0]
-    for (label, (rows, marker)), colour in zip(ends.items(), colours, strict=True):
-        axes.errorbar(
-            rows["n"],
-            rows["distance"],
-            yerr=rows["stderr"],
-            color=colour,
-            marker=marker,
-            markersize=4,
-            linewidth=1.3,
-            label=label,
-        )
-    axes.set(
-        xlabel="Layers in the block, n", ylabel="Angular distance\n[units of π]", ylim=(0, None)
-    )
+    for label, rows, style in lines:
+        axes.errorbar(rows["n"], rows["distance"], yerr=rows["stderr"], label=label, **style)
+    axes.set(xlabel="Block size n  [layers]", ylabel="Angular distance  [units of π]")
+    axes.set_ylim(0, None)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(title="The n deepest layers")
     return figure
