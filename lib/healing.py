@@ -170,9 +170,6 @@ def adapt(model: PreTrainedModel, healing: Healing) -> PeftModel:
     narrowest = min(min(module.in_features, module.out_features) for module in modules)
     if healing.rank > narrowest:
         raise UserError(f"rank {healing.rank}: above the narrowest FFN width, {narrowest}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     config = LoraConfig(
         r=healing.rank,
         lora_alpha=healing.rank,
@@ -180,7 +177,10 @@ def adapt(model: PreTrainedModel, healing: Healing) -> PeftModel:
         target_modules=names,
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(model, config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        return get_peft_model(model, config)
 
 
 def heal(
