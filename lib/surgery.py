@@ -78,17 +78,18 @@ def pruned(model: PreTrainedModel, dropped: Collection[int]) -> Iterator[PreTrai
 def save_pruned(
     model: PreTrainedModel,
     dropped: Collection[int],
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerBase | None,
     folder: Path,
 ) -> None:
-    """Write the pruned model as an ordinary checkpoint that `from_pretrained` loads; killed, this
-    leaves nothing that does.
+    """Write the pruned model as an ordinary checkpoint that `from_pretrained` loads, with the
+    tokenizer if there is one; killed, this leaves nothing that loads.
 
     Raises UserError when the folder is not empty."""
     with whole_or_not_at_all(free_place(folder)) as unfinished:
         with pruned(model, dropped):
             model.save_pretrained(unfinished)
-        tokenizer.save_pretrained(unfinished)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(unfinished)
 
 
 def slice_config(config: PretrainedConfig, kept: list[int]) -> None:

@@ -23,7 +23,15 @@ os.environ |= {
 import pytest  # noqa: E402
 import torch  # noqa: E402
 import yaml  # noqa: E402
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer  # noqa: E402
+from qwen_checkpoint import load as load_qwen  # noqa: E402
+from qwen_reference import write as write_qwen  # noqa: E402
+from tiny import random_model  # noqa: E402
+from transformers import (  # noqa: E402
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+)
 
 from lib import paths  # noqa: E402
 
@@ -207,3 +215,30 @@ def write_study(tiny_checkpoint: Checkpoints) -> Studies:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama in several shards; tests that change it copy it first."""
+    folder = tmp_path_factory.mktemp("llama") / "whole"
+    random_model("llama").save_pretrained(folder, max_shard_size="400KB")
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "LICENSE").write_text("free")
+    (folder / "README.md").write_text("---\nlicense: mit\nmetrics: [x]\n---\nold card")
+    return folder
+
+
+@pytest.fixture
+def copied(sharded: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(sharded, tmp_path / "copied")
+
+
+@pytest.fixture(scope="session")
+def qwen_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint in the layout of Qwen version 1; tests that change it copy it first."""
+    return write_qwen(tmp_path_factory.mktemp("qwen") / "whole")
+
+
+@pytest.fixture(scope="session")
+def qwen_model(qwen_folder: Path) -> PreTrainedModel:
+    return load_qwen(qwen_folder)

@@ -50,11 +50,6 @@ healed_forms = pytest.mark.parametrize("form", [*FAMILIES, "falcon alibi"])
 drops = pytest.mark.parametrize("kind", DROPS)
 
 
-class NoTokenizer:
-    def save_pretrained(self, folder: object) -> None:
-        pass
-
-
 def parts(form: str) -> tuple[str, list[str]]:
     return ANATOMY[VARIANTS.get(form, (form, {}))[0]]
 
@@ -95,7 +90,7 @@ def test_generation_with_a_cache_equals_without(form: str, kind: str) -> None:
 @forms
 def test_saved_and_loaded_equals_in_memory(form: str, kind: str, tmp_path) -> None:
     model, tokens = random_variant(form), random_tokens(2, 12)
-    save_pruned(model, DROPS[kind], NoTokenizer(), tmp_path / "out")
+    save_pruned(model, DROPS[kind], None, tmp_path / "out")
     loaded, info = AutoModelForCausalLM.from_pretrained(
         tmp_path / "out", attn_implementation="eager", output_loading_info=True
     )
@@ -124,7 +119,7 @@ def test_a_kind_of_layer_may_go_altogether(form: str, gone: str, tmp_path) -> No
         cached = model.generate(tokens, max_new_tokens=6, do_sample=False, use_cache=True)
         plain = model.generate(tokens, max_new_tokens=6, do_sample=False, use_cache=False)
         assert torch.equal(cached, plain)
-    save_pruned(model, dropped, NoTokenizer(), tmp_path / "out")
+    save_pruned(model, dropped, None, tmp_path / "out")
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out", attn_implementation="eager")
     assert torch.equal(logits_of(loaded.eval(), tokens), reference)
 

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import qwen_reference as reference
 import torch
+from qwen_checkpoint import distance, load, logits
 from qwen_reference import CONFIG, HIDDEN, tokens, write
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 from lib import models, qwen
 from lib.blocks import Block
@@ -20,29 +21,6 @@ from lib.schema import Study
 from lib.surgery import pruned, save_pruned
 
 qwen.register()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write(tmp_path_factory.mktemp("qwen") / "whole")
-
-
-@pytest.fixture(scope="module")
-def model(folder: Path) -> PreTrainedModel:
-    return load(folder)
-
-
-def load(folder: Path) -> PreTrainedModel:
-    return AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False).eval()
-
-
-@torch.no_grad()
-def logits(model: PreTrainedModel, text: list[int]) -> torch.Tensor:
-    return model(torch.tensor([text])).logits[0]
-
-
-def distance(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    return (ours.double() - theirs.double()).abs().max().item()
 
 
 def of(folder: Path, **keys: Any) -> Study:
@@ -65,20 +43,17 @@ def test_16_bits_load_as_they_are(tmp_path: Path, dtype: str) -> None:
     assert distance(logits(whole, tokens(20)), expected) < 1e-5
 
 
-class _NoTokenizer:
-    def save_pretrained(self, folder: Path) -> None:
-        pass
-
-
-def test_a_pruned_copy_is_a_checkpoint_of_version_1(folder: Path, tmp_path: Path) -> None:
-    model, block, text = load(folder), Block(1, 3), tokens(20)
+def test_a_pruned_copy_is_a_checkpoint_of_version_1(qwen_folder: Path, tmp_path: Path) -> None:
+    model, block, text = load(qwen_folder), Block(1, 3), tokens(20)
     before = logits(model, text)
     with pruned(model, block):
         in_memory = logits(model, text)
     assert torch.equal(logits(model, text), before)
-    save_pruned(model, block, _NoTokenizer(), tmp_path / "pruned")  # type: ignore[arg-type]
+    save_pruned(model, block, None, tmp_path / "pruned")
 
-    whole, saved = (load_file(path / "model.safetensors") for path in (folder, tmp_path / "pruned"))
+    whole, saved = (
+        load_file(path / "model.safetensors") for path in (qwen_folder, tmp_path / "pruned")
+    )
     kept = {0: 0, 3: 1}
     expected = {name: tensor for name, tensor in whole.items() if ".h." not in name}
     for old, new in kept.items():
@@ -102,21 +77,23 @@ def saved_as(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.double() for name, tensor in tensors.items()}
 
 
-def test_shards_load_and_are_written(folder: Path, model: PreTrainedModel, tmp_path: Path) -> None:
-    model.save_pretrained(tmp_path / "shards", max_shard_size="20KB")
+def test_shards_load_and_are_written(
+    qwen_folder: Path, qwen_model: PreTrainedModel, tmp_path: Path
+) -> None:
+    qwen_model.save_pretrained(tmp_path / "shards", max_shard_size="20KB")
     shards = sorted((tmp_path / "shards").glob("model-*.safetensors"))
     assert len(shards) > 2
     index = json.loads((tmp_path / "shards" / "model.safetensors.index.json").read_text())
-    assert index["weight_map"].keys() == load_file(folder / "model.safetensors").keys()
+    assert index["weight_map"].keys() == load_file(qwen_folder / "model.safetensors").keys()
     again = models.load_model(of(tmp_path / "shards")).state_dict()
-    assert all(torch.equal(again[name], tensor) for name, tensor in model.state_dict().items())
+    assert all(torch.equal(again[name], tensor) for name, tensor in qwen_model.state_dict().items())
     shards[1].unlink()
     with pytest.raises(UserError, match="model-00002"):
         models.load_model(of(tmp_path / "shards"))
 
 
-def _tensors(folder: Path, **changes: torch.Tensor | None) -> None:
-    path = folder / "model.safetensors"
+def _tensors(qwen_folder: Path, **changes: torch.Tensor | None) -> None:
+    path = qwen_folder / "model.safetensors"
     tensors = load_file(path)
     for name, tensor in changes.items():
         tensors.pop(name, None)
@@ -125,8 +102,8 @@ def _tensors(folder: Path, **changes: torch.Tensor | None) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
 
 
-def _config(folder: Path, **changes: Any) -> None:
-    path = folder / "config.json"
+def _config(qwen_folder: Path, **changes: Any) -> None:
+    path = qwen_folder / "config.json"
     config = json.loads(path.read_text()) | changes
     path.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
 
@@ -172,8 +149,8 @@ DAMAGE: dict[str, tuple[Any, list[str]]] = {
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_a_damaged_checkpoint_is_one_line(folder: Path, tmp_path: Path, kind: str) -> None:
-    damaged = shutil.copytree(folder, tmp_path / "damaged")
+def test_a_damaged_checkpoint_is_one_line(qwen_folder: Path, tmp_path: Path, kind: str) -> None:
+    damaged = shutil.copytree(qwen_folder, tmp_path / "damaged")
     damage, says = DAMAGE[kind]
     damage(damaged)
     with pytest.raises(UserError) as raised:
@@ -183,8 +160,8 @@ def test_a_damaged_checkpoint_is_one_line(folder: Path, tmp_path: Path, kind: st
     assert all(part in message for part in [str(damaged), *says]), message
 
 
-def test_remote_code_in_the_folder_is_not_run(folder: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(folder, tmp_path / "copy")
+def test_remote_code_in_the_folder_is_not_run(qwen_folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(qwen_folder, tmp_path / "copy")
     for name in ("configuration_qwen.py", "modeling_qwen.py"):
         (copy / name).write_text("raise SystemExit('remote code was run')")
     assert type(AutoConfig.from_pretrained(copy, trust_remote_code=False)) is QWenConfig
