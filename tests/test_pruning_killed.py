@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 from sharded import CONTIGUOUS, SCATTERED, assert_same, fails
+from transformers import PretrainedConfig
 
-from lib import pruning, shards
+from lib import pruning, shards, surgery
 
 
 def in_child(work: Callable[[], object]) -> int:
@@ -45,12 +46,39 @@ def assert_nothing_half(out: Path, reference: Path) -> bool:
     return out.exists()
 
 
+class NoBar:
+    """No lock that another thread may hold while a child is forked."""
+
+    def __init__(self, **_: object) -> None:
+        pass
+
+    def __enter__(self) -> "NoBar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, _: int) -> None:
+        pass
+
+
 @pytest.fixture
 def hasty(sharded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looks at the checkpoint once only: what comes before writing is not what is killed here."""
+    """Looks at the checkpoint and works its config out once only: what comes before writing is not
+    what is killed here, and a forked child must not compute with torch, whose threads it lacks."""
     config = pruning.load_config(sharded)
+    slice_config, known = surgery.slice_config, {}
+
+    def sliced(config: PretrainedConfig, kept: list[int]) -> None:
+        if tuple(kept) not in known:
+            slice_config(config, kept)
+            known[tuple(kept)] = copy.deepcopy(vars(config))
+        vars(config).update(copy.deepcopy(known[tuple(kept)]))
+
+    monkeypatch.setattr(surgery, "slice_config", sliced)
     monkeypatch.setattr(pruning, "load_config", lambda _: copy.deepcopy(config))
     monkeypatch.setattr(pruning, "check_tensors", lambda *_: None)
+    monkeypatch.setattr(pruning, "tqdm", NoBar)
 
 
 STEPS = ("mkdir", "open", "write", "fsync", "rename", "unlink")
