@@ -11,7 +11,7 @@ from itertools import takewhile
 import torch
 
 SHORTEST_PREFIX = 8  # a shorter one saves less than the second call of a layer costs
-LARGEST_GROUP = 4  # times the batch size: the rests of a group are in memory together
+MOST_RESTS = 4  # times the batch size: each takes a copy of its prefix's keys and values
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,13 @@ def _padded(
 def make_batches(
     rows: Sequence[Row], size: int, share: bool = True, longest: int | None = None
 ) -> list[Batch]:
-    """Batches of at most `size` inputs each, or of one group, which may be larger: its prefix runs
-    once. Without `share` every input runs whole; inputs of more than `longest` tokens run alone."""
+    """Batches of at most `size` inputs, or of more that share prefixes and so make no more tokens
+    than `size` whole ones. Without `share` every input runs whole; inputs of more than `longest`
+    tokens run alone."""
     inputs = _inputs(rows)
     joined = [one for one in inputs if longest is None or len(one.tokens) <= longest]
     apart = [one for one in inputs if longest is not None and len(one.tokens) > longest]
-    groups = _groups(joined, LARGEST_GROUP * size if share else 1)
+    groups = _groups(joined, size if share else 1)
     alone = [group for group in groups if group.prefix == 0]
     together = [group for group in groups if group.prefix > 0]
     alone.sort(key=lambda group: -len(group.inputs[0].tokens))
@@ -105,7 +106,7 @@ def _inputs(rows: Sequence[Row]) -> list[Input]:
     ]
 
 
-def _groups(inputs: list[Input], largest: int) -> list[Group]:
+def _groups(inputs: list[Input], size: int) -> list[Group]:
     """Neighbours in lexicographic order, joined where that leaves fewer tokens to run."""
     groups: list[Group] = []
     members: list[Input] = []
@@ -118,12 +119,13 @@ def _groups(inputs: list[Input], largest: int) -> list[Group]:
             groups.extend(Group(0, (one,)) for one in members)
 
     for one in sorted(inputs, key=lambda one: one.tokens):
-        if members and len(members) < largest:
+        if members:
             common = min(prefix, one.first, _common(members[0].tokens, one.tokens))
             # Joining shortens the prefix of those that are in already. Where less than half is
             # common, this input will have more in common with those that follow.
             saves = (prefix - common) * (len(members) - 1) < common
-            if saves and common >= max(SHORTEST_PREFIX, one.first / 2):
+            joined = Group(common, (*members, one))
+            if saves and common >= max(SHORTEST_PREFIX, one.first / 2) and _fit([joined], size):
                 members.append(one)
                 prefix = common
                 continue
@@ -137,11 +139,20 @@ def _common(a: tuple[int, ...], b: tuple[int, ...]) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
 
 
+def _fit(groups: list[Group], size: int) -> bool:
+    """Whether groups make no more tokens, padding included, than `size` inputs that run whole."""
+    prefix = max(group.prefix for group in groups)
+    rest = max(len(one.tokens) - group.prefix for group in groups for one in group.inputs)
+    count = sum(len(group.inputs) for group in groups)
+    tokens = len(groups) * prefix + count * rest
+    return tokens <= size * (prefix + rest) and count <= MOST_RESTS * size
+
+
 def _packed(groups: list[Group], size: int) -> list[Batch]:
     batches: list[Batch] = []
     open_groups: list[Group] = []
     for group in groups:
-        if open_groups and sum(len(g.inputs) for g in [*open_groups, group]) > size:
+        if open_groups and not _fit([*open_groups, group], size):
             batches.append(Batch(tuple(open_groups)))
             open_groups = []
         open_groups.append(group)

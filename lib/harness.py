@@ -10,8 +10,8 @@ import json
 import logging
 import os
 import random
-from collections.abc import Sequence
-from functools import cache, partial
+from collections.abc import Iterator, Sequence
+from functools import cache, lru_cache, partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,9 @@ def harness() -> Any:
     from lm_eval.models.huggingface import HFLM
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    # lm-eval compiles a task's templates again for every question of every pruning.
+    templates = lm_eval.utils.env
+    templates.from_string = lru_cache(templates.from_string)
     # A bar per task and model while prompts are put together, for milliseconds of work.
     lm_eval.api.task.tqdm = partial(tqdm, disable=True)
     datasets.disable_progress_bars()
@@ -179,6 +182,9 @@ class Questions:
             self._built = True
             for one in self._loaded["tasks"].values():
                 one.build_all_requests = partial(_forget_answers, one)
+                # Reading a question from `datasets` again costs more than judging an answer to it.
+                documents = list(one.doc_iterator(limit=self.task.limit))
+                one.doc_iterator = partial(_again, documents)
         return found["samples"]
 
 
@@ -186,6 +192,10 @@ def _forget_answers(task: Any, **_: Any) -> None:
     """In place of putting the same prompts together again."""
     for instance in task.instances:
         instance.resps, instance.filtered_resps = [], {}
+
+
+def _again(documents: list[tuple[int, Any]], **_: Any) -> Iterator[tuple[int, Any]]:
+    return iter(documents)
 
 
 def local_tasks(study: Study) -> dict[str, Path]:

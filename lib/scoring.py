@@ -86,15 +86,10 @@ class Head:
         vocabulary = self.replay.config.vocab_size
         self.most = max(1, LOGITS // vocabulary)
 
-    def add(self, number: int, parts: Sequence[tuple[range, torch.Tensor]]) -> None:
-        """What comes out of a pruning's last layer: [inputs, length, width] of the batch's inputs
-        in each range."""
-        picked = []
-        for rows, part in parts:
-            mine = (self.where[:, 0] >= rows.start) & (self.where[:, 0] < rows.stop)
-            i, at = self.where[mine].to(part.device).T
-            picked.append(part[i - rows.start, at])
-        self.pending.append((number, torch.cat(picked)))
+    def add(self, number: int, rest: torch.Tensor) -> None:
+        """What comes out of a pruning's last layer: [inputs, length, width]."""
+        i, at = self.where.to(rest.device).T
+        self.pending.append((number, rest[i, at]))
         if sum(len(hidden) for _, hidden in self.pending) >= self.most:
             self.flush()
 

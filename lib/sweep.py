@@ -9,7 +9,7 @@ but the last costs one layer per n; all n together cost about two passes instead
 import copy
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -29,58 +29,46 @@ Kept = tuple[int, ...]  # the layers of a pruned model, by their numbers in the 
 SAME, SAME_16_BIT = 1e-3, 0.5
 
 
-@dataclass
-class State:
+class State(NamedTuple):
     """A batch between two layers: the shared prefixes [groups, length, width], if there are any,
-    and the rest of each row, in parts of [rows, length, width]."""
+    and the rest of each input [inputs, length, width]."""
 
     prefix: torch.Tensor | None
-    parts: list[torch.Tensor]
+    rest: torch.Tensor
 
 
 class Walk:
     """One batch on its way through the layers."""
 
-    def __init__(self, replay: Replay, batch: Batch, size: int, pad: int) -> None:
+    def __init__(self, replay: Replay, batch: Batch, pad: int) -> None:
         self.replay = replay
         device = replay.model.device
         rests, owners = batch.rests(pad)
-        count = len(rests)
-        self.rows = [range(i, min(i + size, count)) for i in range(0, count, size)]
+        rests, self.owners = rests.to(device), owners.to(device)
         self.prefix: Entrance | None = None
-        self.parts: list[Entrance] = []
-        self.owners = [owners[list(rows)].to(device) for rows in self.rows]
         if batch.groups[0].prefix == 0:
-            self.parts = [replay.enter(rests[list(rows)].to(device)) for rows in self.rows]
+            self.rest = replay.enter(rests)
             return
         tokens, mask = batch.prefixes(pad)
         mask, lengths = mask.to(device), mask.sum(1).to(device)
         padded = bool((mask == 0).any())
         positions = (mask.cumsum(1) - 1).clamp_min(0)
         self.prefix = replay.enter(tokens.to(device), mask if padded else None, positions, past=0)
-        for rows, owner in zip(self.rows, self.owners, strict=True):
-            part = rests[list(rows)].to(device)
-            seen = torch.cat([mask[owner], torch.ones_like(part)], dim=1)
-            steps = torch.arange(part.shape[1], device=device)
-            positions = lengths[owner, None] + steps
-            self.parts.append(
-                replay.enter(part, seen if padded else None, positions, past=mask.shape[1])
-            )
+        seen = torch.cat([mask[self.owners], torch.ones_like(rests)], dim=1) if padded else None
+        steps = torch.arange(rests.shape[1], device=device)
+        positions = lengths[self.owners, None] + steps
+        self.rest = replay.enter(rests, seen, positions, past=mask.shape[1])
 
     def start(self) -> State:
-        prefix = self.prefix.hidden if self.prefix else None
-        return State(prefix, [part.hidden for part in self.parts])
+        return State(self.prefix.hidden if self.prefix else None, self.rest.hidden)
 
     def step(self, i: int, state: State) -> State:
         """The batch after layer i."""
         if self.prefix is None:
-            parts = zip(state.parts, self.parts, strict=True)
-            return State(None, [self.replay.step(i, x, part)[0] for x, part in parts])
+            return State(None, self.replay.step(i, state.rest, self.rest)[0])
         prefix, cache = self.replay.step(i, state.prefix, self.prefix)
-        outputs = []
-        for x, part, owner in zip(state.parts, self.parts, self.owners, strict=True):
-            outputs.append(self.replay.step(i, x, part, _rows_of(cache, owner))[0])
-        return State(prefix, outputs)
+        rest, _ = self.replay.step(i, state.rest, self.rest, _rows_of(cache, self.owners))
+        return State(prefix, rest)
 
 
 def _rows_of(cache: object, owner: torch.Tensor) -> object:
@@ -180,10 +168,10 @@ def _replayed(
     prunings = [tuple(kept_layers(block, len(replay.layers))) for block in blocks]
     found = Scores.empty(len(blocks), len(rows))
     for batch in make_batches(rows, size, share, longest_alike(replay.config)):
-        walk = Walk(replay, batch, size, pad)
+        walk = Walk(replay, batch, pad)
         head = Head(replay, batch, rows, found)
         for number, state in endings(walk, prunings):
-            head.add(number, list(zip(walk.rows, state.parts, strict=True)))
+            head.add(number, state.rest)
         head.flush()
         done([number for one in batch.inputs for number in one.rows], found)
     return found

@@ -191,7 +191,12 @@ def test_every_row_is_in_one_batch_and_what_is_shared_runs_once():
         found = Counter(i for batch in batches for one in batch.inputs for i in one.rows)
         assert found == {i: 1 for i in range(len(rows))}
         for batch in batches:
-            assert len(batch.inputs) <= 8 or len(batch.groups) == 1
+            made = batch.rests(0)[0].numel()
+            if batch.groups[0].prefix:
+                made += batch.prefixes(0)[0].numel()
+            assert made <= 8 * max(len(one.tokens) for one in batch.inputs) and (
+                share or len(batch.inputs) <= 8
+            )
             for group in batch.groups:
                 heads = {one.tokens[: group.prefix] for one in group.inputs}
                 assert len(heads) == 1
