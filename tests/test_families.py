@@ -8,7 +8,7 @@ import bitsandbytes as bnb
 import pytest
 import torch
 from peft.tuners.lora import LoraLayer
-from tiny import FAMILIES, VARIANTS, logits_of, looped, random_tokens, random_variant
+from tiny import FAMILIES, FORMS, VARIANTS, logits_of, looped, random_tokens, random_variant
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from lib import anatomy, healing, models
@@ -16,7 +16,6 @@ from lib import study as studies
 from lib.blocks import Block
 from lib.surgery import drop, pruned, save_pruned
 
-FORMS = [*FAMILIES, *VARIANTS]
 N_LAYERS = 6
 DROPS = {"contiguous": Block(2, 4), "scattered": (1, 2, 4)}
 KEPT = {"contiguous": [0, 1, 4, 5], "scattered": [0, 3, 5]}

@@ -12,7 +12,7 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from sharded import CONTIGUOUS, N_LAYERS, SCATTERED, assert_same, load, tensors
-from tiny import FAMILIES, random_model, random_tokens, save
+from tiny import FORMS, random_model, random_tokens, random_variant, save
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from lib import paths, pruning, qwen, shards
@@ -22,9 +22,9 @@ from lib.surgery import pruned, save_pruned
 
 
 @pytest.mark.parametrize("dropped", [CONTIGUOUS, SCATTERED], ids=["contiguous", "scattered"])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_equals_the_model_pruned_in_memory(family, dropped, tmp_path):
-    model, tokens = random_model(family), random_tokens(2, 12)
+@pytest.mark.parametrize("form", FORMS)
+def test_equals_the_model_pruned_in_memory(form, dropped, tmp_path):
+    model, tokens = random_variant(form), random_tokens(2, 12)
     model.save_pretrained(tmp_path / "whole", max_shard_size="100KB")
     save_pruned(model, dropped, None, tmp_path / "memory")
     pruning.prune(tmp_path / "whole", tmp_path / "disk", dropped)

@@ -6,7 +6,7 @@ from weakref import WeakSet
 
 import pytest
 import torch
-from tiny import FAMILIES, on_several_devices, random_model, random_tokens
+from tiny import FORMS, on_several_devices, random_model, random_tokens, random_variant
 from torch import nn
 
 from lib import sweep
@@ -58,9 +58,9 @@ def equal(found: Scores, expected: Scores) -> bool:
     return torch.equal(found.greedy, expected.greedy)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_sweep_equals_model_by_model(family):
-    model, rows = random_model(family), questions()
+@pytest.mark.parametrize("form", FORMS)
+def test_a_sweep_equals_model_by_model(form):
+    model, rows = random_variant(form), questions()
     expected = by_hand(model, DROPS, rows)
     for size in (5, 64):
         assert equal(sweep.log_likelihoods(model, DROPS, rows, size, 0, "rows"), expected)

@@ -87,6 +87,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         {"layer_types": None, "max_window_layers": 3},
     ),
 }
+FORMS = [*FAMILIES, *VARIANTS]
 
 
 def random_model(family: str, seed: int = 0, **changes: object) -> PreTrainedModel:
