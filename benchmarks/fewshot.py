@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--subjects", type=int, default=10)
     parser.add_argument("--limit", type=int, default=20, help="questions of each subject")
     parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--positions", type=int, default=8192)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--pairs", type=int, default=5)
