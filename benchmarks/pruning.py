@@ -8,12 +8,16 @@ shards of which 8 are dropped, alternately in one run:
 
     .venv/bin/python benchmarks/pruning.py --size 2 --mergekit /path/to/venv/bin/mergekit-yaml
 
+With --kills 10 the command is also killed ten times at random moments of its writing: what is left
+must not load.
+
 mergekit needs an environment of its own, made by hand:
 
     python3 -m venv MK && MK/bin/pip install mergekit==0.1.5 torch==2.13.0
 """
 
 import argparse
+import filecmp
 import json
 import math
 import os
@@ -25,6 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -174,6 +179,46 @@ class Process:
         sync(out)
 
 
+def kill(command: list[str], out: Path, times: int) -> None:
+    """Print what SIGKILL at random moments leaves; stop if half a checkpoint loads."""
+    from transformers import AutoModelForCausalLM  # big: not in the memory measured before
+
+    hidden, reference = out.parent / f".{out.name}.unfinished", out.parent / "reference"
+    longest, left = 0.0, Counter[str]()
+    while left.total() < times:
+        for folder in (out, hidden):
+            shutil.rmtree(folder, ignore_errors=True)
+        process = subprocess.Popen(
+            command, cwd=paths.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while not hidden.exists() and process.poll() is None:
+            time.sleep(0.001)
+        start = time.perf_counter()
+        if not longest:  # the first one is left alone
+            process.wait()
+            longest = time.perf_counter() - start
+            out.rename(reference)
+            continue
+        time.sleep(random.uniform(0, longest))
+        process.kill()
+        process.wait()
+        if out.exists():
+            names = sorted(path.name for path in reference.iterdir())
+            assert names == sorted(path.name for path in out.iterdir()), "files are missing"
+            assert filecmp.cmpfiles(out, reference, names, shallow=False)[0] == names
+            left["a whole checkpoint"] += 1
+            continue
+        try:
+            AutoModelForCausalLM.from_pretrained(hidden, local_files_only=True)
+        except (OSError, ValueError):
+            weights = any(hidden.glob("*.safetensors"))
+            left["some weights, which do not load" if weights else "no weights"] += 1
+        else:
+            sys.exit(f"what was left loads: {sorted(path.name for path in hidden.iterdir())}")
+    shutil.rmtree(reference)
+    print(f"killed at {times} random moments in {longest:.1f} s of writing: {dict(left)}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -181,6 +226,7 @@ def main() -> None:
     parser.add_argument("--size", type=float, default=2, help="GB of the checkpoint")
     parser.add_argument("--pairs", type=int, default=21)
     parser.add_argument("--mergekit", metavar="PATH", help="its mergekit-yaml; left out without")
+    parser.add_argument("--kills", type=int, default=0, help="of the command, while it writes")
     parser.add_argument("--folder", help="where to write: the disk that is measured")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
@@ -208,6 +254,8 @@ def main() -> None:
                 *("--drop", f"{DROPPED.start}:{DROPPED.stop}"),
             ]
         )
+        if options.kills:
+            kill(ours.arguments(out), out, options.kills)
         if not options.mergekit:
             print("the whole command is not compared: no --mergekit")
             return
