@@ -1,8 +1,8 @@
 """Helpers under the notebooks. One module per floor; each imports only from floors above it:
 
 errors · paths · folders · shards · schema · study · evidence · journal · corpora ·
-qwen_tokenizer · qwen_config · qwen · blocks · anatomy · models · surgery · card · pruning ·
-geometry · replay · batches · scoring · sweep · healing · harness · evaluation · bench · measure ·
-transitions · tables · rules · claims · plots · distance_plots · section · check · publish · site ·
-run
+qwen_tokenizer · qwen_config · qwen · blocks · anatomy · loading · models · surgery · card ·
+pruning · geometry · replay · batches · scoring · sweep · healing · harness · evaluation · bench ·
+measure · transitions · tables · rules · claims · plots · distance_plots · section · check ·
+publish · site · run
 """

@@ -16,7 +16,7 @@ def check(study: Study) -> None:
     bench = Bench(study)
     model = anatomy.skeleton(bench.config)
     anatomy.layers(model)
-    models.check_files(study)
+    models.check_tensors(study)
     for n in study.pruned_layers or []:
         check_n(n, bench.n_layers)
     for part, fractions in {

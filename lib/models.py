@@ -22,6 +22,7 @@ from lib import shards
 from lib.anatomy import layers
 from lib.errors import UserError
 from lib.evidence import digest, file_digest
+from lib.loading import load_whole
 from lib.schema import Study
 
 transformers_logging.disable_progress_bar()
@@ -81,8 +82,7 @@ def load_model(
     """The unpruned model in eval mode, in `weights` or else `dtype(study)`; `four_bit`: linear
     layers in NF4.
 
-    transformers fills tensors that a checkpoint lacks with random numbers and goes on; here
-    missing, extra and mismatched tensors are UserErrors."""
+    Raises UserError when its tensors are not those of its configuration."""
     config = load_config(study)
     check_files(study)
     options: dict[str, Any] = {}
@@ -90,36 +90,21 @@ def load_model(
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype(study)
         )
-    level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
+    place = {"": device(study)}
+    model = _load(study, config, dtype=weights or dtype(study), device_map=place, **options)
+    layers(model)
+    return model.eval()
+
+
+def _load(study: Study, config: PretrainedConfig, **options: Any) -> PreTrainedModel:
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
-            study.model,
-            revision=commit(study),
-            config=config,
-            dtype=weights or dtype(study),
-            device_map={"": device(study)},
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # reported below, each by its name
-            **options,
+        return load_whole(
+            study.model, f"model {study.model}", revision=commit(study), config=config, **options
         )
     except UserError:
         raise
     except Exception as error:  # damaged files surface as many kinds
         raise _loading_error(study, error) from None
-    finally:
-        transformers_logging.set_verbosity(level)
-    for problem in ("missing_keys", "mismatched_keys", "unexpected_keys", "error_msgs"):
-        keys = info.get(problem) or []
-        if found := sorted(key[0] if isinstance(key, tuple) else str(key) for key in keys):
-            raise UserError(
-                f"model {study.model}: {problem.replace('_', ' ')} in the checkpoint "
-                f"({len(found)}), e.g. {found[0]}"
-            )
-    layers(model)
-    return model.eval()
 
 
 def load_tokenizer(study: Study, config: PretrainedConfig) -> PreTrainedTokenizerBase:
@@ -162,6 +147,17 @@ def check_files(study: Study) -> None:
     Raises UserError otherwise; pickled weights are refused, since loading them would run code."""
     if study.model_is_local:
         shards.read(Path(study.model))
+
+
+def check_tensors(study: Study) -> None:
+    """A local checkpoint's tensors are those of its configuration, by name and shape.
+
+    Raises UserError otherwise."""
+    check_files(study)
+    config = load_config(study)
+    # One that was quantised before has other tensors than its configuration alone says.
+    if study.model_is_local and not hasattr(config, "quantization_config"):
+        _load(study, config, device_map="meta")
 
 
 def checkpoint_digest(study: Study) -> str:

@@ -171,34 +171,21 @@ def check_tensors(folder: Path, config: "PretrainedConfig") -> None:
     loading names and shapes alone.
 
     Raises UserError otherwise, naming one."""
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
+    from lib.loading import load_whole
 
-    level = logging.get_verbosity()
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
     try:
-        _, info = AutoModelForCausalLM.from_pretrained(
+        load_whole(
             folder,
+            f"checkpoint {folder}",
             config=copy.deepcopy(config),
             device_map="meta",
             local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # reported below, each by its name
         )
+    except UserError:
+        raise
     except Exception as error:  # tensors that do not go together surface as many kinds
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"checkpoint {folder}: not loadable as a causal LM: {reason}") from None
-    finally:
-        logging.set_verbosity(level)
-    for problem in ("missing_keys", "mismatched_keys", "unexpected_keys"):
-        names = sorted(key[0] if isinstance(key, tuple) else key for key in info[problem])
-        if names:
-            raise UserError(
-                f"checkpoint {folder}: {problem.replace('_', ' ')} ({len(names)}), e.g. {names[0]}"
-            )
 
 
 def similar(study: str, n: int, n_layers: int) -> Block:

@@ -200,6 +200,7 @@ def test_a_damaged_or_unfit_checkpoint_is_refused(
     assert str(folder) in message
     for part in says:
         assert part in message
+    assert refusal(lambda: models.check_tensors(of(folder))) == message
     assert capfd.readouterr().err == ""
 
 
