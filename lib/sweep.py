@@ -27,6 +27,7 @@ Kept = tuple[int, ...]  # the layers of a pruned model, by their numbers in the 
 
 # Nats by which a row's log-likelihood may differ between replayed and ordinary passes.
 SAME, SAME_16_BIT = 1e-3, 0.5
+TOGETHER = 8  # batches that are scored, and recorded, together where prunings run one by one
 
 
 class State(NamedTuple):
@@ -123,18 +124,9 @@ def log_likelihoods(
     pad: a token to fill batches up with; name: what the progress bar calls this; journal: where
     rows are kept as they are scored, and found again after a kill.
     An architecture whose replayed layers do not give what its ordinary forward passes give is run
-    pruning by pruning, without a journal."""
+    pruning by pruning."""
     replay = Replay(model)
     way = _trusted_way(replay, pad)
-    if way is None:
-        each = []
-        for block in tqdm(blocks, desc=name, unit="pruning", leave=False, delay=1):
-            with pruned(model, block):
-                each.append(ordinary(model, rows, size, pad))
-        return Scores(
-            torch.cat([one.log_likelihood for one in each]),
-            torch.cat([one.greedy for one in each]),
-        )
     found = Scores.empty(len(blocks), len(rows))
     todo = list(range(len(rows)))
     if journal:
@@ -151,8 +143,32 @@ def log_likelihoods(
                 journal.add((keys[todo[i]], part.of_row(i)) for i in numbers)
             bar.update(len(numbers))
 
-        _replayed(replay, blocks, [rows[i] for i in todo], size, pad, way == "shared", keep)
+        missing = [rows[i] for i in todo]
+        if way is None:
+            _one_by_one(model, blocks, missing, size, pad, keep)
+        else:
+            _replayed(replay, blocks, missing, size, pad, way == "shared", keep)
     return found
+
+
+def _one_by_one(
+    model: PreTrainedModel,
+    blocks: Sequence[Collection[int]],
+    rows: Sequence[Row],
+    size: int,
+    pad: int,
+    done: Callable[[list[int], Scores], object],
+) -> None:
+    """Ordinary passes of each pruned model over some batches of rows, and then over the next."""
+    found = Scores.empty(len(blocks), len(rows))
+    for first in range(0, len(rows), TOGETHER * size):
+        mine = slice(first, first + TOGETHER * size)
+        for number, block in enumerate(blocks):
+            with pruned(model, block):
+                one = ordinary(model, rows[mine], size, pad)
+            found.log_likelihood[number, mine] = one.log_likelihood
+            found.greedy[number, mine] = one.greedy
+        done(list(range(len(rows)))[mine], found)
 
 
 def _replayed(

@@ -172,7 +172,10 @@ def relist(folder: Path) -> None:
         (add_layer, "6 is extra"),
         (add_stack, "more than one list of 6 layers"),
         (repeat_tensor, "is in both"),
-        (mismatched, "mismatched keys in the checkpoint (1), e.g. model.layers.3.mlp.up_proj.weight"),
+        (
+            mismatched,
+            "mismatched keys in the checkpoint (1), e.g. model.layers.3.mlp.up",
+        ),
         (adapter, "adapter"),
         (pickled, "pickled"),
         (lose_config, "no config.json"),

@@ -213,10 +213,16 @@ def test_answers_of_one_token_take_one_input():
     assert one.tokens == (5, 6, 7) and one.rows == (0, 1, 2)
 
 
-def test_a_killed_sweep_goes_on_where_it_was(tmp_path, steps):
+@pytest.mark.parametrize("way", ["shared", "whole", None])
+def test_a_killed_sweep_goes_on_where_it_was(way, tmp_path, steps, monkeypatch):
     model, rows = random_model("llama"), questions()
     runs, _ = steps
+    ordinary = sweep.ordinary
+    monkeypatch.setattr(sweep, "ordinary", lambda *given: runs.update([-1]) or ordinary(*given))
+    monkeypatch.setattr(sweep, "TOGETHER", 1)
+    sweep._ways[model] = way
     whole = sweep.log_likelihoods(model, DROPS, rows, 5, 0, "rows")
+    assert runs and (way is None) == (set(runs) == {-1})
     journal = Journal(tmp_path / "a" / "journal.jsonl")
     again = sweep.log_likelihoods(model, DROPS, rows, 5, 0, "rows", journal)
     assert torch.equal(again.log_likelihood, whole.log_likelihood)
