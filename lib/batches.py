@@ -16,10 +16,14 @@ MOST_RESTS = 4  # times the batch size: each takes a copy of its prefix's keys a
 
 @dataclass(frozen=True)
 class Row:
-    """Tokens of which those from `start` (≥ 1) on are scored, given all before them."""
+    """Tokens of which those from `start` on, at least one, are scored, given all before them."""
 
     tokens: tuple[int, ...]
     start: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.start < len(self.tokens):
+            raise ValueError(f"start {self.start} of {len(self.tokens)} tokens")
 
 
 @dataclass(frozen=True)
@@ -56,10 +60,13 @@ class Batch:
         return _padded([group.inputs[0].tokens[: group.prefix] for group in self.groups], pad, True)
 
     def rests(self, pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Tokens [inputs, longest rest], padded on the right, and each input's group."""
+        """Tokens [inputs, longest rest], padded on the right, and their mask."""
         rests = [one.tokens[group.prefix :] for group in self.groups for one in group.inputs]
-        owners = [i for i, group in enumerate(self.groups) for _ in group.inputs]
-        return _padded(rests, pad, False)[0], torch.tensor(owners)
+        return _padded(rests, pad, False)
+
+    def owners(self) -> torch.Tensor:
+        """Each input's group, by number."""
+        return torch.tensor([i for i, group in enumerate(self.groups) for _ in group.inputs])
 
 
 def _padded(
@@ -140,12 +147,13 @@ def _common(a: tuple[int, ...], b: tuple[int, ...]) -> int:
 
 
 def _fit(groups: list[Group], size: int) -> bool:
-    """Whether groups make no more tokens, padding included, than `size` inputs that run whole."""
+    """Whether groups make no more tokens, padding included, than `size` of the longest input."""
     prefix = max(group.prefix for group in groups)
     rest = max(len(one.tokens) - group.prefix for group in groups for one in group.inputs)
+    longest = max(len(one.tokens) for group in groups for one in group.inputs)
     count = sum(len(group.inputs) for group in groups)
     tokens = len(groups) * prefix + count * rest
-    return tokens <= size * (prefix + rest) and count <= MOST_RESTS * size
+    return tokens <= size * longest and count <= MOST_RESTS * size
 
 
 def _packed(groups: list[Group], size: int) -> list[Batch]:

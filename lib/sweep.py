@@ -9,15 +9,19 @@ but the last costs one layer per n; all n together cost about two passes instead
 import copy
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
 from tqdm import tqdm
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
+from lib.anatomy import layers
 from lib.batches import SHORTEST_PREFIX, Batch, Row, make_batches
-from lib.blocks import UNPRUNED, Block, kept_layers
+from lib.blocks import check_dropped, in_words, kept_layers
+from lib.errors import UserError
+from lib.geometry import residual_stream
 from lib.journal import Journal, row_key
 from lib.replay import Entrance, Replay, longest_alike
 from lib.scoring import Head, Scores, ordinary
@@ -44,20 +48,19 @@ class Walk:
     def __init__(self, replay: Replay, batch: Batch, pad: int) -> None:
         self.replay = replay
         device = replay.model.device
-        rests, owners = batch.rests(pad)
-        rests, self.owners = rests.to(device), owners.to(device)
+        rests, text = (tensor.to(device) for tensor in batch.rests(pad))
+        self.owners = batch.owners().to(device)
         self.prefix: Entrance | None = None
         if batch.groups[0].prefix == 0:
             self.rest = replay.enter(rests)
             return
-        tokens, mask = batch.prefixes(pad)
-        mask, lengths = mask.to(device), mask.sum(1).to(device)
+        tokens, mask = (tensor.to(device) for tensor in batch.prefixes(pad))
         padded = bool((mask == 0).any())
         positions = (mask.cumsum(1) - 1).clamp_min(0)
-        self.prefix = replay.enter(tokens.to(device), mask if padded else None, positions, past=0)
+        self.prefix = replay.enter(tokens, mask if padded else None, positions, past=0)
         seen = torch.cat([mask[self.owners], torch.ones_like(rests)], dim=1) if padded else None
-        steps = torch.arange(rests.shape[1], device=device)
-        positions = lengths[self.owners, None] + steps
+        # Padding stays at its row's last position: there may be none beyond it.
+        positions = mask.sum(1)[self.owners, None] + text.cumsum(1) - 1
         self.rest = replay.enter(rests, seen, positions, past=mask.shape[1])
 
     def start(self) -> State:
@@ -124,19 +127,27 @@ def log_likelihoods(
     pad: a token to fill batches up with; name: what the progress bar calls this; journal: where
     rows are kept as they are scored, and found again after a kill.
     An architecture whose replayed layers do not give what its ordinary forward passes give is run
-    pruning by pruning."""
+    pruning by pruning.
+
+    Raises UserError for a block that the model does not have, and where a score is not a number,
+    naming the layer and the row."""
     replay = Replay(model)
-    way = _trusted_way(replay, pad)
+    blocks = [check_dropped(block, len(replay.layers)) for block in blocks]
+    way = _trusted_way(replay, blocks, pad)
     found = Scores.empty(len(blocks), len(rows))
     todo = list(range(len(rows)))
     if journal:
         keys = [row_key(row.tokens, row.start) for row in rows]
         todo = [i for i in todo if not found.fill(i, journal.known.get(keys[i]))]
     shown = f"{name} under {len(blocks)} prunings" if len(blocks) > 1 else name
+    shown += ", one by one" if way is None else ""
     initial = len(rows) - len(todo)
     with tqdm(total=len(rows), initial=initial, desc=shown, leave=False, delay=1) as bar:
 
         def keep(numbers: list[int], part: Scores) -> None:
+            if part.log_likelihood[:, numbers].isnan().any():
+                block, i = part.log_likelihood[:, numbers].isnan().nonzero()[0].tolist()
+                raise _not_finite(model, blocks[block], rows[todo[numbers[i]]], name)
             for i in numbers:
                 found.fill(todo[i], part.of_row(i))
             if journal:
@@ -193,40 +204,66 @@ def _replayed(
     return found
 
 
+def _not_finite(model: PreTrainedModel, block: Collection[int], row: Row, name: str) -> UserError:
+    """Says where a row that has no score becomes not finite."""
+    kept = kept_layers(block, len(layers(model)))
+    with pruned(model, block), residual_stream(model, lambda hidden: hidden) as stream:
+        model(input_ids=torch.tensor([row.tokens[:-1]], device=model.device), use_cache=False)
+        bad = [not bool(state.isfinite().all()) for state in stream]
+    if not any(bad):
+        where = "in the logits"
+    else:
+        first = bad.index(True)
+        where = f"leaving layer {kept[first - 1]}" if first else "before the first layer"
+    return UserError(
+        f"{name}, {in_words(block, len(layers(model)))}: activations are not finite {where}, in a "
+        f"text of {len(row.tokens)} tokens that begins with {list(row.tokens[:5])}; "
+        "try dtype: float32"
+    )
+
+
 _ways: WeakKeyDictionary[PreTrainedModel, str | None] = WeakKeyDictionary()
 
 
-def _trusted_way(replay: Replay, pad: int) -> str | None:
+def _trusted_way(replay: Replay, blocks: Sequence[Collection[int]], pad: int) -> str | None:
     """ "shared" or "whole": whether rows may share prefixes; None: layers may not be replayed.
 
-    Found by trying: a few rows of random tokens, under the whole model and one pruning."""
+    Found by trying: a few rows of random tokens, under the whole model and a pruning of it."""
     model = replay.model
     if model in _ways:
         return _ways[model]
-    count = len(replay.layers)
-    blocks = [UNPRUNED] + ([Block(count // 3, count // 3 + 1)] if count > 1 else [])
-    rows = _trial_rows(replay.config.vocab_size)
-    expected = []
-    for block in blocks:
-        with pruned(model, block):
-            expected.append(ordinary(model, rows, len(rows), pad).log_likelihood)
+    rows = _trial_rows(replay.config)
+    tried: list[Collection[int]] = [()]
+    expected = [ordinary(model, rows, len(rows), pad).log_likelihood]
+    for block in filter(None, blocks):
+        with suppress(UserError):  # what a configuration cannot describe can still be measured
+            with pruned(model, block):
+                expected.append(ordinary(model, rows, len(rows), pad).log_likelihood)
+            tried.append(block)
+            break
     tolerance = SAME if model.dtype in (torch.float32, torch.float64) else SAME_16_BIT
     _ways[model] = None
     for way in ("shared", "whole"):
-        found = _replayed(replay, blocks, rows, len(rows), pad, way == "shared")
-        if (found.log_likelihood - torch.cat(expected)).abs().max() <= tolerance:
+        found = _replayed(replay, tried, rows, len(rows), pad, way == "shared")
+        # Scores that are not numbers are no reason to distrust: they are reported later.
+        if torch.allclose(
+            found.log_likelihood, torch.cat(expected), atol=tolerance, rtol=0, equal_nan=True
+        ):
             _ways[model] = way
             break
     return _ways[model]
 
 
-def _trial_rows(vocabulary: int) -> list[Row]:
-    """Two groups of rows with prefixes of different lengths, and a row alone."""
+def _trial_rows(config: PretrainedConfig) -> list[Row]:
+    """Two groups of rows with prefixes of different lengths, and a row alone; shorter where the
+    context is."""
     random = torch.Generator().manual_seed(0)
+    window = getattr(config, "max_position_embeddings", None) or 4 * SHORTEST_PREFIX
 
     def tokens(count: int) -> tuple[int, ...]:
-        return tuple(torch.randint(vocabulary, (count,), generator=random).tolist())
+        return tuple(torch.randint(config.vocab_size, (count,), generator=random).tolist())
 
     prompts = [tokens(2 * SHORTEST_PREFIX), tokens(SHORTEST_PREFIX + 1)]
-    rows = [Row(prompt + tokens(n), len(prompt)) for prompt in prompts for n in (2, 4)]
-    return [*rows, Row(tokens(SHORTEST_PREFIX), 1)]
+    rows = [(prompt + tokens(n), len(prompt)) for prompt in prompts for n in (2, 4)]
+    rows.append((tokens(SHORTEST_PREFIX), 1))
+    return [Row(row[:window], min(start, window - 1)) for row, start in rows]
