@@ -135,3 +135,18 @@ def linear_weight(model: nn.Module, name: str) -> torch.Tensor:
             return experts[int(own)]
     module = model.get_submodule(name)
     return module.weight.T if isinstance(module, Conv1D) else module.weight
+
+
+def longest_alike(config: PretrainedConfig) -> int | None:
+    """Up to how many tokens a text's positions are turned alike whatever its length, so that it may
+    be batched with others and continue from a shared prefix; None: always.
+
+    Beyond it "dynamic" and "longrope" rotary embeddings, and Qwen's of version 1, depend on the
+    longest text of a batch."""
+    config = config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") in ("dynamic", "longrope"):
+        return rope.get("original_max_position_embeddings") or config.max_position_embeddings
+    if getattr(config, "use_dynamic_ntk", False):
+        return config.seq_length
+    return None

@@ -95,7 +95,7 @@ def parse_layers(text: str, n_layers: int) -> tuple[int, ...]:
     not have, and all of its layers."""
     layers: list[int] = []
     for part in text.split(","):
-        found = re.fullmatch(r"\s*(\d+)\s*(?::\s*(\d+)\s*)?", part, re.ASCII)
+        found = re.fullmatch(r"\s*(\d{1,99})\s*(?::\s*(\d{1,99})\s*)?", part, re.ASCII)
         if not found:
             raise UserError(
                 f"layers to drop '{text}': '{part.strip()}' is neither a layer nor a range; "

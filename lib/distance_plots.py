@@ -88,6 +88,8 @@ def last_layer(distances: pd.DataFrame, after_norm: pd.DataFrame) -> Figure:
     figure, panels = grid(1, 1, width=7, height=3.6)
     axes = panels[0, 0]
     for label, rows, style in lines:
+        if rows.empty:  # after the norm, where the decoder projects to another width
+            continue
         axes.errorbar(rows["n"], rows["distance"], yerr=rows["stderr"], label=label, **style)
     axes.set(xlabel="Block size n  [layers]", ylabel="Angular distance  [units of π]")
     axes.set_ylim(0, None)

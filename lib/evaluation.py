@@ -3,6 +3,7 @@ next-token loss on documents; of one model, or of many prunings of it in one pas
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -44,9 +45,17 @@ def accuracies(
     Raises UserError for a task without such a metric and for data that cannot be read."""
     questions = Questions(task, manager)
     shared = SharedPass(model, tokenizer, blocks, batch, task.name, question_free, journal)
-    for number in range(len(blocks)):
+
+    def scores(number: int) -> dict[str, Any]:
         samples = questions.ask(shared.lm(number))
-        yield _scores(task, samples) | {"truncated_prompts": len(shared.truncated)}
+        return _scores(task, samples) | {"truncated_prompts": len(shared.truncated)}
+
+    found = map(scores, range(len(blocks)))
+    first = next(found, None)
+    if first is not None:
+        # Those of one pass are given out together, so that they are recorded together, as the
+        # journal of that pass has them; generated answers as soon as each is there.
+        yield from [first, *found] if shared.answers else chain([first], found)
 
 
 def accuracy(

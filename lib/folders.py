@@ -8,11 +8,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lib.errors import UserError
+from lib.paths import from_home
 
 
 def free_place(out: Path, folder: Path | None = None) -> Path:
     """The folder to write, as an absolute path, if it is absent or empty and not in `folder`."""
-    out = out.expanduser().resolve()
+    out = from_home(out).resolve()
     if folder and out.is_relative_to(folder.resolve()):
         raise UserError(f"folder {out}: lies in the checkpoint itself; choose one outside")
     if out.exists() and not out.is_dir():
@@ -52,12 +53,13 @@ def whole_or_not_at_all(out: Path) -> Iterator[Path]:
             for folder in [*filter(Path.is_dir, unfinished.iterdir()), unfinished]:
                 _sync(folder)
             os.rename(unfinished, out)
-            _sync(out.parent)
         except BaseException:
             with suppress(OSError):
                 _clear(unfinished)
                 unfinished.rmdir()
             raise
+        with suppress(OSError):  # it is there, whole, whether or not a crash may still undo it
+            _sync(out.parent)
     finally:
         os.close(lock)
 

@@ -18,10 +18,11 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel
 
-from lib.anatomy import layers
+from lib.anatomy import layers, longest_alike
 from lib.blocks import most_similar
 from lib.errors import UserError
 
+TOKENS = 256  # whose distances are taken at once
 METHOD = 3  # raise when the code that computes the values changes them
 
 
@@ -105,17 +106,15 @@ def measure(
     resamples are streamed with Poisson(1) weights per sequence; support counts the resamples in
     which a start is the argmin.
 
-    Raises UserError when an activation is not finite, naming sequence and layer, and when a
-    sequence has no text."""
+    Raises UserError when an activation is zero or not finite, naming sequence and layer, when a
+    sequence has no text, and for sequences of several lengths where the longest turns the positions
+    of those beside it."""
     n_layers = len(layers(model))
     index = pairs(n_layers)
     count = len(sequences)
-    if mask is not None and not mask.any(1).all():
-        empty = int((~mask.bool().any(1)).nonzero()[0])
-        raise UserError(f"sequence {empty} holds no token of text")
-    columns = len(index) + n_layers - 1
-    total = torch.zeros(columns, dtype=torch.float64)
-    squares = torch.zeros_like(total)
+    if mask is not None:
+        _check_lengths(model, mask)
+    total = squares = torch.zeros((), dtype=torch.float64)
     resampled = torch.zeros(bootstrap, len(index), dtype=torch.float64)
     weights = np.random.default_rng(seed)
     decoder = model.get_decoder()
@@ -131,11 +130,10 @@ def measure(
             device = stream[0].device if stream[0].device.type == "cuda" else torch.device("cpu")
             states = torch.stack([state.to(device) for state in stream])  # [L+1, tokens, width]
             normed = output.last_hidden_state[where].to(device)
-            _check_finite(states, where[0] + first)
-            distances = _all_pairs(_unit(states), _unit(normed)).cpu()
-            distances = _mean_by_row(distances, where[0], len(text))
-            total += distances.sum(0)
-            squares += (distances**2).sum(0)
+            _check_finite(states, normed, where[0] + first)
+            distances = _mean_by_row(states, normed, where[0], len(text))
+            total = total + distances.sum(0)
+            squares = squares + (distances**2).sum(0)
             poisson = weights.poisson(
                 1.0, size=(len(distances), bootstrap)
             )  # in order of sequences
@@ -144,8 +142,9 @@ def measure(
     mean = total / count
     variance = (squares - count * mean**2).clamp_min(0) / (count - 1)
     stderr = (variance / count).sqrt()
-    last = [(n, n_layers - n) for n in range(1, n_layers)]
     split = len(index)
+    # None where the decoder projects its output to another width, as in OPT-350m.
+    last = [(n, n_layers - n) for n in range(1, n_layers)] if len(mean) > split else []
     table = _table(index, mean[:split], stderr[:split], count)
     after_norm = _table(last, mean[split:], stderr[split:], count)
     return Distances(table, after_norm, _support(table, resampled.numpy()))
@@ -172,21 +171,30 @@ def _chosen(text: torch.Tensor, tokens: Literal["last", "all"]) -> tuple[torch.T
 
 
 def _all_pairs(states: torch.Tensor, normed: torch.Tensor) -> torch.Tensor:
-    """[tokens, blocks + L−1] from unit vectors [L+1, tokens, width] and [tokens, width]: all blocks
-    in the order of `pairs`, then those of n = 1 … L−1 that end after the final norm."""
-    n_layers = len(states) - 1
-    found = [_between_units(states[:-n], states[n:]) for n in range(1, n_layers)]
+    """[tokens, blocks + L−1] of states [L+1, tokens, width] and [tokens, width]: all blocks in the
+    order of `pairs`, then those of n = 1 … L−1 that end after the final norm, which are left out
+    where what follows the norm has another width."""
+    units, n_layers = _unit(states), len(states) - 1
+    found = [_between_units(units[:-n], units[n:]) for n in range(1, n_layers)]
     if normed.shape[-1] == states.shape[-1]:
-        ends = _between_units(states[1:-1].flip(0), normed[None])
-    else:  # projected to another width after the norm, as in OPT-350m
-        ends = torch.full_like(found[0][: n_layers - 1], torch.nan)
-    return torch.cat([*found, ends]).T
+        found.append(_between_units(units[1:-1].flip(0), _unit(normed)[None]))
+    return torch.cat(found).T
 
 
-def _mean_by_row(distances: torch.Tensor, row: torch.Tensor, count: int) -> torch.Tensor:
-    """[count, …] means of [tokens, …] over the tokens of each row."""
-    sums = torch.zeros(count, distances.shape[1], dtype=distances.dtype)
-    return sums.index_add_(0, row, distances) / row.bincount(minlength=count)[:, None]
+def _mean_by_row(
+    states: torch.Tensor, normed: torch.Tensor, row: torch.Tensor, count: int
+) -> torch.Tensor:
+    """[count, …] means of `_all_pairs` over the tokens of each row; row [tokens].
+
+    Some tokens at a time: their unit vectors in float64, and differences of these, take several
+    times the room of the states."""
+    sums: torch.Tensor | None = None
+    for mine in torch.arange(len(row)).split(TOKENS):
+        distances = _all_pairs(states[:, mine], normed[mine]).cpu()
+        if sums is None:
+            sums = torch.zeros(count, distances.shape[1], dtype=distances.dtype)
+        sums.index_add_(0, row[mine], distances)
+    return sums / row.bincount(minlength=count)[:, None]
 
 
 def _table(
@@ -224,12 +232,28 @@ def _support(table: pd.DataFrame, resampled: np.ndarray) -> dict[tuple[int, int]
     return support
 
 
-def _check_finite(states: torch.Tensor, sequence: torch.Tensor) -> None:
-    """states [L+1, tokens, width]; sequence [tokens]: which sequence each token belongs to."""
-    bad = ~torch.isfinite(states).all(-1)
-    if bad.any():
-        layer, token = bad.nonzero()[0].tolist()
+def _check_finite(states: torch.Tensor, normed: torch.Tensor, sequence: torch.Tensor) -> None:
+    """states [L+1, tokens, width]; after the final norm [tokens, width]; sequence [tokens]: which
+    sequence each token belongs to."""
+    for layer, state in enumerate([*states, normed]):
+        good = state.isfinite().all(-1) & (state != 0).any(-1)
+        if good.all():
+            continue
+        where = f"entering layer {layer}"
+        if layer >= len(states) - 1:
+            where = "leaving the last layer" if layer == len(states) - 1 else "after the final norm"
+        token = int((~good).nonzero()[0])
+        what = "zero" if state[token].isfinite().all() else "not finite; try dtype: float32"
+        raise UserError(f"activations {where} at sequence {int(sequence[token])} are {what}")
+
+
+def _check_lengths(model: PreTrainedModel, mask: torch.Tensor) -> None:
+    lengths = mask.sum(1)
+    if not lengths.all():
+        raise UserError(f"sequence {int((lengths == 0).nonzero()[0])} holds no token of text")
+    longest = longest_alike(model.config)
+    if longest is not None and lengths.max() > longest and lengths.min() < lengths.max():
         raise UserError(
-            f"activations entering layer {layer} are not finite at sequence {sequence[token]}; "
-            "try dtype: float32"
+            f"sequences of {int(lengths.min())} to {int(lengths.max())} tokens: beyond {longest} "
+            "this model turns positions by the longest of a batch; use one length"
         )

@@ -61,9 +61,7 @@ def harness() -> Any:
 
         def loglikelihood(self, requests: list, disable_tqdm: bool = False) -> list:
             if self.shared.question_free:
-                for request in requests:
-                    prompt, answer = request.arguments
-                    request.arguments = (last_line(prompt), answer)
+                requests = [_without_question(request) for request in requests]
             known = self.shared.answers
             if all(request.args in known for request in requests):  # do not tokenise again
                 return [known[request.args][self.number] for request in requests]
@@ -74,6 +72,11 @@ def harness() -> Any:
             keys, rows = [], {}
             for text, context, answer in requests:
                 tokens = (*context, *answer)
+                if not 0 < len(answer) < room:
+                    raise UserError(
+                        f"lm-eval task '{self.shared.name}': an answer of {len(answer)} tokens "
+                        f"cannot be scored in a context of {room - 1}"
+                    )
                 # A prompt is asked once per choice and counted once.
                 if len(tokens) > room:
                     self.shared.truncated.add(tuple(context))
@@ -176,7 +179,7 @@ class Questions:
                 verbosity="ERROR",
             )
         except (OSError, ValueError, AssertionError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise UserError(f"lm-eval task '{self.task.name}': cannot be run: {reason}") from None
         if not self._built:
             self._built = True
@@ -231,6 +234,14 @@ def task_manager(study: Study) -> Any:
                 f"local tasks: {known}; all others: `lm-eval ls tasks`"
             )
     return manager
+
+
+def _without_question(request: Any) -> Any:
+    """A copy: the task's own request is asked again of the next pruning."""
+    shortened = copy.copy(request)
+    prompt, answer = request.arguments
+    shortened.arguments = (last_line(prompt), answer)
+    return shortened
 
 
 def last_line(prompt: str) -> str:

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from lib.errors import UserError
+
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 STUDIES = ROOT / "studies"
@@ -13,7 +15,17 @@ DEFAULT_STUDY = "almanac"
 
 def results(study: str) -> Path:
     """Folder of one study's evidence and tables; RESULTS_DIR moves it to another disk."""
-    return Path(os.environ.get("RESULTS_DIR") or ROOT / "results").expanduser().resolve() / study
+    return from_home(os.environ.get("RESULTS_DIR") or ROOT / "results").resolve() / study
+
+
+def from_home(path: str | Path) -> Path:
+    """The path with a leading ~ or ~name replaced by that user's home.
+
+    Raises UserError when there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(f"path '{path}': names no user's folder here") from None
 
 
 def tables(study: str) -> Path:

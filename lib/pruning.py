@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
             dropped = simple(options.simple, n_layers)
         else:
             dropped = similar(options.study, options.similarity, n_layers)
-        is_local = Path(options.checkpoint).expanduser().exists()
+        is_local = paths.from_home(options.checkpoint).exists()
         prune(folder, out, dropped, None if is_local else options.checkpoint)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -108,6 +108,7 @@ def prune(folder: Path, out: Path, dropped: Collection[int], hub_name: str | Non
     if getattr(config, "quantization_config", None):
         layers = stack.rpartition(".")[2]
         config.quantization_config = renumber(config.quantization_config, layers, kept)
+        check_modules(folder, whole, stack, config)
     else:
         check_tensors(folder, config)
     names = shards.renamed(whole, stack, kept)
@@ -129,7 +130,7 @@ def prune(folder: Path, out: Path, dropped: Collection[int], hub_name: str | Non
 
 def find(name: str) -> Path:
     """The folder of a checkpoint, given by path or as the name of a cached model of the hub."""
-    folder = Path(name).expanduser()
+    folder = paths.from_home(name)
     if folder.is_dir():
         return folder.resolve()
     if folder.exists():
@@ -186,6 +187,30 @@ def check_tensors(folder: Path, config: "PretrainedConfig") -> None:
     except Exception as error:  # tensors that do not go together surface as many kinds
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"checkpoint {folder}: not loadable as a causal LM: {reason}") from None
+
+
+def check_modules(
+    folder: Path, whole: list[shards.Shard], stack: str, config: "PretrainedConfig"
+) -> None:
+    """What `check_tensors` cannot do for a checkpoint that is quantised, whose tensors are not
+    those of its configuration: every module of a layer that some layer has tensors of, all have.
+
+    Raises UserError otherwise, naming one."""
+    from lib import anatomy
+
+    names = [tensor.name for shard in whole for tensor in shard.tensors]
+    model = anatomy.skeleton(config)
+    found: dict[str, dict[int, bool]] = {}
+    for i, layer in enumerate(anatomy.layers(model)):
+        here = f"{stack}.{i}."
+        own = [name.removeprefix(here) for name in names if name.startswith(here)]
+        for module in {name.rpartition(".")[0] for name, _ in layer.named_parameters()}:
+            there = any(name.startswith(f"{module}.") for name in own)
+            found.setdefault(module, {})[i] = there
+    for module, by_layer in found.items():
+        if any(by_layer.values()) and not all(by_layer.values()):
+            i = next(i for i, there in by_layer.items() if not there)
+            raise UserError(f"checkpoint {folder}: no tensor of {stack}.{i}.{module}")
 
 
 def similar(study: str, n: int, n_layers: int) -> Block:

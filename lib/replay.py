@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import Cache, DynamicCache, PretrainedConfig, PreTrainedModel
+from transformers import Cache, DynamicCache, PreTrainedModel
 
 from lib.anatomy import layers
 
@@ -30,21 +30,6 @@ class Entrance:
     hidden: torch.Tensor
     arguments: list[tuple[tuple, dict[str, Any]]]
     cache: Cache | None
-
-
-def longest_alike(config: PretrainedConfig) -> int | None:
-    """Up to how many tokens a text's positions are turned alike whatever its length, so that it may
-    be batched with others and continue from a shared prefix; None: always.
-
-    Beyond it "dynamic" and "longrope" rotary embeddings, and Qwen's of version 1, depend on the
-    longest text of a batch."""
-    config = config.get_text_config()
-    rope = getattr(config, "rope_parameters", None) or {}
-    if rope.get("rope_type") in ("dynamic", "longrope"):
-        return rope.get("original_max_position_embeddings") or config.max_position_embeddings
-    if getattr(config, "use_dynamic_ntk", False):
-        return config.seq_length
-    return None
 
 
 class _Entered(Exception):

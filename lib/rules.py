@@ -217,8 +217,8 @@ def last_layer(tables: Tables) -> Outcome:
         f"blocks with the last layer are near-maximal in {_percent(near)} of the rows n ≤ L/2, and "
         f"farther apart than the block just before them in {_percent(float(np.mean(farther)))}"
     )
-    if "distances_after_norm" in tables:
-        normed = tables.distances_after_norm
+    normed = tables.distances_after_norm if "distances_after_norm" in tables else []
+    if len(normed):  # some decoders project what the norm gives to another width
         others = table[table["start"] + table["n"] <= table["n"].max()]
         shares = [float(np.mean(share)) for share in _ends(pd.concat([others, normed]))]
         note += (

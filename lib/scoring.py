@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 import torch
 from transformers import PreTrainedModel
 
+from lib.anatomy import longest_alike
 from lib.batches import Batch, Row, make_batches
 from lib.journal import Found
-from lib.replay import Replay, longest_alike
+from lib.replay import Replay
 
 LOGITS = 2**25  # numbers in one tensor of logits, at most
 

@@ -157,7 +157,7 @@ def write(
     if len(parts) > 1:
         old = _index(shards[0].path.parent)["metadata"]
         metadata = old | {"total_size": kept_bytes(shards, names)}
-        if "total_parameters" in old:
+        if isinstance(old.get("total_parameters"), int):
             # What the whole one counts (tied weights once, buffers not) less what goes.
             gone = (t for s in shards for t in s.tensors if t.name not in names)
             metadata["total_parameters"] -= sum(math.prod(tensor.shape) for tensor in gone)
@@ -237,8 +237,10 @@ def _index(folder: Path) -> dict[str, Any]:
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         names = index["weight_map"].values()
+        if any(Path(name).name != name for name in names) or not names:
+            raise problem
         # transformers, too, reads no index without metadata, which may be empty.
-        if any(Path(name).name != name for name in names) or not names or index["metadata"] is None:
+        if not isinstance(index["metadata"], dict):
             raise problem
     except (ValueError, KeyError, TypeError, AttributeError):
         raise problem from None
@@ -258,7 +260,7 @@ def _shard(path: Path) -> Shard:
         entries = json.loads(header)
         metadata = entries.pop("__metadata__", None)
         tensors = [_tensor(name, entry, 8 + length) for name, entry in entries.items()]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{what} is cut off or damaged: its header cannot be read") from None
     tensors.sort(key=lambda tensor: (tensor.start, tensor.size))
     end = 8 + length

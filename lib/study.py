@@ -26,7 +26,7 @@ def find(name: str) -> Path:
     shipped = sorted(path.stem for path in paths.STUDIES.glob("*.yaml"))
     if name in shipped:
         return paths.STUDIES / f"{name}.yaml"
-    path = Path(name).expanduser()
+    path = paths.from_home(name)
     looks_like_path = path.suffix in {".yaml", ".yml"} or "/" in name
     if not looks_like_path:
         raise UserError(
@@ -80,9 +80,7 @@ def load(name: str) -> Study:
 
 def base(study_file: Path, like: str) -> Path:
     """The file of the study that another one's `like` names, by name or relative to its file."""
-    return find(
-        str((study_file.parent / Path(like).expanduser()).resolve()) if "/" in like else like
-    )
+    return find(str((study_file.parent / paths.from_home(like)).resolve()) if "/" in like else like)
 
 
 def _inherited(raw: dict[str, object], path: Path) -> dict[str, object]:
@@ -138,10 +136,7 @@ def _resolved(study: Study, folder: Path) -> Study:
     def local(value: str | None, always: bool = False) -> str | None:
         if value is None:
             return None
-        try:
-            path = Path(value).expanduser()
-        except RuntimeError:
-            raise UserError(f"study {study.name}: '{value}' names no user's folder here") from None
+        path = paths.from_home(value)
         marked = value.startswith(("./", "../", "~")) or path.is_absolute()
         return str((folder / path).resolve()) if marked or always else value
 

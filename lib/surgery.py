@@ -84,7 +84,12 @@ def save_pruned(
     """Write the pruned model as an ordinary checkpoint that `from_pretrained` loads, with the
     tokenizer if there is one; killed, this leaves nothing that loads.
 
-    Raises UserError when the folder is not empty."""
+    Raises UserError when the folder is not empty, and for a quantised model, whose settings name
+    modules by layer."""
+    if getattr(model.config, "quantization_config", None):
+        raise UserError(
+            "a quantised model: prune its checkpoint on disk, with python -m lib.pruning"
+        )
     with whole_or_not_at_all(free_place(folder)) as unfinished:
         with pruned(model, dropped):
             model.save_pretrained(unfinished)

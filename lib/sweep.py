@@ -17,13 +17,13 @@ import torch
 from tqdm import tqdm
 from transformers import PretrainedConfig, PreTrainedModel
 
-from lib.anatomy import layers
+from lib.anatomy import layers, longest_alike
 from lib.batches import SHORTEST_PREFIX, Batch, Row, make_batches
 from lib.blocks import check_dropped, in_words, kept_layers
 from lib.errors import UserError
 from lib.geometry import residual_stream
 from lib.journal import Journal, row_key
-from lib.replay import Entrance, Replay, longest_alike
+from lib.replay import Entrance, Replay
 from lib.scoring import Head, Scores, ordinary
 from lib.surgery import pruned
 

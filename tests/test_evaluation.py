@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import write_jsonl
 from torch.nn import functional
 
 from lib import evaluation, harness, models
 from lib import study as studies
 from lib.bench import Bench
-from lib.blocks import Block, simple
+from lib.blocks import UNPRUNED, Block, simple
 from lib.errors import UserError
 from lib.schema import Task
 from lib.surgery import pruned, save_pruned
@@ -95,6 +96,29 @@ def test_without_the_question_only_the_choices_decide(bench):
             scores.append(float(picked.sum()))
         right += str(int(scores.index(max(scores)) == row["answer"]))
     assert value["correct"]["almanac_one_hop"] == right
+
+
+def test_every_pruning_is_asked_without_the_question(bench):
+    """The task's own prompts stay as they are: cut short twice, nothing would be left of them."""
+    task = bench.study.tasks[0]
+    blocks = [UNPRUNED, Block(1, 2), UNPRUNED]
+    found = list(
+        evaluation.accuracies(
+            bench.model, bench.tokenizer, task, bench.task_manager, blocks, 8, question_free=True
+        )
+    )
+    assert found[0]["correct"] == found[2]["correct"] != found[1]["correct"]
+
+
+def test_an_answer_longer_than_the_context_is_one_line(write_study, tmp_path):
+    path = tmp_path / "tasks" / "quiz_test.jsonl"
+    bench = Bench(studies.load(str(write_study(tmp_path))))
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[3]["choices"][1] = "market " * 150
+    write_jsonl(path, rows)
+    task = bench.study.tasks[0]
+    with pytest.raises(UserError, match=r"'quiz': an answer of \d+ tokens .* context of 128"):
+        evaluation.accuracy(bench.model, bench.tokenizer, task, bench.task_manager, 8)
 
 
 def test_of_a_prompt_without_its_question_the_last_line_is_left():

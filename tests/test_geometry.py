@@ -136,3 +136,43 @@ def test_activations_that_are_not_finite_are_named():
         layers(model)[2].mlp.down_proj.weight.fill_(float("nan"))
     with pytest.raises(UserError, match=r"entering layer 3 .* sequence 0"):
         measure(model, random_tokens(2, 5), batch=2, bootstrap=100, seed=0)
+
+
+def test_an_output_projected_to_another_width_has_no_distance_after_the_norm():
+    model = random_model("opt", word_embed_proj_dim=32)
+    found = measure(model, random_tokens(4, 9), 2, 100, 0)
+    assert found.after_norm.empty and len(found.table) == len(pairs(6))
+    assert found.table["distance"].between(0, 1).all()
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [(torch.nan, "leaving the last layer .* not finite"), (0.0, "entering layer 0 .* zero")],
+)
+def test_states_without_a_direction_are_reported(value, says):
+    model, tokens = random_model("llama"), random_tokens(3, 9)
+    with torch.no_grad():
+        if value:
+            layers(model)[-1].mlp.down_proj.weight[0, 0] = value
+        else:
+            model.model.embed_tokens.weight[tokens[1, -1]] = 0
+    with pytest.raises(UserError, match=says):
+        measure(model, tokens, 2, 100, 0)
+
+
+def test_lengths_that_turn_each_others_positions_are_refused():
+    rope = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}
+    model = random_model("llama", max_position_embeddings=8, rope_parameters=rope)
+    mask = torch.ones(2, 12, dtype=torch.long)
+    mask[1, 6:] = 0
+    with pytest.raises(UserError, match="6 to 12 tokens: beyond 8"):
+        measure(model, random_tokens(2, 12), 2, 100, 0, mask=mask)
+
+
+def test_all_tokens_a_few_at_a_time(monkeypatch):
+    model, tokens = random_model("llama"), random_tokens(3, 9)
+    whole = measure(model, tokens, 2, 100, 0, tokens="all")
+    monkeypatch.setattr("lib.geometry.TOKENS", 4)
+    parts = measure(model, tokens, 2, 100, 0, tokens="all")
+    assert np.allclose(parts.table["distance"], whole.table["distance"], rtol=1e-12)
+    assert np.allclose(parts.after_norm["distance"], whole.after_norm["distance"], rtol=1e-12)

@@ -230,6 +230,10 @@ def test_quantised_checkpoints(sharded, copied, tmp_path):
     for key in ("weight", "weight.absmax"):
         name = f"mlp.up_proj.{key}"
         assert torch.equal(out[f"model.layers.1.{name}"], state[f"model.layers.4.{name}"])
+    model = AutoModelForCausalLM.from_pretrained(sharded)
+    model.config.quantization_config = settings["quantization_config"]
+    with pytest.raises(UserError, match="on disk"):
+        save_pruned(model, CONTIGUOUS, None, tmp_path / "memory")
     quantised = json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]
     assert quantised["llm_int8_skip_modules"] == ["lm_head", "model.layers.1.self_attn"]
 

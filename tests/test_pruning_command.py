@@ -127,3 +127,20 @@ def test_impossible_places_are_refused(sharded, tmp_path, capsys):
     assert "no such folder" in fails(capsys, tmp_path / "none", tmp_path / "out", *drop)
     assert "a file" in fails(capsys, tmp_path / "full" / "notes.txt", tmp_path / "out", *drop)
     assert (tmp_path / "full" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "out", "more", "says"),
+    [
+        ("~nobody-here/x", "out", ["--drop", "1"], "names no user's folder"),
+        (None, "~nobody-here/x", ["--drop", "1"], "names no user's folder"),
+        (None, "out", ["--study", "~nobody-here/x.yaml", "--similarity", "2"], "names no user's"),
+        (None, "out", ["--drop", "9" * 5000], "neither a layer nor a range"),
+    ],
+)
+def test_arguments_that_name_nothing_are_one_line(
+    checkpoint, out, more, says, sharded, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert says in fails(capsys, checkpoint or sharded, out, *more)
+    assert list(tmp_path.iterdir()) == []

@@ -57,6 +57,23 @@ def break_index(folder: Path) -> None:
     (folder / shards.INDEX).write_text('{"weight_map": {')
 
 
+def list_metadata(folder: Path) -> None:
+    index = json.loads((folder / shards.INDEX).read_text())
+    (folder / shards.INDEX).write_text(json.dumps(index | {"metadata": []}))
+
+
+def nest_header(folder: Path) -> None:
+    header = b"[" * 100_000
+    a_shard(folder).write_bytes(len(header).to_bytes(8, "little") + header)
+
+
+def lose_quantised(folder: Path) -> None:
+    settings = json.loads((folder / "config.json").read_text())
+    settings["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    (folder / "config.json").write_text(json.dumps(settings))
+    lose_tensor(folder)
+
+
 def leave_folder(folder: Path) -> None:
     (folder / shards.INDEX).write_text('{"weight_map": {"x": "../model.safetensors"}}')
 
@@ -164,6 +181,9 @@ def relist(folder: Path) -> None:
         (lose_index, "holds neither"),
         (break_index, "is damaged"),
         (leave_folder, "is damaged"),
+        (list_metadata, "is damaged"),
+        (nest_header, "header"),
+        (lose_quantised, "no tensor of model.layers.3.mlp.up_proj"),
         (lose_listed, "model.layers.3.mlp.up_proj.weight"),
         (lose_tensor, "missing keys in the checkpoint (1), e.g. model.layers.3.mlp.up_proj.weight"),
         (lose_layer, "5 is missing"),

@@ -10,11 +10,11 @@ from tiny import FORMS, on_several_devices, random_model, random_tokens, random_
 from torch import nn
 
 from lib import sweep
-from lib.anatomy import layers
+from lib.anatomy import layers, longest_alike
 from lib.batches import Row, make_batches
 from lib.blocks import UNPRUNED, Block, simple
 from lib.journal import Journal
-from lib.replay import Replay, longest_alike
+from lib.replay import Replay
 from lib.scoring import Scores
 from lib.surgery import pruned
 
