@@ -11,9 +11,8 @@ from qwen_reference import CONFIG, LAYERS, TRAINED, tokens, write
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from lib import qwen
-from lib.anatomy import ffn_modules, layers
+from lib.anatomy import ffn_modules, layers, longest_alike
 from lib.qwen_config import QWenConfig, ntk_alpha
-from lib.replay import longest_alike
 
 qwen.register()
 
