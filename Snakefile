@@ -13,7 +13,10 @@ from lib import study as studies
 
 STUDY = studies.load(config.get("study", paths.DEFAULT_STUDY))
 SECTIONS = paths.sections()
-OUTSIDE = {"run.py", "site.py", "publish.py", "pruning.py", "card.py"}
+OUTSIDE = {"run.py", "site.py", "publish.py", "pruning.py", "card.py"} | {
+    "plan.py",
+    "model_tables.py",
+}
 HELPERS = [path for path in Path("lib").glob("*.py") if path.name not in OUTSIDE]
 SETTINGS = [STUDY.file] + ([studies.base(Path(STUDY.file), STUDY.like)] if STUDY.like else [])
 TABLES = {
@@ -74,6 +77,9 @@ rule site:
         "_config.yml",
         "_toc.yml",
         "lib/site.py",
+        "lib/model_tables.py",
+        "lib/plan.py",
+        sorted(str(path) for path in Path("studies").glob("*.yaml")),
     output:
         "_build/html/.complete",
     log:

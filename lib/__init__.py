@@ -2,7 +2,7 @@
 
 errors · paths · folders · shards · schema · study · evidence · journal · corpora ·
 qwen_tokenizer · qwen_config · qwen · blocks · anatomy · loading · models · surgery · card ·
-pruning · geometry · replay · batches · scoring · sweep · healing · harness · evaluation · bench ·
-measure · transitions · tables · rules · claims · plots · distance_plots · section · check ·
-publish · site · run
+pruning · geometry · replay · batches · scoring · sweep · training · healing · harness ·
+evaluation · bench · measure · plan · model_tables · transitions · tables · rules · claims ·
+plots · distance_plots · section · check · publish · site · run
 """

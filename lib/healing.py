@@ -17,10 +17,9 @@ that the FFN of every family is 4-bit; for those the whole layers have to fit be
 
 import copy
 import hashlib
-import math
-import tempfile
 import warnings
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import bitsandbytes as bnb
@@ -28,16 +27,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from peft.tuners.lora import LoraLayer
 from torch import nn
-from tqdm import tqdm
-from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-    enable_full_determinism,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, enable_full_determinism
 
 from lib.anatomy import ffn_modules, is_fused, layers, linear_weight
 from lib.corpora import windows
@@ -45,6 +35,7 @@ from lib.errors import UserError
 from lib.models import dtype, load_model
 from lib.schema import Healing, Study
 from lib.surgery import drop
+from lib.training import train
 
 METHOD = 2  # raise when the code that computes healed weights changes them
 
@@ -188,11 +179,13 @@ def heal(
     healing: Healing,
     dropped: Collection[int],
     tokenizer: PreTrainedTokenizerBase,
+    keep: Path | None = None,
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Prune, quantise, train; returns the healed model ready to evaluate, and a report.
 
     The report holds the training losses (nats per token, by step) and counts: 4-bit modules,
-    trainable parameters, tokens. Two runs with one seed on one machine give identical weights.
+    trainable parameters, tokens. Two runs with one seed on one machine give identical weights, and
+    so does one that was killed: `keep` is a folder for its state, and where the next one goes on.
 
     Raises UserError when the training loss is not finite, and RuntimeError (a bug, here or in a
     library) when the frozen base changed."""
@@ -204,7 +197,7 @@ def heal(
     drop(model, dropped)
     adapted = adapt(model, healing)
     before = base_digest(adapted)
-    losses = _train(adapted, texts, healing, dtype(study))
+    losses = train(adapted, texts, healing, dtype(study), keep)
     if base_digest(adapted) != before:
         raise RuntimeError("the frozen 4-bit weights changed during training")
     report = {
@@ -241,58 +234,3 @@ def evaluable(model: PreTrainedModel, study: Study, dropped: Collection[int]) ->
                 continue
             linear_weight(plain, name).copy_(weight)
     return plain
-
-
-class _Losses(TrainerCallback):
-    """Collects the training losses and moves the progress bar."""
-
-    def __init__(self, healing: Healing) -> None:
-        self.values: list[float] = []
-        self.bar = tqdm(total=healing.steps, desc=f"healing {healing.recipe}", leave=False)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.bar.update()
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        if logs and "loss" in logs:
-            self.values.append(round(float(logs["loss"]), 6))
-
-
-def _train(
-    model: PeftModel, texts: torch.Tensor, healing: Healing, compute: torch.dtype
-) -> list[float]:
-    micro = healing.micro_batch or healing.batch
-    if healing.batch % micro:
-        raise UserError(
-            f"healing.micro_batch {micro} does not divide healing.batch {healing.batch}"
-        )
-    losses = _Losses(healing)
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = TrainingArguments(
-            output_dir=folder,
-            max_steps=healing.steps,
-            per_device_train_batch_size=micro,
-            gradient_accumulation_steps=healing.batch // micro,
-            learning_rate=healing.learning_rate,
-            lr_scheduler_type="cosine",
-            warmup_steps=math.ceil(healing.warmup * healing.steps),
-            logging_steps=max(1, healing.steps // 20),
-            logging_first_step=True,
-            seed=healing.seed,
-            full_determinism=False,  # switched on before anything was built
-            use_cpu=model.device.type == "cpu",
-            bf16=compute == torch.bfloat16,
-            fp16=compute == torch.float16,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            dataloader_pin_memory=False,
-        )
-        rows = [{"input_ids": row, "labels": row} for row in texts]
-        trainer = Trainer(model, arguments, train_dataset=rows, callbacks=[losses])
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
-    losses.bar.close()
-    if not all(math.isfinite(value) for value in losses.values):
-        raise UserError("healing diverged: the training loss is not finite; lower learning_rate")
-    return losses.values

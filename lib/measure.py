@@ -6,10 +6,11 @@
 A healed model costs most, so all that any section asks of it is measured while it is there.
 """
 
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from tqdm import tqdm
@@ -114,9 +115,7 @@ def _measure(bench: Bench, conditions: list[Condition]) -> None:
         for task in (*study.tasks, None):
             todo = [one for one in conditions if _value(bench, one, task) is None]
             blocks = [UNPRUNED if one.healing else one.block for one in todo]
-            # A healed model is healed again after a kill, and perhaps not to the last bit.
-            kept = bench.store.unfinished([_inputs(bench, one, task) for one in todo])
-            journal = None if conditions[0].healing else Journal(kept)
+            journal = Journal(bench.store.unfinished([_inputs(bench, one, task) for one in todo]))
             start = time.monotonic()
             found = _values(bench, model, blocks, task, journal)
             for condition, value in zip(todo, found, strict=True):
@@ -125,8 +124,7 @@ def _measure(bench: Bench, conditions: list[Condition]) -> None:
                 kind, name = _kind_and_name(condition, task)
                 inputs = _inputs(bench, condition, task)
                 bench.store.put(kind, name, inputs, value, seconds=seconds, batch=study.batch)
-            if journal:
-                journal.finish()
+            journal.finish()
 
 
 def _values(
@@ -134,7 +132,7 @@ def _values(
     model: PreTrainedModel,
     blocks: list[Block],
     task: Task | None,
-    journal: Journal | None,
+    journal: Journal,
 ) -> Iterable[dict[str, Any]]:
     if not blocks:
         return []
@@ -178,9 +176,15 @@ def _materialised(bench: Bench, condition: Condition) -> Iterator[PreTrainedMode
         yield healing.unhealed_4bit(bench.study, UNPRUNED)
         return
     start = time.monotonic()
-    model, report = healing.heal(bench.study, condition.healing, condition.block, bench.tokenizer)
+    inputs = condition_inputs(bench, condition)
+    keep = bench.store.unfinished(inputs).with_suffix("")
+    model, report = healing.heal(
+        bench.study, condition.healing, condition.block, bench.tokenizer, keep
+    )
     seconds = round(time.monotonic() - start, 3)
     yield model
     # Last, so that the record stands for a healing whose evaluations are all recorded too.
-    inputs = condition_inputs(bench, condition)
     bench.store.put("healing", condition.name, inputs, report, seconds=seconds)
+    shutil.rmtree(keep)
+    with suppress(OSError):
+        keep.parent.rmdir()

@@ -60,6 +60,12 @@ def load_config(study: Study) -> PretrainedConfig:
         )
     except (OSError, ValueError, KeyError) as error:
         raise _loading_error(study, error) from None
+    for key, value in (study.shape or {}).items():
+        found = config.model_type if key == "model_type" else getattr(config, key, None)
+        if found != value:
+            raise UserError(
+                f"study {study.name}: shape.{key} is {value!r}, but {study.model} has {found!r}"
+            )
     known = AutoModelForCausalLM._model_mapping
     if type(config) not in known:
         raise UserError(
@@ -74,6 +80,18 @@ def load_config(study: Study) -> PretrainedConfig:
             "language model"
         )
     return config
+
+
+def config_of_shape(study: Study) -> PretrainedConfig:
+    """A configuration made of the study's `shape`, for planning without the checkpoint.
+
+    Raises UserError for a shape that is none."""
+    shape = dict(study.shape or {})
+    try:
+        return AutoConfig.for_model(shape.pop("model_type"), **shape)
+    except Exception as error:  # an unknown type, values that do not go together
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"study {study.name}: shape: {reason}") from None
 
 
 def load_model(

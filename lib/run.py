@@ -3,6 +3,7 @@
     python -m lib.run 02 --study almanac                       # one section
     python -m lib.run 02 --study mine.yaml -p pruned_layers='[4, 8]'
     python -m lib.run book --study almanac                     # all of them, then the site
+    python -m lib.run book --study mine.yaml --plan            # only say what that takes
     python -m lib.run check --study mine.yaml                  # only look for mistakes
     python -m lib.run verify --study mine.yaml                 # name damaged evidence
     python -m lib.run publish --study mine.yaml                # make it a reference run
@@ -48,6 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         "-p", dest="parameters", action="append", default=[], metavar="KEY=VALUE",
         help="a parameter of the section",
     )  # fmt: skip
+    parser.add_argument("--plan", action="store_true", help="with book: only say what it takes")
     parser.add_argument("--checked", action="store_true", help="the study has just been checked")
     options = parser.parse_args(arguments)
     for key, value in ENVIRONMENT.items():
@@ -69,6 +71,10 @@ def main(arguments: list[str] | None = None) -> int:
 
             folder = publish(study.load(options.study))
             print(f"published/{folder.name} is written; commit it")
+        elif options.what == "book" and options.plan:
+            from lib.plan import plan
+
+            print(plan(study.load(options.study)))
         elif options.what == "book":
             return book(options.study)
         else:

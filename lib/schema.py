@@ -4,7 +4,7 @@
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -110,6 +110,7 @@ class Study(Section):
     file: str = Field(default="", exclude=True)
     model: Annotated[str, Field(min_length=1)]
     revision: str | None = None
+    shape: dict[str, Any] | None = None
     like: str | None = None
     title: str = ""
     about: str = ""

@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from lib import paths, study
+from lib import model_tables, paths, study
 from lib.errors import UserError
 from lib.schema import Study
 
@@ -44,6 +44,7 @@ def build(chosen: Study) -> int:
     shutil.copy(paths.ROOT / "_config.yml", STAGE)
     shutil.copytree(paths.ROOT / "book", STAGE / "book")
     shutil.copytree(paths.ROOT / "book" / "_static", STAGE / "_static")
+    model_tables.write(STAGE / "book" / "tables")
     for one in studies:
         stage_study(one)
     (STAGE / "_toc.yml").write_text(

@@ -1,0 +1,274 @@
+"""What a study will measure and what that takes, worked out from the model's shape alone.
+
+    python -m lib.run book --study llama-2-70b --plan
+
+Counts are exact where the model's configuration is known. Times are estimates: the seconds per
+token of one decoder layer of this shape, measured here and now, times layers times tokens. The
+model's head, loading, and words between passes are left out.
+"""
+
+import copy
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import torch
+from transformers import AutoModelForCausalLM, PretrainedConfig
+
+from lib import anatomy, harness, models
+from lib.blocks import STRATEGIES, Block, layers_to_drop, simple
+from lib.errors import UserError
+from lib.schema import Study, Task
+from lib.surgery import slice_config
+from lib.sweep import layer_passes
+
+# Questions, and tokens of one with its answers, of tasks whose data may not be at hand: their
+# published test (or validation) sets, at four characters a token.
+KNOWN = {"mmlu": (14_042, 117), "boolq": (3_270, 160)}
+NF4 = 0.5 + 4 / 64  # bytes per weight: four bits, and a float32 scale for every 64
+TRIAL = 2e11  # floating-point operations of one timed pass
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Parameters of a model, counted without weights."""
+
+    config: PretrainedConfig
+    total: int
+    by_layer: tuple[int, ...]
+    ffn: tuple[tuple[tuple[int, int], ...], ...]  # by layer: (out, in) of each adapted matrix
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.by_layer)
+
+    def pruned(self, dropped: Collection[int]) -> int:
+        """Parameters without some layers."""
+        return self.total - sum(self.by_layer[i] for i in dropped)
+
+    def trainable(self, rank: int, dropped: Collection[int] = ()) -> int:
+        """Parameters of LoRA adapters: rank · (in + out) for every FFN matrix that stays."""
+        kept = [sizes for i, sizes in enumerate(self.ffn) if i not in dropped]
+        return sum(rank * (a + b) for sizes in kept for a, b in sizes)
+
+
+def planned_config(study: Study) -> tuple[PretrainedConfig, bool]:
+    """The model's configuration, and whether it is the checkpoint's own; else what the study's
+    `shape` says.
+
+    Raises UserError when neither is there, and when the two contradict each other."""
+    try:
+        config = models.load_config(study)
+    except UserError:
+        if not study.shape:
+            raise
+        return models.config_of_shape(study), False
+    return config, True
+
+
+def shape_of(config: PretrainedConfig, targets: list[str] | None = None) -> Shape:
+    model = anatomy.skeleton(config)
+    stack, prefix = anatomy.layers_and_name(model)
+    ffn: list[list[tuple[int, int]]] = [[] for _ in stack]
+    for name in anatomy.ffn_modules(model, targets):
+        number = int(name.removeprefix(f"{prefix}.").partition(".")[0])
+        rows, columns = anatomy.linear_weight(model, name).shape
+        ffn[number].append((rows, columns))
+    return Shape(
+        config,
+        sum(parameter.numel() for parameter in model.parameters()),
+        tuple(sum(p.numel() for p in layer.parameters()) for layer in stack),
+        tuple(map(tuple, ffn)),
+    )
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds that one layer takes per token, forward alone and with the backward pass to what
+    entered it."""
+
+    forward: float
+    training: float
+
+
+def measured_speed(config: PretrainedConfig, study: Study, per_layer: int) -> Speed:
+    """Timed on one layer of this shape with made-up weights, on the study's device.
+
+    Raises UserError where it does not fit into memory."""
+    device, dtype = models.device(study), models.dtype(study)
+    one = copy.deepcopy(config)
+    slice_config(one, [0])
+    text = one.get_text_config()
+    text.vocab_size, text.pad_token_id = 256, 0
+    try:
+        model = AutoModelForCausalLM.from_config(one, dtype=dtype, trust_remote_code=False)
+    except (RuntimeError, MemoryError) as error:
+        raise UserError(f"one layer of this model does not fit here: {error}") from None
+    decoder = model.to(device).get_decoder().requires_grad_(False)
+    length = int(min(512, max(16, TRIAL / (2 * per_layer))))
+    inputs = torch.randn(1, length, text.hidden_size, device=device, dtype=dtype)
+
+    def timed(training: bool) -> float:
+        entering = inputs.clone().requires_grad_(training)
+        start = time.perf_counter()
+        with torch.set_grad_enabled(training):
+            output = decoder(inputs_embeds=entering, use_cache=False).last_hidden_state
+            if training:
+                output.sum().backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return (time.perf_counter() - start) / length
+
+    found = {}
+    for training in (False, True):
+        timed(training)  # the first one sets things up
+        found[training] = min(timed(training) for _ in range(3))
+    return Speed(found[False], found[True])
+
+
+def task_tokens(study: Study, task: Task) -> tuple[int, int, bool]:
+    """Questions, tokens of all their prompts with examples (an upper bound: shared examples are
+    run once), and whether these are counted or known from elsewhere."""
+    if task.name in harness.local_tasks(study):
+        manager = harness.task_manager(study)
+        found = harness.load(manager, task.name)["tasks"].values()
+        counts = [min(len(one.eval_docs), task.limit or len(one.eval_docs)) for one in found]
+        texts = [one.doc_to_text(next(iter(one.eval_docs))) for one in found]
+        sizes = [len(str(text)) // 4 + 8 for text in texts]
+        tokens = sum(c * s for c, s in zip(counts, sizes, strict=True))
+        return sum(counts), tokens * (task.shots + 1), True
+    if task.name not in KNOWN:
+        return 0, 0, False
+    questions, tokens = KNOWN[task.name]
+    if task.limit:
+        questions = min(questions, task.limit * (57 if task.name == "mmlu" else 1))
+    return questions, questions * tokens * (task.shots + 1), False
+
+
+@dataclass(frozen=True)
+class Work:
+    """One kind of measurement: how many models it makes, how many tokens each of them sees at
+    most, how often a layer sees a token, and seconds."""
+
+    what: str
+    models: int
+    tokens: int
+    layer_tokens: int
+    seconds: float
+
+
+def blocks(n_layers: int, ns: Collection[int]) -> list[Block]:
+    """The unpruned model and both strategies' blocks. Where the similar ones start is not known
+    before they are measured: the middle stands for that."""
+    found = [Block(0, 0)]
+    for n in ns:
+        middle = (n_layers - n) // 2
+        found += [simple(n, n_layers), Block(middle, middle + n)]
+    return found
+
+
+def work(study: Study, shape: Shape, speed: Speed) -> list[Work]:
+    """Everything that the sections measure, in their order."""
+    n_layers = shape.n_layers
+    healed = {
+        "healing": _ns(study.healing.fractions, n_layers),
+        "lora_rank": _ns(study.lora_rank.fractions, n_layers),
+    }
+    questions = sum(task_tokens(study, task)[1] for task in study.tasks)
+    asked = questions + study.loss.n_sequences * study.loss.length
+    text = study.distances.n_sequences * study.distances.length
+    found = []
+
+    def add(what: str, models: int, tokens: int, passes: int, pace: float) -> None:
+        found.append(Work(what, models, tokens, tokens * passes, tokens * passes * pace))
+
+    twins = 2 if study.controls.untrained else 1
+    add("distances", twins, text, twins * n_layers, speed.forward)
+    every = blocks(n_layers, study.pruned_layers or range(1, n_layers))
+    passes = layer_passes(block.kept(n_layers) for block in every)
+    add("questions and loss, unhealed, in one pass", len(every), asked, passes, speed.forward)
+    controls = blocks(n_layers, healed["healing"])
+    passes = layer_passes(block.kept(n_layers) for block in controls)
+    add("the same in 4-bit", len(controls), asked, passes, speed.forward)
+    others = [rank for rank in study.lora_rank.ranks if rank != study.healing.rank]
+    for what, ns, times in (
+        (f"healing at rank {study.healing.rank}", [0, *healed["healing"]], 1),
+        (f"healing at {len(others)} other ranks", healed["lora_rank"], len(others)),
+    ):
+        # The unpruned model is the same for both strategies.
+        kept = [n_layers - n for n in ns for _ in (STRATEGIES if n else STRATEGIES[:1])] * times
+        trained = study.healing.steps * study.healing.batch * study.healing.length
+        add(what, len(kept), trained, sum(kept), speed.training)
+        add("questions and loss of these", len(kept), asked, sum(kept), speed.forward)
+    return found
+
+
+def _ns(fractions: Collection[float], n_layers: int) -> list[int]:
+    return sorted({layers_to_drop(fraction, n_layers) for fraction in fractions} - {0})
+
+
+def memory(study: Study, shape: Shape) -> dict[str, float]:
+    """Bytes at most, estimated: weights to measure unhealed prunings, to heal, and to measure what
+    was healed (in float32, see `lib.healing`); activations of healing by the usual count of
+    34 bytes per token, layer and unit of width in 16 bits."""
+    healing, width = study.healing, shape.config.get_text_config().hidden_size
+    size = torch.empty(0, dtype=models.dtype(study)).element_size()
+    stacked = sum(shape.by_layer)
+    rows = healing.micro_batch or healing.batch
+    activations = rows * healing.length * shape.n_layers * 34 * width * size / 2
+    adapters = 16 * shape.trainable(healing.rank)  # value, gradient, two moments
+    return {
+        "unhealed": size * shape.total,
+        "healing": NF4 * stacked + size * (shape.total - stacked) + adapters + activations,
+        "healed": 4 * shape.total,
+    }
+
+
+def plan(study: Study) -> str:
+    """All of it, as text."""
+    config, own = planned_config(study)
+    shape = shape_of(config, study.healing.targets)
+    speed = measured_speed(config, study, max(shape.by_layer))
+    todo = work(study, shape, speed)
+    lines = [
+        f"study {study.name}: {study.model}",
+        "shape: "
+        + ("the checkpoint's own" if own else "as the study says; the checkpoint is not at hand"),
+        f"parameters: {shape.total:,}, of which {sum(shape.by_layer):,} in {shape.n_layers} layers",
+        f"download: about {2 * shape.total / 1e9:.1f} GB in 16 bits",
+    ]
+    for n in _ns(study.healing.fractions, shape.n_layers):
+        dropped = simple(n, shape.n_layers)
+        lines.append(
+            f"  less {n} layers ({n / shape.n_layers:.0%}): {shape.pruned(dropped):,}; healing "
+            f"trains {shape.trainable(study.healing.rank, dropped):,}"
+        )
+    for task in study.tasks:
+        questions, tokens, counted = task_tokens(study, task)
+        source = "counted" if counted else "published size" if questions else "size not known"
+        lines.append(
+            f"task {task.name}, {task.shots}-shot: {questions:,} questions, at most {tokens:,} "
+            f"tokens ({source})"
+        )
+    device = models.device(study)
+    per_token = 2 * sum(shape.by_layer) / shape.n_layers
+    lines += [
+        f"ESTIMATES, from one layer timed here on {device}: {1 / speed.forward:,.0f} tokens/s "
+        f"forward ({per_token / speed.forward / 1e9:,.0f} GFLOP/s), "
+        f"{1 / speed.training:,.0f} tokens/s forward and back",
+        f"  {'':44} {'models':>6} {'tokens each':>14} {'time':>10}",
+    ]
+    for one in todo:
+        lines.append(f"  {one.what:44} {one.models:6} {one.tokens:14,} {_spoken(one.seconds):>10}")
+    total = sum(one.seconds for one in todo)
+    lines.append(f"  {'all':44} {'':6} {'':14} {_spoken(total):>10}")
+    needs = memory(study, shape)
+    lines += [f"  memory {what}: {size / 1e9:.1f} GB" for what, size in needs.items()]
+    return "\n".join(lines)
+
+
+def _spoken(seconds: float) -> str:
+    for size, unit in ((86_400, "days"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,109 @@
+"""Training what `lib.healing` has prepared, so that a kill costs minutes and changes nothing."""
+
+import math
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from tqdm import tqdm
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from lib.errors import UserError
+from lib.schema import Healing
+
+SAVE_EVERY = 600  # seconds
+COMPLETE = "complete"  # in a checkpoint that has been written to its end
+
+
+class _Watch(TrainerCallback):
+    """Moves the progress bar, and has the state saved every now and then, and at the end.
+
+    Only at steps whose loss is logged: the next log is the mean over the steps since, of which a
+    saved state knows nothing."""
+
+    def __init__(self, healing: Healing, done: int, save: bool) -> None:
+        self.bar = tqdm(
+            total=healing.steps, initial=done, desc=f"healing {healing.recipe}", leave=False
+        )
+        self.save, self.last = save, time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.bar.update()
+        ended = state.global_step == state.max_steps
+        logged = ended or state.global_step % state.logging_steps == 0
+        if self.save and logged and (ended or time.monotonic() - self.last >= SAVE_EVERY):
+            control.should_save = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        with open(_checkpoint(Path(args.output_dir), state.global_step) / COMPLETE, "w") as file:
+            os.fsync(file.fileno())
+        self.last = time.monotonic()
+
+
+def _checkpoint(folder: Path, step: int) -> Path:
+    return folder / f"checkpoint-{step}"
+
+
+def last_step(folder: Path) -> int:
+    """The step of the last checkpoint in a folder that was written to its end; 0: there is none."""
+    found = [path.parent.name for path in folder.glob(f"checkpoint-*/{COMPLETE}")]
+    return max((int(name.partition("-")[2]) for name in found), default=0)
+
+
+def train(
+    model: PeftModel,
+    texts: torch.Tensor,
+    healing: Healing,
+    compute: torch.dtype,
+    keep: Path | None = None,
+) -> list[float]:
+    """Train adapters on rows of tokens [steps · batch, length], one epoch; returns the losses
+    logged (nats per token, each the mean since the one before).
+
+    keep: a folder for the state on the way; where there is some, training goes on from it and ends
+    as if it had never stopped. Raises UserError for a micro-batch that does not divide the batch
+    and when the loss is not finite."""
+    micro = healing.micro_batch or healing.batch
+    if healing.batch % micro:
+        raise UserError(
+            f"healing.micro_batch {micro} does not divide healing.batch {healing.batch}"
+        )
+    with tempfile.TemporaryDirectory() as nowhere:
+        folder = keep or Path(nowhere)
+        done = last_step(folder)
+        watch = _Watch(healing, done, save=keep is not None)
+        arguments = TrainingArguments(
+            output_dir=str(folder),
+            max_steps=healing.steps,
+            per_device_train_batch_size=micro,
+            gradient_accumulation_steps=healing.batch // micro,
+            learning_rate=healing.learning_rate,
+            lr_scheduler_type="cosine",
+            warmup_steps=math.ceil(healing.warmup * healing.steps),
+            logging_steps=max(1, healing.steps // 20),
+            logging_first_step=True,
+            seed=healing.seed,
+            full_determinism=False,  # switched on before anything was built
+            use_cpu=model.device.type == "cpu",
+            bf16=compute == torch.bfloat16,
+            fp16=compute == torch.float16,
+            save_strategy="no",  # the watch says when
+            save_total_limit=2,  # one may be half written
+            report_to="none",
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
+        )
+        rows = [{"input_ids": row, "labels": row} for row in texts]
+        trainer = Trainer(model, arguments, train_dataset=rows, callbacks=[watch])
+        trainer.remove_callback(PrinterCallback)
+        trainer.train(resume_from_checkpoint=str(_checkpoint(folder, done)) if done else None)
+        logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    watch.bar.close()
+    losses = [round(float(value), 6) for value in logged]
+    if not all(math.isfinite(value) for value in losses):
+        raise UserError("healing diverged: the training loss is not finite; lower learning_rate")
+    return losses

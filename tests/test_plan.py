@@ -1,0 +1,160 @@
+"""What a study takes, against counts by hand and published sizes."""
+
+import re
+
+import pytest
+import yaml
+
+from lib import model_tables, models, paths, plan, run
+from lib import study as studies
+from lib.blocks import Block, simple
+from lib.errors import UserError
+
+# Width, FFN width, key-value width, layers, vocabulary; and the published number of parameters.
+PAPER = {
+    "llama-2-7b": ((4096, 11008, 4096, 32, 32000), 6_738_415_616),
+    "llama-2-13b": ((5120, 13824, 5120, 40, 32000), 13_015_864_320),
+    "llama-2-70b": ((8192, 28672, 1024, 80, 32000), 68_976_648_192),
+    "mistral-7b": ((4096, 14336, 1024, 32, 32000), 7_241_732_096),
+    "qwen-7b": ((4096, 11008, 4096, 32, 151936), 7_721_324_544),
+    "qwen-14b": ((5120, 13696, 5120, 40, 152064), 14_167_290_880),
+    "phi-2": ((2560, 10240, 2560, 32, 51200), 2_779_683_840),
+}
+# Rank, tokens per row, and peak learning rate of App. A.1.
+RECIPES = {
+    "llama-2-7b": (2, 2048, 3e-4),
+    "llama-2-13b": (64, 4096, 3e-4),
+    "llama-2-70b": (8, 4096, 3e-5),
+    "mistral-7b": (4, 2048, 3e-6),
+    "qwen-7b": (64, 2048, 3e-4),
+    "qwen-14b": (64, 4096, 3e-4),
+    "phi-2": (64, 2048, 2e-4),
+}
+
+
+def by_hand(name: str) -> tuple[int, int]:
+    """Parameters of one layer, and of everything else."""
+    width, ffn, kv, _, vocabulary = PAPER[name][0]
+    if name == "phi-2":  # two FFN matrices; every map and the head has a bias; one norm, with bias
+        attention = 4 * (width * width + width)
+        layer = attention + 2 * width * ffn + ffn + width + 2 * width
+        return layer, 2 * vocabulary * width + vocabulary + 2 * width
+    layer = 2 * width * width + 2 * width * kv + 3 * width * ffn + 2 * width
+    if name.startswith("qwen"):
+        layer += 3 * width  # biases of query, key and value
+    return layer, 2 * vocabulary * width + width
+
+
+@pytest.fixture(scope="module")
+def shapes():
+    loaded = {name: studies.load(name) for name in PAPER}
+    return {name: plan.shape_of(models.config_of_shape(one)) for name, one in loaded.items()}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_parameters_of_the_papers_models(name, shapes):
+    shape, (layer, rest) = shapes[name], by_hand(name)
+    n_layers = PAPER[name][0][3]
+    assert shape.n_layers == n_layers
+    assert shape.total == rest + n_layers * layer == PAPER[name][1]
+    for n in (1, n_layers // 2, n_layers - 1):
+        assert shape.pruned(simple(n, n_layers)) == rest + (n_layers - n) * layer
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_trainable_parameters_of_the_papers_recipes(name, shapes):
+    width, ffn, _, n_layers, _ = PAPER[name][0]
+    rank = studies.load(name).healing.rank
+    matrices = 2 if name == "phi-2" else 3
+    for n in (0, 1, n_layers // 2):
+        expected = rank * matrices * (width + ffn) * (n_layers - n)
+        assert shapes[name].trainable(rank, Block(0, n)) == expected
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_papers_settings(name):
+    study = studies.load(name)
+    healing = study.healing
+    assert (healing.rank, healing.length, healing.learning_rate) == RECIPES[name]
+    assert (healing.steps, healing.batch, healing.dropout) == (5000, 16, 0.05)
+    assert round(healing.warmup * healing.steps) == 100
+    assert study.distances.n_sequences == 10_000 and study.loss.n_sequences == 60_000
+    assert study.validation_text.split == "validation" and study.healing_text.split == "train"
+    shots = {(task.name, task.shots) for task in study.tasks}
+    assert shots == {("mmlu", 5), ("mmlu", 0), ("boolq", 0)}
+    assert healing.rank not in study.lora_rank.ranks
+
+
+def test_the_books_tables_are_made_from_the_studies(tmp_path):
+    model_tables.write(tmp_path)
+    recipes = (tmp_path / "paper_recipes.md").read_text()
+    for row in (
+        "| Llama-2 7B | 32 | 32,000 | 2,048 | 164 M | 3e-4 | 2 |",
+        "| Llama-2 70B | 80 | 32,000 | 4,096 | 328 M | 3e-5 | 8 |",
+        "| Mistral 7B | 32 | 32,000 | 2,048 | 164 M | 3e-6 | 4 |",
+        "| Phi-2 | 32 | 51,200 | 2,048 | 164 M | 2e-4 | 64 |",
+        "| Qwen 7B | 32 | 151,936 | 2,048 | 164 M | 3e-4 | 64 |",
+    ):
+        assert row in recipes
+    assert "100 steps, then cosine" in (tmp_path / "paper_settings.md").read_text()
+    page = (paths.ROOT / "book" / "models.md").read_text()
+    included = set(re.findall(r"\{include\} tables/(\w+)\.md", page))
+    assert included == {path.stem for path in tmp_path.iterdir()}
+
+
+def test_the_plan_of_a_study_at_hand(capsys, monkeypatch):
+    monkeypatch.setattr(plan, "measured_speed", lambda *_: plan.Speed(1e-6, 3e-6))
+    assert run.main(["book", "--study", "smoke", "--plan"]) == 0
+    out = capsys.readouterr().out
+    study = studies.load("smoke")
+    config = models.load_config(study)
+    model = models.load_model(study)
+    assert "the checkpoint's own" in out and "ESTIMATES" in out
+    assert f"parameters: {sum(p.numel() for p in model.parameters()):,}" in out
+    assert "counted" in out and "not known" not in out
+    found = plan.work(study, plan.shape_of(config), plan.Speed(1e-6, 3e-6))
+    distances = found[0]
+    text = study.distances.n_sequences * study.distances.length
+    assert distances.layer_tokens == 2 * text * config.num_hidden_layers
+    assert distances.seconds == pytest.approx(distances.layer_tokens * 1e-6)
+    healing = next(one for one in found if one.what.startswith("healing"))
+    assert healing.tokens == study.healing.steps * study.healing.batch * study.healing.length
+    assert healing.seconds == pytest.approx(healing.layer_tokens * 3e-6)
+
+
+def test_one_layer_is_timed():
+    study = studies.load("smoke")
+    config = models.load_config(study)
+    speed = plan.measured_speed(config, study, 100_000)
+    assert 0 < speed.forward < speed.training
+    assert config.num_hidden_layers == models.load_config(study).num_hidden_layers > 1
+
+
+def test_without_the_checkpoint_the_plan_follows_the_shape(capsys, monkeypatch):
+    monkeypatch.setattr(plan, "measured_speed", lambda *_: plan.Speed(1e-6, 3e-6))
+    assert run.main(["book", "--study", "phi-2", "--plan"]) == 0
+    out = capsys.readouterr().out
+    assert "as the study says" in out and "2,779,683,840" in out
+    assert "mmlu, 5-shot: 14,042 questions" in out
+
+
+def test_a_shape_that_the_checkpoint_contradicts_is_one_line(tmp_path):
+    path = tmp_path / "mine.yaml"
+    keys = {"model": str(paths.ROOT / "almanac/checkpoint"), "shape": {"hidden_size": 4096}}
+    path.write_text(yaml.safe_dump(keys))
+    with pytest.raises(UserError, match=r"shape.hidden_size is 4096, but .* has 128"):
+        models.load_config(studies.load(str(path)))
+
+
+@pytest.mark.parametrize("shape", [{"model_type": "novel"}, {"hidden_size": 3}])
+def test_a_shape_that_is_none_is_one_line(shape, tmp_path, capsys):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({"model": "nobody/nothing", "shape": shape}))
+    assert run.main(["book", "--study", str(path), "--plan"]) == 1
+    assert "shape: " in capsys.readouterr().err
+
+
+def test_a_shape_is_not_inherited_by_another_model(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({"model": "nobody/nothing", "like": "llama-2-7b"}))
+    assert studies.load(str(path)).shape is None

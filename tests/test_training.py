@@ -1,0 +1,90 @@
+"""Healing that is stopped and goes on, against one that is left alone."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lib import healing, models, training
+from lib import study as studies
+from lib.blocks import Block
+
+BLOCK = Block(2, 4)
+
+
+@pytest.fixture(scope="module")
+def study():
+    found = studies.load("smoke")
+    return studies.override(found, healing={"steps": 43, "batch": 4, "micro_batch": 2})
+
+
+@pytest.fixture(scope="module")
+def tokenizer(study):
+    return models.load_tokenizer(study, models.load_config(study))
+
+
+def heal(study, tokenizer, keep: Path | None = None):
+    return healing.heal(study, study.healing, BLOCK, tokenizer, keep)
+
+
+@pytest.fixture(scope="module")
+def alone(study, tokenizer):
+    return heal(study, tokenizer)
+
+
+class Stopped(Exception):
+    pass
+
+
+def assert_same(found, expected) -> None:
+    assert found[1] == expected[1]
+    state = expected[0].state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in found[0].state_dict().items())
+
+
+@pytest.mark.parametrize("every", [0, 10_000])
+def test_stopped_anywhere_it_ends_as_if_left_alone(
+    every, study, tokenizer, alone, tmp_path, monkeypatch
+):
+    """Its dropout, the order of the text and the losses logged, too."""
+    monkeypatch.setattr(training, "SAVE_EVERY", every)
+    step_end, steps, stops = training._Watch.on_step_end, [], [1, 9, 10, 27, 43]
+
+    def stopping(self, args, state, control, **given):
+        step_end(self, args, state, control, **given)
+        steps.append(state.global_step)
+        if stops and state.global_step == stops[0]:
+            stops.pop(0)
+            raise Stopped
+
+    monkeypatch.setattr(training._Watch, "on_step_end", stopping)
+    while stops:
+        with pytest.raises(Stopped):
+            heal(study, tokenizer, tmp_path)
+    assert_same(heal(study, tokenizer, tmp_path), alone)
+    again = len(steps) - study.healing.steps
+    # Saved at every second step, the loss of which is logged; or not before the end.
+    assert again <= 10 if every == 0 else again == 1 + 9 + 10 + 27 + 43
+    steps.clear()
+    assert_same(heal(study, tokenizer, tmp_path), alone)  # for a kill while it was evaluated
+    assert steps == []
+
+
+def test_a_half_written_state_is_passed_over(study, tokenizer, alone, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "SAVE_EVERY", 0)
+    heal(study, tokenizer, tmp_path)
+    found = sorted(tmp_path.iterdir(), key=lambda path: int(path.name.partition("-")[2]))
+    assert [path.name for path in found] == ["checkpoint-42", "checkpoint-43"]
+    assert training.last_step(tmp_path) == 43
+    (found[1] / training.COMPLETE).unlink()
+    weights = found[1] / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    assert training.last_step(tmp_path) == 42
+    assert_same(heal(study, tokenizer, tmp_path), alone)
+
+
+def test_nothing_is_kept_unless_asked_for(study, tokenizer, alone, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(training, "SAVE_EVERY", 0)
+    assert_same(heal(study, tokenizer), alone)
+    assert list(tmp_path.iterdir()) == []
