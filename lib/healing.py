@@ -171,7 +171,20 @@ def adapt(model: PreTrainedModel, healing: Healing) -> PeftModel:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        if healing.gradient_checkpointing:
+            _checkpoint_gradients(model)
         return get_peft_model(model, config)
+
+
+def _checkpoint_gradients(model: PreTrainedModel) -> None:
+    """Each layer's activations are computed again on the way back, instead of kept."""
+    try:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    except ValueError:
+        family = model.config.get_text_config().model_type
+        raise UserError(
+            f"healing.gradient_checkpointing: model family '{family}' has none"
+        ) from None
 
 
 def heal(

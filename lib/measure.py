@@ -35,8 +35,9 @@ def condition_inputs(bench: Bench, condition: Condition) -> dict[str, Any]:
     if condition.weights == "nf4":
         inputs["compute"] = bench.weights
     if condition.healing:
-        # Fractions only say which blocks are healed. Dropout draws its masks per micro-batch.
-        recipe = condition.healing.model_dump(exclude={"fractions"})
+        # Fractions only say which blocks are healed, and checkpointing trades time for memory.
+        # Dropout draws its masks per micro-batch.
+        recipe = condition.healing.model_dump(exclude={"fractions", "gradient_checkpointing"})
         recipe["micro_batch"] = recipe["micro_batch"] or recipe["batch"]
         inputs["healing"] = recipe | {
             "method": healing.METHOD,

@@ -215,7 +215,9 @@ def memory(study: Study, shape: Shape) -> dict[str, float]:
     size = torch.empty(0, dtype=models.dtype(study)).element_size()
     stacked = sum(shape.by_layer)
     rows = healing.micro_batch or healing.batch
-    activations = rows * healing.length * shape.n_layers * 34 * width * size / 2
+    # With checkpointing each layer keeps what entered it, and one at a time all the rest.
+    each = 2 if healing.gradient_checkpointing else 34
+    activations = rows * healing.length * (shape.n_layers * each + 34) * width * size / 2
     adapters = 16 * shape.trainable(healing.rank)  # value, gradient, two moments
     return {
         "unhealed": size * shape.total,

@@ -1,9 +1,11 @@
 """Healing that is stopped and goes on, against one that is left alone."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
+from transformers.models.llama.modeling_llama import LlamaMLP
 
 from lib import healing, models, training
 from lib import study as studies
@@ -88,3 +90,20 @@ def test_nothing_is_kept_unless_asked_for(study, tokenizer, alone, tmp_path, mon
     monkeypatch.setattr(training, "SAVE_EVERY", 0)
     assert_same(heal(study, tokenizer), alone)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_checkpointed_gradients_are_the_same(study, tokenizer, alone, monkeypatch):
+    """Also where dropout draws its masks again."""
+    forward, calls = LlamaMLP.forward, Counter[bool]()
+
+    def counting(self, hidden):
+        calls.update([torch.is_grad_enabled()])
+        return forward(self, hidden)
+
+    monkeypatch.setattr(LlamaMLP, "forward", counting)
+    recipe = study.healing.model_copy(update={"gradient_checkpointing": True})
+    assert recipe.dropout > 0
+    assert_same(healing.heal(study, recipe, BLOCK, tokenizer), alone)
+    rows = 2 * study.healing.steps  # micro-batches
+    n_layers = models.load_config(study).num_hidden_layers
+    assert calls.total() == 2 * rows * (n_layers - BLOCK.n)
