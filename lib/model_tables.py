@@ -21,6 +21,11 @@ def parameters(study: Study) -> plan.Shape:
     return plan.shape_of(models.config_of_shape(study), study.healing.targets)
 
 
+def unbroken(name: str) -> str:
+    """The name, which stays on one line."""
+    return name.replace(" ", "\u00a0").replace("-", "\u2011")
+
+
 def models_table(found: Sequence[Study]) -> str:
     """Where each model is, and how large."""
     rows = []
@@ -28,7 +33,7 @@ def models_table(found: Sequence[Study]) -> str:
         shape = parameters(one)
         rows.append(
             {
-                "model": one.title,
+                "model": unbroken(one.title),
                 "study": f"`{one.name}`",
                 "repository": f"`{one.model}`",
                 "parameters": f"{shape.total / 1e9:.2f} billion",
@@ -46,7 +51,7 @@ def recipes_table(found: Sequence[Study]) -> str:
         tokens = healing.steps * healing.batch * healing.length
         rows.append(
             {
-                "model": one.title,
+                "model": unbroken(one.title),
                 "layers": shape.n_layers,
                 "vocabulary": f"{shape.config.get_text_config().vocab_size:,}",
                 "tokens per row": f"{healing.length:,}",
@@ -68,7 +73,8 @@ def settings_table(base: Study) -> str:
         "sequences for distances": f"{base.distances.n_sequences:,}",
         "sequences for loss": f"{base.loss.n_sequences:,}",
         "questions": ", ".join(
-            f"{task.name} {task.shots}-shot" + (f" (the first {task.limit})" if task.limit else "")
+            f"{task.name} {task.shots}-shot"
+            + (f" (the first {task.limit} of each)" if task.limit else "")
             for task in base.tasks
         ),
         "healing steps × rows": f"{healing.steps:,} × {healing.batch}",

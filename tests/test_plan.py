@@ -87,7 +87,8 @@ def test_the_papers_settings(name):
 
 def test_the_books_tables_are_made_from_the_studies(tmp_path):
     model_tables.write(tmp_path)
-    recipes = (tmp_path / "paper_recipes.md").read_text()
+    written = (tmp_path / "paper_recipes.md").read_text()
+    recipes = written.replace("\u00a0", " ").replace("\u2011", "-")
     for row in (
         "| Llama-2 7B | 32 | 32,000 | 2,048 | 164 M | 3e-4 | 2 |",
         "| Llama-2 70B | 80 | 32,000 | 4,096 | 328 M | 3e-5 | 8 |",
