@@ -85,10 +85,28 @@ def qa_table(bench: Bench, conditions: list[Condition]) -> pd.DataFrame:
                 {"task": task.name, "shots": task.shots}
                 | _columns(bench, condition)
                 | {key: value[key] for key in ("accuracy", "stderr", "n_questions")}
+                | by_subject(value["correct"])
                 | {"chance": chance, "guess": value["guess"], "constant": value["constant"]}
                 | {"truncated_prompts": value["truncated_prompts"], "role": task.role}
             )
     return _tidy(rows)
+
+
+def by_subject(correct: dict[str, str]) -> dict[str, float]:
+    """The mean accuracy of a group's tasks, each counting alike whatever its number of questions,
+    and its standard error √Σ pᵢ(1−pᵢ)/(Nᵢ−1) over the number of tasks.
+
+    correct: by task, 0 or 1 for each question. For a task alone, its accuracy."""
+    shares = [answers.count("1") / len(answers) for answers in correct.values()]
+    spread = [
+        share * (1 - share) / max(len(answers) - 1, 1)
+        for share, answers in zip(shares, correct.values(), strict=True)
+    ]
+    count = len(shares)
+    return {
+        "by_subject": sum(shares) / count,
+        "by_subject_stderr": math.sqrt(sum(spread)) / count,
+    }
 
 
 def loss_table(bench: Bench, conditions: list[Condition]) -> pd.DataFrame:

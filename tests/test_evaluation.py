@@ -13,7 +13,7 @@ import torch
 from conftest import write_jsonl
 from torch.nn import functional
 
-from lib import evaluation, harness, models
+from lib import evaluation, harness, models, tables
 from lib import study as studies
 from lib.bench import Bench
 from lib.blocks import UNPRUNED, Block, simple
@@ -230,3 +230,13 @@ def test_each_number_of_shots_has_its_own_source(bench):
     two = Bench(bench.study.model_copy(update={"tasks": tasks}))
     shots, none = (two.task_sources["almanac_reading", n]["documents"] for n in (2, 0))
     assert shots != none
+
+
+def test_in_a_group_each_subject_counts_alike():
+    found = tables.by_subject({"small": "1100", "large": "1" * 90 + "0" * 10})
+    assert found["by_subject"] == pytest.approx((0.5 + 0.9) / 2)
+    variance = 0.5 * 0.5 / 3 + 0.9 * 0.1 / 99
+    assert found["by_subject_stderr"] == pytest.approx(math.sqrt(variance) / 2)
+    alone = tables.by_subject({"one": "110"})
+    assert alone["by_subject"] == pytest.approx(2 / 3)
+    assert alone["by_subject_stderr"] == pytest.approx(math.sqrt(2 / 9 / 2))
