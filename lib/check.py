@@ -72,6 +72,7 @@ def _check_texts(bench: Bench) -> None:
     for text in (study.validation_text, study.healing_text):
         corpora.source(text)
         next(corpora.documents(text, seed=None))
+    corpora.check_disjoint(study.validation_text, study.healing_text)
     if study.validation_text.path is not None:
         distances = study.distances
         count = min(distances.n_sequences, ENOUGH // distances.length)

@@ -59,6 +59,23 @@ def documents(text: Text, seed: int | None) -> Iterator[str]:
         raise _hub_error(text, error) from None
 
 
+def check_disjoint(validation: Text, healing: Text) -> None:
+    """Raises UserError when healing would train on what distances and loss are measured on: the
+    same source, or, in local files, the same document."""
+    sources = [describe(text) for text in (validation, healing)]
+    if sources[0] == sources[1]:
+        raise UserError(f"text {sources[0]}: is both validation_text and healing_text")
+    if validation.path is None or healing.path is None:
+        return
+    known = {document.strip() for document in documents(validation, seed=None)}
+    shared = [one for one in documents(healing, seed=None) if one.strip() in known]
+    if shared:
+        raise UserError(
+            f"text {sources[1]}: {len(shared)} of its documents are in {sources[0]} too, e.g. "
+            f"'{' '.join(shared[0].split())[:60]}'; healing may not see what it is measured on"
+        )
+
+
 def document_sequences(
     text: Text, tokenizer: PreTrainedTokenizerBase, count: int, length: int, seed: int | None
 ) -> list[list[int]]:

@@ -30,7 +30,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, enable_full_determinism
 
 from lib.anatomy import ffn_modules, is_fused, layers, linear_weight
-from lib.corpora import windows
+from lib.corpora import document_sequences, windows
 from lib.errors import UserError
 from lib.models import dtype, load_model
 from lib.schema import Healing, Study
@@ -203,20 +203,21 @@ def heal(
     Raises UserError when the training loss is not finite, and RuntimeError (a bug, here or in a
     library) when the frozen base changed."""
     enable_full_determinism(healing.seed, warn_only=True)
-    texts = windows(
-        study.healing_text, tokenizer, healing.steps * healing.batch, healing.length, healing.seed
-    )
+    cut = windows if healing.packing else document_sequences
+    count = healing.steps * healing.batch
+    found = cut(study.healing_text, tokenizer, count, healing.length, healing.seed)
+    texts = [torch.as_tensor(row, dtype=torch.int32) for row in found]
     model = load_4bit(study)
     drop(model, dropped)
     adapted = adapt(model, healing)
     before = base_digest(adapted)
-    losses = train(adapted, texts, healing, dtype(study), keep)
+    losses = train(adapted, texts, tokenizer.pad_token_id, healing, dtype(study), keep)
     if base_digest(adapted) != before:
         raise RuntimeError("the frozen 4-bit weights changed during training")
     report = {
         "linear4bit": len(linear4bit(adapted)),
         "trainable_parameters": sum(p.numel() for p in adapted.parameters() if p.requires_grad),
-        "tokens": texts.numel(),
+        "tokens": sum(map(len, texts)),
         "train_loss": losses,
         "base": before,
     }

@@ -38,6 +38,8 @@ def condition_inputs(bench: Bench, condition: Condition) -> dict[str, Any]:
         # Fractions only say which blocks are healed, and checkpointing trades time for memory.
         # Dropout draws its masks per micro-batch.
         recipe = condition.healing.model_dump(exclude={"fractions", "gradient_checkpointing"})
+        if recipe["packing"]:  # what is recorded without this key was packed
+            del recipe["packing"]
         recipe["micro_batch"] = recipe["micro_batch"] or recipe["batch"]
         inputs["healing"] = recipe | {
             "method": healing.METHOD,

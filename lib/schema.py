@@ -74,6 +74,7 @@ class Healing(Section):
     batch: Positive = 16
     micro_batch: Positive | None = None
     gradient_checkpointing: bool = False
+    packing: bool = True
     length: Annotated[int, Field(ge=8)] = 256
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3e-4
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.02

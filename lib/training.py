@@ -4,11 +4,14 @@ import math
 import os
 import tempfile
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
@@ -16,6 +19,7 @@ from lib.errors import UserError
 from lib.schema import Healing
 
 SAVE_EVERY = 600  # seconds
+IGNORED = -100  # a label without a loss
 COMPLETE = "complete"  # in a checkpoint that has been written to its end
 
 
@@ -54,15 +58,28 @@ def last_step(folder: Path) -> int:
     return max((int(name.partition("-")[2]) for name in found), default=0)
 
 
+def _collate(rows: Sequence[dict[str, torch.Tensor]], pad: int) -> dict[str, torch.Tensor]:
+    """input_ids, labels and, where lengths differ, attention_mask [rows, longest]."""
+    texts = [row["input_ids"].long() for row in rows]
+    tokens = pad_sequence(texts, batch_first=True, padding_value=pad)
+    if len(set(map(len, texts))) == 1:
+        return {"input_ids": tokens, "labels": tokens}
+    mask = pad_sequence([torch.ones_like(text) for text in texts], batch_first=True)
+    labels = tokens.masked_fill(mask == 0, IGNORED)
+    return {"input_ids": tokens, "labels": labels, "attention_mask": mask}
+
+
 def train(
     model: PeftModel,
-    texts: torch.Tensor,
+    texts: Sequence[torch.Tensor],
+    pad: int,
     healing: Healing,
     compute: torch.dtype,
     keep: Path | None = None,
 ) -> list[float]:
-    """Train adapters on rows of tokens [steps · batch, length], one epoch; returns the losses
-    logged (nats per token, each the mean since the one before).
+    """Train adapters on steps · batch rows of tokens, each once; returns the losses logged (nats
+    per token, each the mean since the one before). Rows shorter than others are filled up with
+    `pad`, which is neither seen nor predicted.
 
     keep: a folder for the state on the way; where there is some, training goes on from it and ends
     as if it had never stopped. Raises UserError for a micro-batch that does not divide the batch
@@ -97,8 +114,13 @@ def train(
             disable_tqdm=True,
             dataloader_pin_memory=False,
         )
-        rows = [{"input_ids": row, "labels": row} for row in texts]
-        trainer = Trainer(model, arguments, train_dataset=rows, callbacks=[watch])
+        trainer = Trainer(
+            model,
+            arguments,
+            train_dataset=[{"input_ids": row} for row in texts],
+            data_collator=partial(_collate, pad=pad),
+            callbacks=[watch],
+        )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(_checkpoint(folder, done)) if done else None)
         logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]

@@ -172,3 +172,22 @@ def test_a_source_is_identified_by_its_content(tmp_path: Path, build_dir: Path) 
 def test_the_commonest_share_counts_the_commonest_token(tokens: list[int]) -> None:
     expected = Counter(tokens).most_common(1)[0][1] / len(tokens)
     assert corpora.commonest_share(torch.tensor(tokens)) == expected
+
+
+def test_text_to_heal_on_may_hold_nothing_that_is_measured(text: Text, tmp_path: Path) -> None:
+    """With one planted document it is refused; without, not."""
+    others = [{"text": one} for one in sentences(30, 1000)]
+    healing = Text(path=str(write_jsonl(tmp_path / "b.jsonl", others)))
+    corpora.check_disjoint(text, healing)
+    planted = [*others, {"text": f"  {DOCUMENTS[7]}\n"}]
+    healing = Text(path=str(write_jsonl(tmp_path / "c.jsonl", planted)))
+    message = refusal(text, lambda: corpora.check_disjoint(text, healing))
+    assert "1 of its documents" in message and DOCUMENTS[7][:30] in message
+    assert "both" in refusal(text, lambda: corpora.check_disjoint(text, text))
+
+
+def test_one_split_of_the_hub_does_not_serve_both() -> None:
+    splits = [Text(dataset="allenai/c4", config="en", split=one) for one in ("validation", "train")]
+    corpora.check_disjoint(*splits)
+    with pytest.raises(UserError, match="both"):
+        corpora.check_disjoint(splits[0], splits[0])

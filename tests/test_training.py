@@ -92,6 +92,29 @@ def test_nothing_is_kept_unless_asked_for(study, tokenizer, alone, tmp_path, mon
     assert list(tmp_path.iterdir()) == []
 
 
+def test_padding_changes_nothing(study, tokenizer):
+    """Documents of different lengths side by side, or one at a time."""
+    losses, tokens = [], []
+    for micro in (4, 1):
+        recipe = study.healing.model_copy(
+            update={"packing": False, "dropout": 0.0, "steps": 6, "micro_batch": micro}
+        )
+        _, report = healing.heal(study, recipe, BLOCK, tokenizer)
+        losses.append(report["train_loss"])
+        tokens.append(report["tokens"])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    assert tokens[0] == tokens[1] < 6 * 4 * study.healing.length
+
+
+def test_rows_are_padded_on_the_right_and_padding_is_not_predicted():
+    rows = [{"input_ids": torch.tensor(row, dtype=torch.int32)} for row in ([5, 6, 7], [8, 9])]
+    found = training._collate(rows, pad=3)
+    assert found["input_ids"].tolist() == [[5, 6, 7], [8, 9, 3]]
+    assert found["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
+    assert found["labels"].tolist() == [[5, 6, 7], [8, 9, -100]]
+    assert "attention_mask" not in training._collate(rows[:1], pad=3)
+
+
 def test_checkpointed_gradients_are_the_same(study, tokenizer, alone, monkeypatch):
     """Also where dropout draws its masks again."""
     forward, calls = LlamaMLP.forward, Counter[bool]()

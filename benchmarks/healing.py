@@ -1,0 +1,101 @@
+"""Healing against a bare Trainer + peft loop on the same rows, and packed rows against padded ones,
+alternately in one run on a random Llama over real text.
+
+    .venv/bin/python benchmarks/healing.py --text FILE.jsonl [--width 512 --layers 4 --length 1024]
+
+Padded rows hold one document each; useful tokens are those that are not padding.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+from side_by_side import alternate, random_llama, ratio, tokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    Trainer,
+    TrainingArguments,
+)
+
+from lib import healing, training
+from lib.corpora import document_sequences, windows
+from lib.schema import Healing, Study, Text
+
+FFN = ["gate_proj", "up_proj", "down_proj"]
+
+
+def bare(checkpoint: str, rows: list[torch.Tensor], recipe: Healing) -> None:
+    """What anyone would write: 4-bit base, LoRA on the FFN, the Trainer."""
+    quantised = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32
+    )
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, quantization_config=quantised)
+    model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    lora = LoraConfig(
+        r=recipe.rank,
+        lora_alpha=recipe.rank,
+        lora_dropout=recipe.dropout,
+        target_modules=FFN,
+        task_type="CAUSAL_LM",
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            output_dir=folder,
+            max_steps=recipe.steps,
+            per_device_train_batch_size=recipe.micro_batch,
+            gradient_accumulation_steps=recipe.batch // recipe.micro_batch,
+            learning_rate=recipe.learning_rate,
+            use_cpu=True,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
+        )
+        data = [{"input_ids": row.long(), "labels": row.long()} for row in rows]
+        Trainer(get_peft_model(model, lora), arguments, train_dataset=data).train()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--text", type=Path, required=True)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--length", type=int, default=1024)
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--pairs", type=int, default=5)
+    args = parser.parse_args()
+    source, text = Text(path=str(args.text.resolve())), tokenizer()
+    recipe = Healing(rank=8, steps=args.steps, batch=4, micro_batch=4, length=args.length)
+    count = recipe.steps * recipe.batch
+    packed = list(windows(source, text, count, args.length, 0).int())
+    documents = document_sequences(source, text, count, args.length, 0)
+    padded = [torch.tensor(row, dtype=torch.int32) for row in documents]
+    with tempfile.TemporaryDirectory() as folder:
+        random_llama(args.layers, args.width, args.length).save_pretrained(folder)
+        text.save_pretrained(folder)
+        study = Study(model=folder, device="cpu")
+
+        def ours(rows: list[torch.Tensor]) -> None:
+            model = healing.adapt(healing.load_4bit(study), recipe)
+            training.train(model, rows, text.pad_token_id, recipe, torch.float32)
+
+        own, theirs = alternate(
+            args.pairs, lambda: ours(packed), lambda: bare(folder, packed, recipe)
+        )
+        print(f"tokens per second, healing over a bare Trainer: {ratio(theirs, own)}")
+        full, part = alternate(args.pairs, lambda: ours(packed), lambda: ours(padded))
+    useful = [sum(map(len, rows)) for rows in (packed, padded)]
+    paces = [
+        [tokens / t for t in times] for tokens, times in zip(useful, (full, part), strict=True)
+    ]
+    print(
+        f"{count} rows of at most {args.length} tokens, {useful[1] / useful[0]:.0%} filled when "
+        f"padded; useful tokens per second, packed over padded: {ratio(*paces)}"
+    )
+
+
+if __name__ == "__main__":
+    main()
