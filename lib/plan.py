@@ -4,7 +4,7 @@
 
 Counts are exact where the model's configuration is known. Times are estimates: the seconds per
 token of one decoder layer of this shape, measured here and now, times layers times tokens. The
-model's head, loading, and words between passes are left out.
+model's head, loading, and whatever is done between passes are left out.
 """
 
 import copy
