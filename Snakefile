@@ -13,9 +13,9 @@ from lib import study as studies
 
 STUDY = studies.load(config.get("study", paths.DEFAULT_STUDY))
 SECTIONS = paths.sections()
-OUTSIDE = {"run.py", "site.py", "publish.py", "pruning.py", "card.py"} | {
-    "plan.py",
-    "model_tables.py",
+OUTSIDE = {
+    *("run.py", "site.py", "publish.py", "pruning.py", "card.py"),
+    *("plan.py", "model_tables.py"),
 }
 HELPERS = [path for path in Path("lib").glob("*.py") if path.name not in OUTSIDE]
 SETTINGS = [STUDY.file] + ([studies.base(Path(STUDY.file), STUDY.like)] if STUDY.like else [])

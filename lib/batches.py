@@ -91,7 +91,7 @@ def make_batches(
     inputs = _inputs(rows)
     joined = [one for one in inputs if longest is None or len(one.tokens) <= longest]
     apart = [one for one in inputs if longest is not None and len(one.tokens) > longest]
-    groups = _groups(joined, size if share else 1)
+    groups = _groups(joined, size) if share else [Group(0, (one,)) for one in joined]
     alone = [group for group in groups if group.prefix == 0]
     together = [group for group in groups if group.prefix > 0]
     alone.sort(key=lambda group: -len(group.inputs[0].tokens))

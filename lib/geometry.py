@@ -235,14 +235,19 @@ def _support(table: pd.DataFrame, resampled: np.ndarray) -> dict[tuple[int, int]
 def _check_finite(states: torch.Tensor, normed: torch.Tensor, sequence: torch.Tensor) -> None:
     """states [L+1, tokens, width]; after the final norm [tokens, width]; sequence [tokens]: which
     sequence each token belongs to."""
+
+    def good(state: torch.Tensor) -> torch.Tensor:
+        return state.isfinite().all(-1) & state.any(-1)
+
+    if good(states).all() and good(normed).all():
+        return
     for layer, state in enumerate([*states, normed]):
-        good = state.isfinite().all(-1) & (state != 0).any(-1)
-        if good.all():
+        if good(state).all():
             continue
         where = f"entering layer {layer}"
         if layer >= len(states) - 1:
             where = "leaving the last layer" if layer == len(states) - 1 else "after the final norm"
-        token = int((~good).nonzero()[0])
+        token = int((~good(state)).nonzero()[0])
         what = "zero" if state[token].isfinite().all() else "not finite; try dtype: float32"
         raise UserError(f"activations {where} at sequence {int(sequence[token])} are {what}")
 

@@ -8,6 +8,7 @@ from transformers.utils import logging
 
 from lib.errors import UserError
 
+logging.disable_progress_bar()
 PROBLEMS = ("missing_keys", "mismatched_keys", "unexpected_keys", "error_msgs")
 
 
@@ -20,7 +21,6 @@ def load_whole(source: str | Path, what: str, **options: Any) -> PreTrainedModel
     many kinds, are the libraries' own."""
     level = logging.get_verbosity()
     logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             source,

@@ -16,7 +16,6 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging as transformers_logging
 
 from lib import shards
 from lib.anatomy import layers
@@ -25,7 +24,6 @@ from lib.evidence import digest, file_digest
 from lib.loading import load_whole
 from lib.schema import Study
 
-transformers_logging.disable_progress_bar()
 # A missing optional kernel for 4-bit inference, which is not used here.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 # Files of a checkpoint, beside the weights, that say what is loaded.
@@ -60,12 +58,6 @@ def load_config(study: Study) -> PretrainedConfig:
         )
     except (OSError, ValueError, KeyError) as error:
         raise _loading_error(study, error) from None
-    for key, value in (study.shape or {}).items():
-        found = config.model_type if key == "model_type" else getattr(config, key, None)
-        if found != value:
-            raise UserError(
-                f"study {study.name}: shape.{key} is {value!r}, but {study.model} has {found!r}"
-            )
     known = AutoModelForCausalLM._model_mapping
     if type(config) not in known:
         raise UserError(
@@ -79,7 +71,18 @@ def load_config(study: Study) -> PretrainedConfig:
             f"model {study.model}: '{config.model_type}' as {', '.join(meant)} is not a causal "
             "language model"
         )
+    check_shape(study, config)
     return config
+
+
+def check_shape(study: Study, config: PretrainedConfig) -> None:
+    """Raises UserError where the checkpoint's own configuration contradicts the study's `shape`."""
+    for key, value in (study.shape or {}).items():
+        found = getattr(config, key, None)
+        if found != value:
+            raise UserError(
+                f"study {study.name}: shape.{key} is {value!r}, but {study.model} has {found!r}"
+            )
 
 
 def config_of_shape(study: Study) -> PretrainedConfig:
@@ -171,10 +174,12 @@ def check_tensors(study: Study) -> None:
     """A local checkpoint's tensors are those of its configuration, by name and shape.
 
     Raises UserError otherwise."""
+    if not study.model_is_local:
+        return
     check_files(study)
     config = load_config(study)
     # One that was quantised before has other tensors than its configuration alone says.
-    if study.model_is_local and not hasattr(config, "quantization_config"):
+    if not hasattr(config, "quantization_config"):
         _load(study, config, device_map="meta")
 
 

@@ -25,6 +25,7 @@ from lib.sweep import layer_passes
 # Questions, and tokens of one with its answers, of tasks whose data may not be at hand: their
 # published test (or validation) sets, at four characters a token.
 KNOWN = {"mmlu": (14_042, 117), "boolq": (3_270, 160)}
+UNKNOWN = "not known without its data"
 NF4 = 0.5 + 4 / 64  # bytes per weight: four bits, and a float32 scale for every 64
 TRIAL = 2e11  # floating-point operations of one timed pass
 
@@ -56,13 +57,15 @@ def planned_config(study: Study) -> tuple[PretrainedConfig, bool]:
     """The model's configuration, and whether it is the checkpoint's own; else what the study's
     `shape` says.
 
-    Raises UserError when neither is there, and when the two contradict each other."""
+    Raises UserError when neither is there, when the two contradict each other, and for a damaged
+    local checkpoint."""
     try:
-        config = models.load_config(study)
+        config = models.load_config(study.model_copy(update={"shape": None}))
     except UserError:
-        if not study.shape:
+        if study.shape is None or study.model_is_local:
             raise
         return models.config_of_shape(study), False
+    models.check_shape(study, config)
     return config, True
 
 
@@ -126,9 +129,9 @@ def measured_speed(config: PretrainedConfig, study: Study, per_layer: int) -> Sp
     return Speed(found[False], found[True])
 
 
-def task_tokens(study: Study, task: Task) -> tuple[int, int, bool]:
-    """Questions, tokens of all their prompts with examples (an upper bound: shared examples are
-    run once), and whether these are counted or known from elsewhere."""
+def task_size(study: Study, task: Task) -> tuple[int, int, str]:
+    """Number of questions, about how many tokens their prompts have with all examples (shared ones
+    are run once), and where the number is from."""
     if task.name in harness.local_tasks(study):
         manager = harness.task_manager(study)
         found = harness.load(manager, task.name)["tasks"].values()
@@ -136,13 +139,13 @@ def task_tokens(study: Study, task: Task) -> tuple[int, int, bool]:
         texts = [one.doc_to_text(next(iter(one.eval_docs))) for one in found]
         sizes = [len(str(text)) // 4 + 8 for text in texts]
         tokens = sum(c * s for c, s in zip(counts, sizes, strict=True))
-        return sum(counts), tokens * (task.shots + 1), True
+        return sum(counts), tokens * (task.shots + 1), "counted"
     if task.name not in KNOWN:
-        return 0, 0, False
+        return 0, 0, UNKNOWN
     questions, tokens = KNOWN[task.name]
     if task.limit:
         questions = min(questions, task.limit * (57 if task.name == "mmlu" else 1))
-    return questions, questions * tokens * (task.shots + 1), False
+    return questions, questions * tokens * (task.shots + 1), "as published"
 
 
 @dataclass(frozen=True)
@@ -167,14 +170,13 @@ def blocks(n_layers: int, ns: Collection[int]) -> list[Block]:
     return found
 
 
-def work(study: Study, shape: Shape, speed: Speed) -> list[Work]:
-    """Everything that the sections measure, in their order."""
+def work(study: Study, shape: Shape, speed: Speed, questions: int) -> list[Work]:
+    """Everything that the sections measure, in their order; questions: tokens of all tasks."""
     n_layers = shape.n_layers
     healed = {
         "healing": _ns(study.healing.fractions, n_layers),
         "lora_rank": _ns(study.lora_rank.fractions, n_layers),
     }
-    questions = sum(task_tokens(study, task)[1] for task in study.tasks)
     asked = questions + study.loss.n_sequences * study.loss.length
     text = study.distances.n_sequences * study.distances.length
     found = []
@@ -231,7 +233,8 @@ def plan(study: Study) -> str:
     config, own = planned_config(study)
     shape = shape_of(config, study.healing.targets)
     speed = measured_speed(config, study, max(shape.by_layer))
-    todo = work(study, shape, speed)
+    sizes = [task_size(study, task) for task in study.tasks]
+    todo = work(study, shape, speed, sum(tokens for _, tokens, _ in sizes))
     lines = [
         f"study {study.name}: {study.model}",
         "shape: "
@@ -245,12 +248,10 @@ def plan(study: Study) -> str:
             f"  less {n} layers ({n / shape.n_layers:.0%}): {shape.pruned(dropped):,}; healing "
             f"trains {shape.trainable(study.healing.rank, dropped):,}"
         )
-    for task in study.tasks:
-        questions, tokens, counted = task_tokens(study, task)
-        source = "counted" if counted else "published size" if questions else "size not known"
+    for task, (questions, tokens, source) in zip(study.tasks, sizes, strict=True):
+        size = f"{questions:,} questions ({source}), about {tokens:,} tokens"
         lines.append(
-            f"task {task.name}, {task.shots}-shot: {questions:,} questions, at most {tokens:,} "
-            f"tokens ({source})"
+            f"task {task.name}, {task.shots}-shot: {source if source == UNKNOWN else size}"
         )
     device = models.device(study)
     per_token = 2 * sum(shape.by_layer) / shape.n_layers
@@ -263,7 +264,9 @@ def plan(study: Study) -> str:
     for one in todo:
         lines.append(f"  {one.what:44} {one.models:6} {one.tokens:14,} {_spoken(one.seconds):>10}")
     total = sum(one.seconds for one in todo)
-    lines.append(f"  {'all':44} {'':6} {'':14} {_spoken(total):>10}")
+    unknown = any(source == UNKNOWN for _, _, source in sizes)
+    whole = "all but tasks of unknown size" if unknown else "all"
+    lines.append(f"  {whole:44} {'':6} {'':14} {_spoken(total):>10}")
     needs = memory(study, shape)
     lines += [f"  memory {what}: {size / 1e9:.1f} GB" for what, size in needs.items()]
     return "\n".join(lines)

@@ -17,11 +17,10 @@ import torch
 from tqdm import tqdm
 from transformers import PretrainedConfig, PreTrainedModel
 
-from lib.anatomy import layers, longest_alike
+from lib.anatomy import longest_alike
 from lib.batches import SHORTEST_PREFIX, Batch, Row, make_batches
 from lib.blocks import check_dropped, in_words, kept_layers
 from lib.errors import UserError
-from lib.geometry import residual_stream
 from lib.journal import Journal, row_key
 from lib.replay import Entrance, Replay
 from lib.scoring import Head, Scores, ordinary
@@ -133,7 +132,7 @@ def log_likelihoods(
     naming the layer and the row."""
     replay = Replay(model)
     blocks = [check_dropped(block, len(replay.layers)) for block in blocks]
-    way = _trusted_way(replay, blocks, pad)
+    way = _trusted_way(replay, pad)
     found = Scores.empty(len(blocks), len(rows))
     todo = list(range(len(rows)))
     if journal:
@@ -147,7 +146,7 @@ def log_likelihoods(
         def keep(numbers: list[int], part: Scores) -> None:
             if part.log_likelihood[:, numbers].isnan().any():
                 block, i = part.log_likelihood[:, numbers].isnan().nonzero()[0].tolist()
-                raise _not_finite(model, blocks[block], rows[todo[numbers[i]]], name)
+                raise _not_finite(replay, blocks[block], rows[todo[numbers[i]]], name)
             for i in numbers:
                 found.fill(todo[i], part.of_row(i))
             if journal:
@@ -204,42 +203,42 @@ def _replayed(
     return found
 
 
-def _not_finite(model: PreTrainedModel, block: Collection[int], row: Row, name: str) -> UserError:
+def _not_finite(replay: Replay, block: Collection[int], row: Row, name: str) -> UserError:
     """Says where a row that has no score becomes not finite."""
-    kept = kept_layers(block, len(layers(model)))
-    with pruned(model, block), residual_stream(model, lambda hidden: hidden) as stream:
-        model(input_ids=torch.tensor([row.tokens[:-1]], device=model.device), use_cache=False)
-        bad = [not bool(state.isfinite().all()) for state in stream]
-    if not any(bad):
+    n_layers = len(replay.layers)
+    entrance = replay.enter(torch.tensor([row.tokens[:-1]], device=replay.model.device))
+    hidden, where = entrance.hidden, "before the first layer"
+    for layer in kept_layers(block, n_layers):
+        if not hidden.isfinite().all():
+            break
+        hidden, where = replay.step(layer, hidden, entrance)[0], f"leaving layer {layer}"
+    if hidden.isfinite().all():
         where = "in the logits"
-    else:
-        first = bad.index(True)
-        where = f"leaving layer {kept[first - 1]}" if first else "before the first layer"
     return UserError(
-        f"{name}, {in_words(block, len(layers(model)))}: activations are not finite {where}, in a "
-        f"text of {len(row.tokens)} tokens that begins with {list(row.tokens[:5])}; "
-        "try dtype: float32"
+        f"{name}, {in_words(block, n_layers)}: activations are not finite {where}, in a text of "
+        f"{len(row.tokens)} tokens that begins with {list(row.tokens[:5])}; try dtype: float32"
     )
 
 
 _ways: WeakKeyDictionary[PreTrainedModel, str | None] = WeakKeyDictionary()
 
 
-def _trusted_way(replay: Replay, blocks: Sequence[Collection[int]], pad: int) -> str | None:
+def _trusted_way(replay: Replay, pad: int) -> str | None:
     """ "shared" or "whole": whether rows may share prefixes; None: layers may not be replayed.
 
-    Found by trying: a few rows of random tokens, under the whole model and a pruning of it."""
+    Found by trying: a few rows of random tokens, under the whole model and without one layer, the
+    nearest to a third of its depth that its configuration can do without."""
     model = replay.model
     if model in _ways:
         return _ways[model]
     rows = _trial_rows(replay.config)
     tried: list[Collection[int]] = [()]
     expected = [ordinary(model, rows, len(rows), pad).log_likelihood]
-    for block in filter(None, blocks):
-        with suppress(UserError):  # what a configuration cannot describe can still be measured
-            with pruned(model, block):
-                expected.append(ordinary(model, rows, len(rows), pad).log_likelihood)
-            tried.append(block)
+    count = len(replay.layers)
+    for layer in sorted(range(count), key=lambda layer: abs(layer - count // 3)):
+        with suppress(UserError), pruned(model, (layer,)):
+            expected.append(ordinary(model, rows, len(rows), pad).log_likelihood)
+            tried.append((layer,))
             break
     tolerance = SAME if model.dtype in (torch.float32, torch.float64) else SAME_16_BIT
     _ways[model] = None

@@ -4,6 +4,7 @@ import re
 
 import pytest
 import yaml
+from transformers import AutoConfig
 
 from lib import model_tables, models, paths, plan, run
 from lib import study as studies
@@ -113,7 +114,10 @@ def test_the_plan_of_a_study_at_hand(capsys, monkeypatch):
     assert "the checkpoint's own" in out and "ESTIMATES" in out
     assert f"parameters: {sum(p.numel() for p in model.parameters()):,}" in out
     assert "counted" in out and "not known" not in out
-    found = plan.work(study, plan.shape_of(config), plan.Speed(1e-6, 3e-6))
+    expected = sum(plan.task_size(study, task)[1] for task in study.tasks)
+    found = plan.work(study, plan.shape_of(config), plan.Speed(1e-6, 3e-6), expected)
+    asked = expected + study.loss.n_sequences * study.loss.length
+    assert {one.tokens for one in found if "questions" in one.what} == {asked}
     distances = found[0]
     text = study.distances.n_sequences * study.distances.length
     assert distances.layer_tokens == 2 * text * config.num_hidden_layers
@@ -143,8 +147,38 @@ def test_a_shape_that_the_checkpoint_contradicts_is_one_line(tmp_path):
     path = tmp_path / "mine.yaml"
     keys = {"model": str(paths.ROOT / "almanac/checkpoint"), "shape": {"hidden_size": 4096}}
     path.write_text(yaml.safe_dump(keys))
-    with pytest.raises(UserError, match=r"shape.hidden_size is 4096, but .* has 128"):
-        models.load_config(studies.load(str(path)))
+    study = studies.load(str(path))
+    for call in (models.load_config, plan.planned_config):
+        with pytest.raises(UserError, match=r"shape.hidden_size is 4096, but .* has 128"):
+            call(study)
+
+
+@pytest.mark.parametrize("path", sorted(paths.STUDIES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_shapes_agree_with_configurations_made_of_them(path, tmp_path):
+    """Some settings are kept under other names once they are read back."""
+    study = studies.load(path.stem)
+    if study.shape:
+        models.config_of_shape(study).save_pretrained(tmp_path)
+        models.check_shape(study, AutoConfig.from_pretrained(tmp_path))
+
+
+def test_a_damaged_local_checkpoint_is_not_planned_by_its_shape(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{")
+    shape = studies.load("llama-2-7b").shape
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"model": "./model", "shape": shape}))
+    with pytest.raises(UserError, match="cannot be loaded"):
+        plan.planned_config(studies.load(str(tmp_path / "mine.yaml")))
+
+
+def test_a_task_of_unknown_size_is_said(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(plan, "measured_speed", lambda *_: plan.Speed(1e-6, 3e-6))
+    keys = {"model": "nobody/nothing", "shape": studies.load("phi-2").shape}
+    keys["tasks"] = [{"name": "piqa"}]
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(keys))
+    assert run.main(["book", "--study", str(tmp_path / "mine.yaml"), "--plan"]) == 0
+    out = capsys.readouterr().out
+    assert "piqa, 0-shot: not known" in out and "all but tasks of unknown size" in out
 
 
 @pytest.mark.parametrize("shape", [{"model_type": "novel"}, {"hidden_size": 3}])

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 from test_sweep import DROPS, LONGER, by_hand, equal, questions
-from tiny import random_model
+from tiny import looped, random_model
 
 from lib import sweep
 from lib.anatomy import layers
@@ -74,7 +74,26 @@ def test_what_a_configuration_cannot_say_can_still_be_measured():
     found = sweep.log_likelihoods(model, [UNPRUNED, (2,)], rows, 8, 0, "rows")
     whole = by_hand(model, [UNPRUNED], rows)
     assert (found.log_likelihood[:1] - whole.log_likelihood).abs().max() < 1e-4
+    for i, row in enumerate(rows):
+        logits = looped(model, "transformer.h", [0, 1, 3, 4, 5], torch.tensor([row.tokens[:-1]]))
+        at = logits[0].double().log_softmax(-1)[row.start - 1 :]
+        expected = at.gather(1, torch.tensor(row.tokens[row.start :])[:, None]).sum()
+        assert abs(found.log_likelihood[1, i] - expected) < 1e-4
     assert sweep._ways[model] == "shared"
+
+
+def test_a_pruning_is_tried_whatever_is_asked_first(monkeypatch):
+    """What the trial finds is remembered for prunings that are asked for later."""
+    model, tried = random_model("llama"), []
+    replayed = sweep._replayed
+
+    def noting(replay, blocks, *given, **more):
+        tried.append(blocks)
+        return replayed(replay, blocks, *given, **more)
+
+    monkeypatch.setattr(sweep, "_replayed", noting)
+    sweep.log_likelihoods(model, [UNPRUNED], questions(), 8, 0, "rows")
+    assert [len(block) for block in tried[0]] == [0, 1]
 
 
 @pytest.mark.parametrize("block", [UNPRUNED, Block(1, 3)], ids=str)
