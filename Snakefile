@@ -25,8 +25,8 @@ TABLES = {
     "02": ["qa", "transitions"],
     "03": ["loss"],
     "05": ["lora_rank"],
-    "06": ["unpruned"],
-    "07": ["verdicts"],
+    "13": ["unpruned"],
+    "14": ["verdicts"],
 }
 
 
@@ -53,7 +53,8 @@ def local_files():
 
 def before(number):
     """The sections that a section builds on: 01 chooses the blocks, the rest share models."""
-    order = sorted(SECTIONS, key=lambda n: (n in {"00", "07"}, n == "00", n))
+    last = [number for number in SECTIONS if "verdicts" in SECTIONS[number].name] + ["00"]
+    order = sorted(SECTIONS, key=lambda n: (last.index(n) + 1 if n in last else 0, n))
     return [executed(other) for other in order[: order.index(number)][-1:]]
 
 

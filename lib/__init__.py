@@ -3,6 +3,6 @@
 errors · paths · folders · shards · schema · study · evidence · journal · corpora ·
 qwen_tokenizer · qwen_config · qwen · blocks · anatomy · loading · models · surgery · card ·
 pruning · geometry · replay · batches · scoring · sweep · training · healing · harness ·
-evaluation · bench · measure · plan · model_tables · transitions · tables · rules · claims ·
-plots · distance_plots · section · check · publish · site · run
+evaluation · writing · bench · conditions · measure · plan · model_tables · transitions · tables ·
+rules · claims · plots · distance_plots · section · check · publish · site · run
 """

@@ -2,39 +2,19 @@
 
 import gc
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import pandas as pd
 import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from lib import corpora, geometry, harness, models, paths
-from lib.blocks import STRATEGIES, UNPRUNED, Block, check_n, layers_to_drop, simple
+from lib.blocks import Block, check_n, layers_to_drop, simple
 from lib.evidence import Store
-from lib.schema import Healing, Study
+from lib.schema import Study, Task
 
 WEIGHTS = {torch.float32: "float32", torch.bfloat16: "bf16", torch.float16: "fp16"}
-
-
-@dataclass(frozen=True)
-class Condition:
-    """One model to evaluate: which block is dropped and why, in which weights, healed or not."""
-
-    strategy: str
-    block: Block
-    weights: str
-    healing: Healing | None = None
-
-    @property
-    def recipe(self) -> str:
-        return self.healing.recipe if self.healing else "none"
-
-    @property
-    def name(self) -> str:
-        return f"drop {self.block} {self.weights} {self.recipe}"
 
 
 class Bench:
@@ -43,6 +23,7 @@ class Bench:
     def __init__(self, study: Study) -> None:
         self.study = study
         self.store = Store(paths.results(study.name))
+        self._task_sources: dict[tuple[str, bool], dict[str, Any]] = {}
 
     @cached_property
     def config(self) -> Any:
@@ -75,13 +56,30 @@ class Bench:
     def task_manager(self) -> Any:
         return harness.task_manager(self.study)
 
-    @cached_property
-    def task_sources(self) -> dict[tuple[str, int], dict[str, Any]]:
-        """By name and number of shots: the examples of a few-shot prompt count too."""
-        return {
-            (task.name, task.shots): harness.task_source(self.study, task, self.task_manager)
-            for task in self.study.tasks
-        }
+    def task_source(self, task: Task) -> dict[str, Any]:
+        """What decides the questions; the examples of a few-shot prompt count too."""
+        key = (task.name, task.shots > 0)
+        if key not in self._task_sources:
+            self._task_sources[key] = harness.task_source(self.study, task, self.task_manager)
+        return self._task_sources[key]
+
+    @property
+    def prompt_tasks(self) -> list[Task]:
+        """One task with its examples in several orders, then with several numbers of them."""
+        prompts, tasks = self.study.prompts, self.study.tasks
+        knowledge = [task for task in tasks if task.role == "knowledge"] or tasks
+        name = prompts.task or knowledge[0].name
+        named = [task for task in tasks if task.name == name]
+        like = next((task for task in named if task.shots == prompts.shots), named[0])
+        changes = [{"shots": prompts.shots, "order": order} for order in range(prompts.orders)]
+        changes += [{"shots": shots, "order": 0} for shots in sorted(prompts.numbers)]
+        found: list[Task] = []
+        for change in changes:
+            limit = {"limit": prompts.limit or like.limit}
+            task = like.model_copy(update=change | limit)
+            if task not in found:
+                found.append(task)
+        return found
 
     @cached_property
     def checkpoint(self) -> str:
@@ -105,6 +103,21 @@ class Bench:
             loss.length,
             loss.seed if loss.sample == "random" else None,
         )
+
+    @cached_property
+    def writing_prompts(self) -> list[str]:
+        """Beginnings of documents of the validation text, then the study's own prompts."""
+        writing, found = self.study.writing, []
+        if writing.n_prompts:
+            ids = corpora.document_sequences(
+                self.study.validation_text,
+                self.tokenizer,
+                writing.n_prompts,
+                writing.prompt_tokens,
+                writing.seed,
+            )
+            found = [self.tokenizer.decode(row, skip_special_tokens=True) for row in ids]
+        return found + writing.prompts
 
     @property
     def weights(self) -> str:
@@ -189,60 +202,3 @@ class Bench:
             run,
             batch=self.study.batch,
         )
-
-
-def unhealed(bench: Bench) -> list[Condition]:
-    """The unpruned model and, per strategy, every n (or those that the study lists)."""
-    wanted = bench.study.pruned_layers or range(1, bench.n_layers)
-    return [Condition("none", UNPRUNED, bench.weights)] + [
-        Condition(strategy, bench.block(strategy, n), bench.weights)
-        for strategy in STRATEGIES
-        for n in wanted
-    ]
-
-
-def healed(bench: Bench, recipe: Healing, fractions: Iterable[float]) -> list[Condition]:
-    """The unpruned model and, per strategy, the healed fractions, all trained with one recipe."""
-    return [Condition("none", UNPRUNED, "nf4", recipe)] + [
-        Condition(strategy, bench.block(strategy, n), "nf4", recipe)
-        for strategy in STRATEGIES
-        for n in bench.healed_ns(fractions)
-    ]
-
-
-def in_4bit(conditions: list[Condition]) -> list[Condition]:
-    """The controls of healed models: the same 4-bit weights, not trained."""
-    return [replace(condition, healing=None) for condition in conditions]
-
-
-def main_conditions(bench: Bench) -> list[Condition]:
-    """All models of sections 02 to 04: unhealed, in 4-bit, and healed with the study's recipe."""
-    study = bench.study
-    trained = healed(bench, study.healing, study.healing.fractions)
-    return unhealed(bench) + in_4bit(trained) + trained
-
-
-def rank_conditions(bench: Bench) -> list[Condition]:
-    """Section 05: the study's own rank at the fractions of the rank comparison, and the others.
-
-    The unpruned, unhealed model, with which they are compared, comes first."""
-    study = bench.study
-    ranks = sorted({*study.lora_rank.ranks, study.healing.rank})
-    return [Condition("none", UNPRUNED, bench.weights)] + [
-        condition
-        for rank in ranks
-        for condition in healed(
-            bench, study.healing.model_copy(update={"rank": rank}), study.lora_rank.fractions
-        )
-        if condition.strategy != "none"
-    ]
-
-
-def chosen_blocks(bench: Bench) -> pd.DataFrame:
-    """What each strategy drops, in words, for every n that is evaluated."""
-    rows = []
-    for n in bench.study.pruned_layers or range(1, bench.n_layers):
-        found = {strategy: bench.block(strategy, n) for strategy in STRATEGIES}
-        words = {key: block.in_words(bench.n_layers) for key, block in found.items()}
-        rows.append({"n": n, **words, "same": "yes" if len(set(found.values())) == 1 else ""})
-    return pd.DataFrame(rows)

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, lru_cache, partial
 from importlib import metadata
 from pathlib import Path
@@ -163,6 +163,8 @@ class Questions:
             if one.get_config("num_fewshot") != 0:  # a task that says 0 itself stays at that
                 one.set_config(key="num_fewshot", value=task.shots)
             one.set_fewshot_seed(seed=SEEDS["examples"])
+            if task.order:
+                one.sampler.sample = partial(_permuted, one.sampler.sample, task.order)
 
     def ask(self, lm: Any) -> dict[str, list[dict[str, Any]]]:
         """lm-eval's samples by sub-task: one row per question and filter."""
@@ -189,6 +191,13 @@ class Questions:
                 documents = list(one.doc_iterator(limit=self.task.limit))
                 one.doc_iterator = partial(_again, documents)
         return found["samples"]
+
+
+def _permuted(sample: Callable[..., Sequence], order: int, *args: Any, **given: Any) -> list:
+    """The sampler's examples in another order, the same one for every question."""
+    examples = list(sample(*args, **given))
+    random.Random(order).shuffle(examples)
+    return examples
 
 
 def _forget_answers(task: Any, **_: Any) -> None:

@@ -16,12 +16,15 @@ from typing import Any
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from lib import evaluation, healing
-from lib.bench import Bench, Condition
+from lib import evaluation, healing, writing
+from lib.bench import Bench
 from lib.blocks import UNPRUNED, Block
+from lib.conditions import Condition, asked, unpruned, writes
 from lib.evidence import digest
 from lib.journal import Journal
-from lib.schema import Task
+from lib.schema import Loss, Task, Writing
+
+Probe = Task | Loss | Writing  # what a model is asked for
 
 
 def condition_inputs(bench: Bench, condition: Condition) -> dict[str, Any]:
@@ -38,9 +41,11 @@ def condition_inputs(bench: Bench, condition: Condition) -> dict[str, Any]:
         # Fractions only say which blocks are healed, and checkpointing trades time for memory.
         # Dropout draws its masks per micro-batch.
         recipe = condition.healing.model_dump(exclude={"fractions", "gradient_checkpointing"})
-        if recipe["packing"]:  # what is recorded without this key was packed
-            del recipe["packing"]
         recipe["micro_batch"] = recipe["micro_batch"] or recipe["batch"]
+        # What is recorded without these keys was trained so.
+        for key, value in {"packing": True, "recipe": "qlora", "teacher": 0.0}.items():
+            if recipe[key] == value:
+                del recipe[key]
         inputs["healing"] = recipe | {
             "method": healing.METHOD,
             "text": bench.texts["healing"],
@@ -48,46 +53,48 @@ def condition_inputs(bench: Bench, condition: Condition) -> dict[str, Any]:
     return inputs
 
 
-def qa_inputs(bench: Bench, condition: Condition, task: Task) -> dict[str, Any]:
-    return condition_inputs(bench, condition) | {
-        "method": evaluation.METHOD,
-        "task": task.model_dump(exclude={"role"}),
-        "source": bench.task_sources[task.name, task.shots],
-    }
+def probe_inputs(bench: Bench, condition: Condition, probe: Probe) -> dict[str, Any]:
+    """Everything that decides what a model answers."""
+    inputs = condition_inputs(bench, condition)
+    if isinstance(probe, Task):
+        asked_as = probe.model_dump(exclude={"role"} if probe.order else {"role", "order"})
+        source = bench.task_source(probe)
+        return inputs | {"method": evaluation.METHOD, "task": asked_as, "source": source}
+    inputs["text"] = bench.texts["validation"]
+    if isinstance(probe, Loss):
+        return inputs | {"method": evaluation.METHOD, "sample": probe.model_dump()}
+    return inputs | {"method": writing.METHOD, "writing": probe.model_dump()}
 
 
-def loss_inputs(bench: Bench, condition: Condition) -> dict[str, Any]:
-    return condition_inputs(bench, condition) | {
-        "method": evaluation.METHOD,
-        "text": bench.texts["validation"],
-        "sample": bench.study.loss.model_dump(),
-    }
+def kind_and_name(condition: Condition, probe: Probe) -> tuple[str, str]:
+    """Where a record stands, for people."""
+    if isinstance(probe, Task):
+        order = f" order {probe.order}" if probe.order else ""
+        return "qa", f"{probe.name} {probe.shots}-shot{order} {condition.name}"
+    return ("loss" if isinstance(probe, Loss) else "writing"), condition.name
 
 
-def qa_name(condition: Condition, task: Task) -> str:
-    return f"{task.name} {task.shots}-shot {condition.name}"
+def recorded(bench: Bench, condition: Condition, probe: Probe) -> dict[str, Any] | None:
+    """What a model answered, or None where it has not been asked yet."""
+    kind, name = kind_and_name(condition, probe)
+    return bench.store.get(kind, name, probe_inputs(bench, condition, probe))
 
 
-# Of a condition for a task, or, without a task, of its loss:
+def healing_record(bench: Bench, condition: Condition) -> dict[str, Any] | None:
+    """The report of a model's healing, or None."""
+    return bench.store.get("healing", condition.name, condition_inputs(bench, condition))
 
 
-def _inputs(bench: Bench, condition: Condition, task: Task | None) -> dict[str, Any]:
-    return loss_inputs(bench, condition) if task is None else qa_inputs(bench, condition, task)
-
-
-def _kind_and_name(condition: Condition, task: Task | None) -> tuple[str, str]:
-    return ("loss", condition.name) if task is None else ("qa", qa_name(condition, task))
-
-
-def _value(bench: Bench, condition: Condition, task: Task | None) -> dict[str, Any] | None:
-    return bench.store.get(*_kind_and_name(condition, task), _inputs(bench, condition, task))
+def probes(bench: Bench, condition: Condition) -> list[Probe]:
+    """All that any section asks of a model."""
+    writing = [bench.study.writing] if writes(bench, condition) else []
+    return [*asked(bench, condition), bench.study.loss, *writing]
 
 
 def _missing(bench: Bench, condition: Condition) -> bool:
-    found = [_value(bench, condition, task) for task in (*bench.study.tasks, None)]
+    found = [recorded(bench, condition, probe) for probe in probes(bench, condition)]
     if condition.healing:
-        inputs = condition_inputs(bench, condition)
-        found.append(bench.store.get("healing", condition.name, inputs))
+        found.append(healing_record(bench, condition))
     return any(value is None for value in found)
 
 
@@ -113,20 +120,27 @@ def measure(bench: Bench, conditions: list[Condition]) -> None:
 
 def _measure(bench: Bench, conditions: list[Condition]) -> None:
     """Measure conditions that are prunings of one model (or one healed model)."""
-    study = bench.study
+    wanted: list[Probe] = []
+    for condition in conditions:
+        wanted += [probe for probe in probes(bench, condition) if probe not in wanted]
     with _materialised(bench, conditions[0]) as model:
-        for task in (*study.tasks, None):
-            todo = [one for one in conditions if _value(bench, one, task) is None]
+        for probe in wanted:
+            todo = [
+                one
+                for one in conditions
+                if probe in probes(bench, one) and recorded(bench, one, probe) is None
+            ]
             blocks = [UNPRUNED if one.healing else one.block for one in todo]
-            journal = Journal(bench.store.unfinished([_inputs(bench, one, task) for one in todo]))
+            inputs = [probe_inputs(bench, one, probe) for one in todo]
+            journal = Journal(bench.store.unfinished(inputs))
             start = time.monotonic()
-            found = _values(bench, model, blocks, task, journal)
-            for condition, value in zip(todo, found, strict=True):
+            found = _values(bench, model, blocks, probe, journal)
+            for condition, given, value in zip(todo, inputs, found, strict=True):
                 # Of what is found together, the time goes to the first.
                 seconds, start = round(time.monotonic() - start, 3), time.monotonic()
-                kind, name = _kind_and_name(condition, task)
-                inputs = _inputs(bench, condition, task)
-                bench.store.put(kind, name, inputs, value, seconds=seconds, batch=study.batch)
+                kind, name = kind_and_name(condition, probe)
+                batch = bench.study.batch
+                bench.store.put(kind, name, given, value, seconds=seconds, batch=batch)
             journal.finish()
 
 
@@ -134,27 +148,29 @@ def _values(
     bench: Bench,
     model: PreTrainedModel,
     blocks: list[Block],
-    task: Task | None,
+    probe: Probe,
     journal: Journal,
 ) -> Iterable[dict[str, Any]]:
     if not blocks:
         return []
     batch, text = bench.study.batch, bench.tokenizer
-    if task is None:
+    if isinstance(probe, Loss):
         sequences = bench.loss_sequences
         return evaluation.losses(model, blocks, sequences, batch, text.pad_token_id, journal)
+    if isinstance(probe, Writing):
+        return writing.continuations(model, text, blocks, bench.writing_prompts, probe.tokens)
     return evaluation.accuracies(
-        model, text, task, bench.task_manager, blocks, batch, journal=journal
+        model, text, probe, bench.task_manager, blocks, batch, journal=journal
     )
 
 
 def question_free(bench: Bench, task: Task) -> dict[str, Any]:
     """Accuracy of the unpruned model that is shown the choices but no question."""
-    condition = Condition("none", UNPRUNED, bench.weights)
+    condition = unpruned(bench)
     return bench.store.get_or_measure(
         "qa",
-        f"question-free {qa_name(condition, task)}",
-        qa_inputs(bench, condition, task) | {"question_free": True},
+        f"question-free {kind_and_name(condition, task)[1]}",
+        probe_inputs(bench, condition, task) | {"question_free": True},
         lambda: evaluation.accuracy(
             bench.model,
             bench.tokenizer,

@@ -14,7 +14,8 @@ from pathlib import Path
 import pandas as pd
 
 from lib import claims, evidence, paths, rules, tables
-from lib.bench import Bench, main_conditions, rank_conditions
+from lib.bench import Bench
+from lib.conditions import main_conditions, rank_conditions
 from lib.errors import UserError
 from lib.schema import Study
 

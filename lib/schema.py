@@ -35,7 +35,7 @@ class Text(Section):
 
 
 class Distances(Section):
-    """Section 01. Windows of `length` tokens; the distance is taken at the last token, as in the
+    """Windows of `length` tokens; the distance is taken at the last token, as in the
     paper, or averaged over all tokens."""
 
     n_sequences: Annotated[int, Field(ge=2)] = 128
@@ -47,16 +47,20 @@ class Distances(Section):
 
 class Task(Section):
     """An lm-eval task; `shots` examples in the prompt, `limit` questions (all when empty; of a
-    group, of each of its tasks). The score is `acc`, or `exact_match` of generated answers."""
+    group, of each of its tasks). The score is `acc`, or `exact_match` of generated answers.
+
+    `order`: 0 for the examples as the harness gives them, another number for a permutation of
+    them with that seed, the same for every question."""
 
     name: str
     shots: Annotated[int, Field(ge=0)] = 0
     limit: Positive | None = None
     role: Literal["knowledge", "reading", "generation"] = "knowledge"
+    order: Annotated[int, Field(ge=0)] = 0
 
 
 class Loss(Section):
-    """Section 03. `sample: random` draws documents with the seed, `first` takes them in order.
+    """`sample: random` draws documents with the seed, `first` takes them in order.
     Documents are cut at `length` tokens, special tokens included."""
 
     n_sequences: Annotated[int, Field(ge=2)] = 128
@@ -66,9 +70,13 @@ class Loss(Section):
 
 
 class Healing(Section):
-    """QLoRA after pruning (App. A.1). α = rank, as in the paper; targets are the FFN modules of
-    the model's family unless named here by their last name."""
+    """Training after pruning (App. A.1): `qlora` trains adapters on a 4-bit base, as the paper
+    does, `lora` adapters on a base that keeps its number format, `full` all weights. α = rank, as
+    in the paper; targets are the FFN modules of the model's family unless named here by their last
+    name. `teacher` is the weight of the student–teacher loss at the cut (eq. 8)."""
 
+    recipe: Literal["qlora", "lora", "full"] = "qlora"
+    teacher: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     rank: Positive = 8
     steps: Positive = 50
     batch: Positive = 16
@@ -84,15 +92,69 @@ class Healing(Section):
     fractions: Annotated[list[Fraction], Field(min_length=1)] = [0.25, 0.5, 0.75]
 
     @property
-    def recipe(self) -> str:
-        return f"qlora-r{self.rank}"
+    def name(self) -> str:
+        plain = "full" if self.recipe == "full" else f"{self.recipe}-r{self.rank}"
+        return f"{plain}-teacher" if self.teacher else plain
 
 
 class Ranks(Section):
-    """Section 05: further LoRA ranks, healed at fewer fractions."""
+    """The comparison of LoRA ranks: further ones, healed at fewer fractions."""
 
     ranks: Annotated[list[Positive], Field(min_length=1)] = [2, 32]
     fractions: Annotated[list[Fraction], Field(min_length=1)] = [0.25, 0.5, 0.75]
+
+
+class Prompts(Section):
+    """Prompt ablations (Fig. 7): one task with its examples in several orders, and with several
+    numbers of examples. Empty `task`: the study's first one of the role `knowledge`."""
+
+    task: str | None = None
+    limit: Positive | None = None
+    shots: Positive = 5
+    orders: Annotated[int, Field(ge=2)] = 3
+    numbers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0, 1, 5]
+
+
+class Seeds(Section):
+    """Healing with other seeds (Fig. 8), similarity-informed."""
+
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [1, 2]
+    fractions: Annotated[list[Fraction], Field(min_length=1)] = [0.25, 0.5]
+
+
+class Teacher(Section):
+    """Healing with the student–teacher loss of eq. 8, weighted with `weight`, against the study's
+    own recipe at equal steps and at equal time; similarity-informed."""
+
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
+    fractions: Annotated[list[Fraction], Field(min_length=1)] = [0.25, 0.5]
+
+
+class NamedText(Text):
+    name: Annotated[str, Field(min_length=1)]
+
+
+class Writing(Section):
+    """What the model writes, greedily: `tokens` after the first `prompt_tokens` of `n_prompts`
+    documents of the validation text, and after each of the study's own `prompts`."""
+
+    n_prompts: Annotated[int, Field(ge=0)] = 3
+    prompt_tokens: Positive = 24
+    tokens: Positive = 32
+    prompts: list[str] = []
+    seed: Seed = 0
+
+
+class Cost(Section):
+    """Memory, FLOPs and time against the fraction dropped (§1, §5): `length` tokens are read in
+    `batch` rows at once, then `tokens` are written one at a time; `repeats` of each."""
+
+    fractions: Annotated[list[Fraction], Field(min_length=3)] = [0, 0.25, 0.5, 0.75]
+    length: Annotated[int, Field(ge=2)] = 128
+    batch: Positive = 4
+    tokens: Positive = 16
+    repeats: Annotated[int, Field(ge=3)] = 5
 
 
 class Controls(Section):
@@ -132,6 +194,12 @@ class Study(Section):
     pruned_layers: Annotated[list[Positive], Field(min_length=1)] | None = None
     healing: Healing = Healing()
     lora_rank: Ranks = Ranks()
+    prompts: Prompts = Prompts()
+    healing_seeds: Seeds = Seeds()
+    teacher: Teacher = Teacher()
+    other_texts: list[NamedText] = []
+    writing: Writing = Writing()
+    cost: Cost = Cost()
     controls: Controls = Controls()
 
     @property
@@ -144,9 +212,16 @@ class Study(Section):
             "pruned_layers": self.pruned_layers or [],
             "healing.fractions": self.healing.fractions,
             "lora_rank.ranks": self.lora_rank.ranks,
-            "tasks": [(task.name, task.shots) for task in self.tasks],
+            "tasks": [(task.name, task.shots, task.order) for task in self.tasks],
+            "prompts.numbers": self.prompts.numbers,
+            "healing_seeds.seeds": self.healing_seeds.seeds,
+            "teacher.seeds": self.teacher.seeds,
+            "other_texts": [text.name for text in self.other_texts],
             "controls.studies": self.controls.studies,
         }.items():
             if len(set(values)) != len(values):
                 raise ValueError(f"{key} lists the same value twice")
+        names = [task.name for task in self.tasks]
+        if self.prompts.task is not None and self.prompts.task not in names:
+            raise ValueError(f"prompts.task is none of the study's tasks, {', '.join(names)}")
         return self

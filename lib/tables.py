@@ -10,11 +10,13 @@ import numpy as np
 import pandas as pd
 
 from lib import paths
-from lib.bench import Bench, Condition
+from lib.bench import Bench
 from lib.blocks import UNPRUNED
+from lib.conditions import Condition
+from lib.conditions import unpruned as whole
 from lib.errors import UserError
 from lib.evidence import write_atomically
-from lib.measure import condition_inputs, loss_inputs, qa_inputs, qa_name, question_free
+from lib.measure import Probe, healing_record, question_free, recorded
 from lib.schema import Task
 from lib.transitions import fit
 
@@ -63,23 +65,25 @@ def _columns(bench: Bench, condition: Condition) -> dict[str, Any]:
     }
 
 
-def _recorded(bench: Bench, kind: str, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
-    value = bench.store.get(kind, name, inputs)
-    if value is None:
+def record(bench: Bench, condition: Condition, probe: Probe | None) -> dict[str, Any]:
+    """What a model answered to a probe; without one, the report of its healing.
+
+    Raises UserError where it has not been measured."""
+    found = recorded(bench, condition, probe) if probe else healing_record(bench, condition)
+    if found is None:
         study = bench.study.name
-        raise UserError(f"study {study}: {kind} of '{name}' has not been measured; `make book`")
-    return value
+        raise UserError(f"study {study}: '{condition.name}' has not been measured; `make book`")
+    return found
 
 
-def qa_record(bench: Bench, condition: Condition, task: Task) -> dict[str, Any]:
-    return _recorded(bench, "qa", qa_name(condition, task), qa_inputs(bench, condition, task))
-
-
-def qa_table(bench: Bench, conditions: list[Condition]) -> pd.DataFrame:
+def qa_table(
+    bench: Bench, conditions: list[Condition], tasks: list[Task] | None = None
+) -> pd.DataFrame:
+    """Accuracies of all conditions on the study's tasks, or on others."""
     rows = []
-    for task in bench.study.tasks:
+    for task in bench.study.tasks if tasks is None else tasks:
         for condition in conditions:
-            value = qa_record(bench, condition, task)
+            value = record(bench, condition, task)
             chance = max(value["guess"], value["constant"])
             rows.append(
                 {"task": task.name, "shots": task.shots}
@@ -112,7 +116,7 @@ def by_subject(correct: dict[str, str]) -> dict[str, float]:
 def loss_table(bench: Bench, conditions: list[Condition]) -> pd.DataFrame:
     rows = []
     for condition in conditions:
-        value = _recorded(bench, "loss", condition.name, loss_inputs(bench, condition))
+        value = record(bench, condition, bench.study.loss)
         rows.append(
             {"corpus": bench.study.text_name}
             | _columns(bench, condition)
@@ -149,8 +153,7 @@ def healing_table(bench: Bench, conditions: list[Condition]) -> pd.DataFrame:
     for condition in conditions:
         if condition.healing is None:
             continue
-        inputs = condition_inputs(bench, condition)
-        report = _recorded(bench, "healing", condition.name, inputs)
+        report = record(bench, condition, None)
         keys = ("linear4bit", "trainable_parameters", "tokens")
         rows.append(
             _columns(bench, condition)
@@ -171,7 +174,7 @@ def transition_table(bench: Bench, conditions: list[Condition]) -> pd.DataFrame:
     for task in bench.study.tasks:
         for members in curves.values():
             curve = [replace(members[0], strategy="none", block=UNPRUNED), *members]
-            records = [qa_record(bench, condition, task) for condition in curve]
+            records = [record(bench, condition, task) for condition in curve]
             found = fit(
                 np.array([bench.fraction(condition.block.n) for condition in curve]),
                 np.array([[int(c) for c in "".join(r["correct"].values())] for r in records]),
@@ -196,7 +199,7 @@ def _tidy(rows: list[dict[str, Any]]) -> pd.DataFrame:
 def levels(bench: Bench) -> dict[tuple, tuple[float, float]]:
     """The unpruned, unhealed model's value and chance, by (metric, task, shots): accuracy, and
     normalised loss, whose chance is 1."""
-    unpruned = [Condition("none", UNPRUNED, bench.weights)]
+    unpruned = [whole(bench)]
     qa, loss = qa_table(bench, unpruned), loss_table(bench, unpruned)
     found = {("accuracy", r.task, r.shots): (r.accuracy, r.chance) for r in qa.itertuples()}
     row = loss.iloc[0]
@@ -242,7 +245,7 @@ def transitions_by_run(bench: Bench, own: pd.DataFrame) -> pd.DataFrame:
 def unpruned_table(bench: Bench) -> pd.DataFrame:
     """What the unpruned model can do: accuracy per task beside guessing, the constant answer, the
     choices without their question, and the reference runs."""
-    table = qa_table(bench, [Condition("none", UNPRUNED, bench.weights)])
+    table = qa_table(bench, [whole(bench)])
     # Without choices there is nothing to choose from.
     chosen = table["guess"] > 0
     free = [

@@ -31,7 +31,7 @@ class _Watch(TrainerCallback):
 
     def __init__(self, healing: Healing, done: int, save: bool) -> None:
         self.bar = tqdm(
-            total=healing.steps, initial=done, desc=f"healing {healing.recipe}", leave=False
+            total=healing.steps, initial=done, desc=f"healing {healing.name}", leave=False
         )
         self.save, self.last = save, time.monotonic()
 

@@ -228,7 +228,9 @@ def test_an_empty_block_is_the_whole_model(bench):
 def test_each_number_of_shots_has_its_own_source(bench):
     tasks = [Task(name="almanac_reading", shots=2, limit=4), Task(name="almanac_reading", limit=4)]
     two = Bench(bench.study.model_copy(update={"tasks": tasks}))
-    shots, none = (two.task_sources["almanac_reading", n]["documents"] for n in (2, 0))
+    shots, none = (
+        two.task_source(Task(name="almanac_reading", shots=n))["documents"] for n in (2, 0)
+    )
     assert shots != none
 
 

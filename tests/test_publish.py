@@ -9,7 +9,8 @@ import torch
 from conftest import Studies
 
 from lib import check, evidence, models, paths, study, tables
-from lib.bench import Bench, main_conditions, rank_conditions
+from lib.bench import Bench
+from lib.conditions import main_conditions, rank_conditions
 from lib.errors import UserError
 from lib.measure import measure
 from lib.publish import publish

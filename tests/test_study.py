@@ -155,7 +155,7 @@ def test_shipped_studies_load_by_name_and_by_path(shipped: str) -> None:
 def test_only_the_model_is_required(load: Load) -> None:
     found = load("model: some/model")
     assert (found.name, found.title, found.model) == ("mine", "mine", "some/model")
-    assert found.healing.recipe == "qlora-r8"
+    assert found.healing.name == "qlora-r8"
     assert found.validation_text.dataset == found.healing_text.dataset == "allenai/c4"
     flat = study.effective(found)
     assert flat["healing.learning_rate"] == 3e-4
