@@ -2,7 +2,7 @@
 
 errors · paths · folders · shards · schema · study · evidence · journal · corpora ·
 qwen_tokenizer · qwen_config · qwen · blocks · anatomy · loading · models · surgery · card ·
-pruning · geometry · replay · batches · scoring · sweep · training · healing · harness ·
+pruning · geometry · replay · batches · scoring · sweep · teacher · training · healing · harness ·
 evaluation · writing · bench · conditions · measure · plan · model_tables · transitions · tables ·
 rules · claims · plots · distance_plots · section · check · publish · site · run
 """

@@ -1,10 +1,12 @@
-"""Healing: a little QLoRA fine-tuning after layers were dropped (§3.2, App. A.1 of Gromov et al.).
+"""Healing: a little fine-tuning after layers were dropped (§3.2, App. A.1 of Gromov et al.).
 
-The base is quantised to 4-bit NF4 and frozen; LoRA adapters on the FFN's linear modules are
-trained on next-token loss. With W₀ the 4-bit weight and α = r, an adapted module computes
+With QLoRA, the paper's recipe, the base is quantised to 4-bit NF4 and frozen; LoRA adapters on the
+FFN's linear modules are trained on next-token loss. With W₀ the 4-bit weight and α = r, an adapted
+module computes
 
     W₀ x + (α/r) · B A x,    A: [r, in],  B: [out, r]
 
+The recipe `lora` leaves W₀ in the study's number format, and `full` trains all weights in float32.
 The 4-bit model is never run outside training. On CPUs with AVX512-BF16, bitsandbytes repacks its
 weights in place at the first inference, and every later gradient is wrong without an error; so the
 repacking is switched off here, and evaluation goes through `evaluable`, plain copies of the same
@@ -17,8 +19,12 @@ that the FFN of every family is 4-bit; for those the whole layers have to fit be
 
 import copy
 import hashlib
+import math
+import time
 import warnings
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +34,17 @@ from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_t
 from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, enable_full_determinism
+from transformers.pytorch_utils import Conv1D
 
 from lib.anatomy import ffn_modules, is_fused, layers, linear_weight
 from lib.corpora import document_sequences, windows
 from lib.errors import UserError
+from lib.folders import free_place, whole_or_not_at_all
 from lib.models import dtype, load_model
 from lib.schema import Healing, Study
 from lib.surgery import drop
-from lib.training import train
+from lib.teacher import Teacher
+from lib.training import last_step, logged_steps, train
 
 METHOD = 2  # raise when the code that computes healed weights changes them
 
@@ -44,12 +53,11 @@ class SplitExperts(nn.Module):
     """A layer's experts as one linear module each, instead of fused in two tensors: only linear
     modules can be in 4-bit and carry adapters. Computes what transformers' fused experts do."""
 
-    def __init__(self, fused: nn.Module, compute: torch.dtype) -> None:
+    def __init__(self, fused: nn.Module, linear: Callable[[torch.Tensor], nn.Module]) -> None:
+        """linear: makes a module of a weight [out, in]."""
         super().__init__()
-        self.gate_up_proj = nn.ModuleList(
-            nf4(weight, None, compute) for weight in fused.gate_up_proj
-        )
-        self.down_proj = nn.ModuleList(nf4(weight, None, compute) for weight in fused.down_proj)
+        self.gate_up_proj = nn.ModuleList(linear(weight) for weight in fused.gate_up_proj)
+        self.down_proj = nn.ModuleList(linear(weight) for weight in fused.down_proj)
         self.act_fn = fused.act_fn
 
     def forward(
@@ -101,10 +109,11 @@ def load_4bit(study: Study) -> PreTrainedModel:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = load_model(study, four_bit=True)
+    four_bit = partial(nf4, bias=None, compute=dtype(study))
     for layer in layers(model):
         for name, module in list(layer.named_modules()):
             if is_fused(module):
-                layer.set_submodule(name, SplitExperts(module, dtype(study)))
+                layer.set_submodule(name, SplitExperts(module, four_bit))
             elif isinstance(module, nn.Linear) and not isinstance(module, bnb.nn.Linear4bit):
                 layer.set_submodule(name, nf4(module.weight, module.bias, dtype(study)))
     modules = linear4bit(model)
@@ -120,6 +129,27 @@ def load_4bit(study: Study) -> PreTrainedModel:
                 f"{module.weight.blocksize}"
             )
     return model
+
+
+def load_base(study: Study, healing: Healing) -> PreTrainedModel:
+    """The unpruned model as a recipe trains it: in 4-bit, in the study's number format, or in
+    float32 where all weights are trained: small steps would vanish in 16 bits."""
+    if healing.recipe == "qlora":
+        return load_4bit(study)
+    if healing.recipe == "full":
+        return load_model(study, weights=torch.float32)
+    model = load_model(study)
+    for layer in layers(model):
+        for name, module in list(layer.named_modules()):
+            if is_fused(module):
+                layer.set_submodule(name, SplitExperts(module, _linear))
+    return model
+
+
+def _linear(weight: torch.Tensor) -> nn.Linear:
+    module = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+    module.weight = nn.Parameter(weight.detach(), requires_grad=False)
+    return module
 
 
 def base_digest(model: nn.Module) -> str:
@@ -149,16 +179,23 @@ def _reads_back(module: bnb.nn.Linear4bit) -> bool:
 
 
 def adapt(model: PreTrainedModel, healing: Healing) -> PeftModel:
-    """Add LoRA adapters (α = r) to every FFN module, named in full.
+    """Add LoRA adapters (α = r) to every FFN module, named in full; all else is frozen.
 
-    Raises UserError for a rank above a module's width and for targets that match nothing or are
-    not in 4-bit."""
+    Raises UserError for a rank above a module's width and for targets that match nothing or, with
+    `qlora`, are not in 4-bit."""
     names = ffn_modules(model, healing.targets)
     modules = [model.get_submodule(name) for name in names]
     for name, module in zip(names, modules, strict=True):
-        if not isinstance(module, bnb.nn.Linear4bit):
+        if healing.recipe == "qlora" and not isinstance(module, bnb.nn.Linear4bit):
             raise UserError(f"healing.targets: {name} cannot be put in 4-bit")
-    narrowest = min(min(module.in_features, module.out_features) for module in modules)
+    # Of a 4-bit module only the attributes tell; GPT-2's transposed one has but its weight.
+    sizes = [
+        module.weight.shape
+        if isinstance(module, Conv1D)
+        else (module.in_features, module.out_features)
+        for module in modules
+    ]
+    narrowest = min(map(min, sizes))
     if healing.rank > narrowest:
         raise UserError(f"rank {healing.rank}: above the narrowest FFN width, {narrowest}")
     config = LoraConfig(
@@ -167,10 +204,12 @@ def adapt(model: PreTrainedModel, healing: Healing) -> PeftModel:
         lora_dropout=healing.dropout,
         target_modules=names,
         task_type="CAUSAL_LM",
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in modules),
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        if healing.recipe == "qlora":
+            model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
         if healing.gradient_checkpointing:
             _checkpoint_gradients(model)
         return get_peft_model(model, config)
@@ -187,41 +226,90 @@ def _checkpoint_gradients(model: PreTrainedModel) -> None:
         ) from None
 
 
+@dataclass(frozen=True)
+class Healed:
+    """What healing leaves: the model ready to evaluate, a report that comes out the same every
+    time, and how long training took (None where a part of it was done before)."""
+
+    model: PreTrainedModel
+    report: dict[str, Any]
+    seconds: float | None
+
+
 def heal(
     study: Study,
     healing: Healing,
     dropped: Collection[int],
     tokenizer: PreTrainedTokenizerBase,
     keep: Path | None = None,
-) -> tuple[PreTrainedModel, dict[str, Any]]:
+    adapters: Path | None = None,
+) -> Healed:
     """Prune, quantise, train; returns the healed model ready to evaluate, and a report.
 
-    The report holds the training losses (nats per token, by step) and counts: 4-bit modules,
-    trainable parameters, tokens. Two runs with one seed on one machine give identical weights, and
-    so does one that was killed: `keep` is a folder for its state, and where the next one goes on.
+    dropped: layers, a Block where there is a teacher.
 
-    Raises UserError when the training loss is not finite, and RuntimeError (a bug, here or in a
-    library) when the frozen base changed."""
+    The report holds the training losses (nats per token, by step), counts (4-bit modules, trainable
+    parameters, tokens) and, in `diverged`, what went wrong: the loss was not finite, or ended above
+    ln V, the loss of guessing; else None. Two runs with one seed on one machine give identical
+    weights, and so does one that was killed: `keep` is a folder for its state, and where the next
+    one goes on. `adapters`: a folder that gets them in peft's format.
+
+    Raises RuntimeError (a bug, here or in a library) when the frozen base changed."""
     enable_full_determinism(healing.seed, warn_only=True)
     cut = windows if healing.packing else document_sequences
     count = healing.steps * healing.batch
     found = cut(study.healing_text, tokenizer, count, healing.length, healing.seed)
     texts = [torch.as_tensor(row, dtype=torch.int32) for row in found]
-    model = load_4bit(study)
-    drop(model, dropped)
-    adapted = adapt(model, healing)
-    before = base_digest(adapted)
-    losses = train(adapted, texts, tokenizer.pad_token_id, healing, dtype(study), keep)
-    if base_digest(adapted) != before:
+    model = load_base(study, healing)
+    teacher = Teacher(model, dropped) if healing.teacher and dropped else None
+    if teacher is None:
+        drop(model, dropped)
+    if healing.recipe == "full":
+        trained = model.train()
+        if healing.gradient_checkpointing:
+            _checkpoint_gradients(trained)
+    else:
+        trained = adapt(model, healing)
+    before = base_digest(trained)
+    fresh = keep is None or not last_step(keep)
+    start = time.monotonic()
+    pad = tokenizer.pad_token_id
+    losses = train(trained, texts, pad, healing, dtype(study), keep, teacher)
+    seconds = round(time.monotonic() - start, 3) if fresh else None
+    if base_digest(trained) != before:
         raise RuntimeError("the frozen 4-bit weights changed during training")
     report = {
-        "linear4bit": len(linear4bit(adapted)),
-        "trainable_parameters": sum(p.numel() for p in adapted.parameters() if p.requires_grad),
+        "linear4bit": len(linear4bit(trained)),
+        "trainable_parameters": sum(p.numel() for p in trained.parameters() if p.requires_grad),
         "tokens": sum(map(len, texts)),
-        "train_loss": losses,
+        "train_loss": [value if math.isfinite(value) else None for value in losses],
         "base": before,
+        "diverged": _diverged(losses, model.config.get_text_config().vocab_size, healing),
     }
-    return evaluable(adapted.get_base_model(), study, dropped), report
+    if healing.recipe == "full":
+        return Healed(trained.eval().requires_grad_(False), report, seconds)
+    if adapters is not None:
+        with whole_or_not_at_all(free_place(adapters)) as unfinished:
+            trained.save_pretrained(unfinished)
+    return Healed(evaluable(trained.get_base_model(), study, dropped), report, seconds)
+
+
+def reload(
+    study: Study, healing: Healing, dropped: Collection[int], adapters: Path
+) -> PreTrainedModel:
+    """The model that `heal` returned, from the adapters that it left."""
+    model = load_base(study, healing)
+    drop(model, dropped)
+    return evaluable(PeftModel.from_pretrained(model, adapters).get_base_model(), study, dropped)
+
+
+def _diverged(losses: list[float], vocabulary: int, healing: Healing) -> str | None:
+    steps, guessing = logged_steps(healing), math.log(vocabulary)
+    if not math.isfinite(losses[-1]):
+        return f"the training loss was not finite at step {steps[len(losses) - 1]}"
+    if losses[-1] > guessing:
+        return f"the training loss ended at {losses[-1]:.2f}, above ln V = {guessing:.2f}"
+    return None
 
 
 def unhealed_4bit(study: Study, dropped: Collection[int]) -> PreTrainedModel:
@@ -232,7 +320,7 @@ def unhealed_4bit(study: Study, dropped: Collection[int]) -> PreTrainedModel:
 
 
 def evaluable(model: PreTrainedModel, study: Study, dropped: Collection[int]) -> PreTrainedModel:
-    """A plain float32 copy of a pruned 4-bit model: its weights written out, adapters merged.
+    """A plain float32 copy of a pruned model: 4-bit weights written out, adapters merged.
 
     In float32 whatever the study's dtype: the sum of a weight and a small adapter, rounded to 16
     bits, would mostly be the weight again."""
@@ -241,10 +329,22 @@ def evaluable(model: PreTrainedModel, study: Study, dropped: Collection[int]) ->
     with torch.no_grad():
         for name, module in model.named_modules():
             if isinstance(module, LoraLayer):
-                weight = dequantised(module.base_layer) + module.get_delta_weight("default")
+                weight = _base_weight(module, plain, name) + _change(module)
             elif isinstance(module, bnb.nn.Linear4bit) and not name.endswith(".base_layer"):
                 weight = dequantised(module)
             else:
                 continue
             linear_weight(plain, name).copy_(weight)
     return plain
+
+
+def _base_weight(module: LoraLayer, plain: PreTrainedModel, name: str) -> torch.Tensor:
+    """W₀ [out, in] of an adapted module; what is not in 4-bit, the plain copy has too."""
+    base = module.base_layer
+    return dequantised(base) if isinstance(base, bnb.nn.Linear4bit) else linear_weight(plain, name)
+
+
+def _change(module: LoraLayer) -> torch.Tensor:
+    """(α/r) · BA [out, in]."""
+    change = module.get_delta_weight("default")
+    return change.T if isinstance(module.base_layer, Conv1D) else change

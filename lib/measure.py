@@ -7,6 +7,7 @@ A healed model costs most, so all that any section asks of it is measured while 
 """
 
 import shutil
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -91,7 +92,16 @@ def probes(bench: Bench, condition: Condition) -> list[Probe]:
     return [*asked(bench, condition), bench.study.loss, *writing]
 
 
+def broken(bench: Bench, condition: Condition) -> bool:
+    """Whether the loss of a model's healing stopped being finite; there is nothing to ask then, and
+    it is not trained again."""
+    report = healing_record(bench, condition) if condition.healing else None
+    return report is not None and report["train_loss"][-1] is None
+
+
 def _missing(bench: Bench, condition: Condition) -> bool:
+    if broken(bench, condition):
+        return False
     found = [recorded(bench, condition, probe) for probe in probes(bench, condition)]
     if condition.healing:
         found.append(healing_record(bench, condition))
@@ -124,6 +134,10 @@ def _measure(bench: Bench, conditions: list[Condition]) -> None:
     for condition in conditions:
         wanted += [probe for probe in probes(bench, condition) if probe not in wanted]
     with _materialised(bench, conditions[0]) as model:
+        if broken(bench, conditions[0]):
+            problem = healing_record(bench, conditions[0])["diverged"]
+            print(f"{conditions[0].name}: {problem}; left out", file=sys.stderr)
+            return
         for probe in wanted:
             todo = [
                 one
@@ -187,23 +201,27 @@ def question_free(bench: Bench, task: Task) -> dict[str, Any]:
 def _materialised(bench: Bench, condition: Condition) -> Iterator[PreTrainedModel]:
     """A healed condition's model, which leaves its training report as evidence; for any other the
     unpruned model in the condition's weights."""
-    if condition.weights != "nf4":
+    if condition.weights != "nf4" and condition.healing is None:
         yield bench.model
         return
     bench.release()
     if condition.healing is None:
         yield healing.unhealed_4bit(bench.study, UNPRUNED)
         return
-    start = time.monotonic()
     inputs = condition_inputs(bench, condition)
     keep = bench.store.unfinished(inputs).with_suffix("")
-    model, report = healing.heal(
-        bench.study, condition.healing, condition.block, bench.tokenizer, keep
-    )
-    seconds = round(time.monotonic() - start, 3)
-    yield model
-    # Last, so that the record stands for a healing whose evaluations are all recorded too.
-    bench.store.put("healing", condition.name, inputs, report, seconds=seconds)
-    shutil.rmtree(keep)
+    adapters = bench.store.folder.parent / "adapters" / digest(inputs)
+    how = (bench.study, condition.healing, condition.block)
+    if adapters.exists() and healing_record(bench, condition):
+        yield healing.reload(*how, adapters)
+    else:
+        shutil.rmtree(adapters, ignore_errors=True)
+        start = time.monotonic()
+        found = healing.heal(*how, bench.tokenizer, keep, adapters)
+        seconds = {"seconds": round(time.monotonic() - start, 3), "training_seconds": found.seconds}
+        bench.store.put("healing", condition.name, inputs, found.report, **seconds)
+        yield found.model
+    # What is on the way to the weights goes last: without adapters they are made from it again.
+    shutil.rmtree(keep, ignore_errors=True)
     with suppress(OSError):
         keep.parent.rmdir()

@@ -91,6 +91,12 @@ class Healing(Section):
     targets: Annotated[list[str], Field(min_length=1)] | None = None
     fractions: Annotated[list[Fraction], Field(min_length=1)] = [0.25, 0.5, 0.75]
 
+    @model_validator(mode="after")
+    def frozen_teacher(self) -> "Healing":
+        if self.teacher and self.recipe == "full":
+            raise ValueError("teacher goes with qlora and lora: with full nothing stays frozen")
+        return self
+
     @property
     def name(self) -> str:
         plain = "full" if self.recipe == "full" else f"{self.recipe}-r{self.rank}"

@@ -30,39 +30,50 @@ Facts = dict[str, Any]  # "mlp.class" → "LlamaMLP", "self_attn.is_sliding" →
 SUMMARIES = {"has_sliding_layers", "layer_types"}
 
 
-def drop(model: PreTrainedModel, dropped: Collection[int]) -> Callable[[], None]:
-    """Take layers out of the model, in place; returns what puts them back.
+class Cut:
+    """A model from which layers have been taken, in place, and what it takes to put them back.
 
     Renumbers `layer_idx` (the key-value cache is indexed by it) and slices the config.
 
     Raises UserError, the model untouched, for layers that cannot be dropped or a family that
     cannot be pruned correctly (see `slice_config`)."""
-    stack, name = layers_and_name(model)
-    kept = kept_layers(check_dropped(dropped, len(stack)), len(stack))
-    parent, _, attribute = name.rpartition(".")
-    config = model.config.get_text_config()
-    whole_config = dict(vars(config))  # slicing replaces values; it changes none of them
-    slice_config(model.config, kept)
-    numbers = [
-        (module, module.layer_idx)
-        for layer in stack
-        for module in layer.modules()
-        if hasattr(module, "layer_idx")
-    ]
-    for new, old in enumerate(kept):
-        for module in stack[old].modules():
-            if hasattr(module, "layer_idx"):
-                module.layer_idx = new
-    setattr(model.get_submodule(parent), attribute, nn.ModuleList(stack[old] for old in kept))
 
-    def restore() -> None:
-        setattr(model.get_submodule(parent), attribute, stack)
-        for module, number in numbers:
+    def __init__(self, model: PreTrainedModel, dropped: Collection[int]) -> None:
+        whole, name = layers_and_name(model)
+        kept = kept_layers(check_dropped(dropped, len(whole)), len(whole))
+        parent, _, self._attribute = name.rpartition(".")
+        self._parent = model.get_submodule(parent)
+        self._config = model.config.get_text_config()
+        self._layers, self._settings = whole, dict(vars(self._config))
+        slice_config(model.config, kept)  # replaces values, and changes none of them
+        self._numbers = [
+            (module, module.layer_idx)
+            for layer in whole
+            for module in layer.modules()
+            if hasattr(module, "layer_idx")
+        ]
+        for new, old in enumerate(kept):
+            for module in whole[old].modules():
+                if hasattr(module, "layer_idx"):
+                    module.layer_idx = new
+        setattr(self._parent, self._attribute, nn.ModuleList(whole[old] for old in kept))
+
+    def turn(self) -> None:
+        """Make the pruned model whole again, or the whole one pruned."""
+        layers = getattr(self._parent, self._attribute)
+        setattr(self._parent, self._attribute, self._layers)
+        numbers = [(module, module.layer_idx) for module, _ in self._numbers]
+        for module, number in self._numbers:
             module.layer_idx = number
-        vars(config).clear()
-        vars(config).update(whole_config)
+        settings = dict(vars(self._config))
+        vars(self._config).clear()
+        vars(self._config).update(self._settings)
+        self._layers, self._numbers, self._settings = layers, numbers, settings
 
-    return restore
+
+def drop(model: PreTrainedModel, dropped: Collection[int]) -> Callable[[], None]:
+    """Take layers out of the model, in place; returns what puts them back. Raises as `Cut`."""
+    return Cut(model, dropped).turn
 
 
 @contextmanager

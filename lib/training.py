@@ -13,10 +13,17 @@ import torch
 from peft import PeftModel
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from lib.errors import UserError
 from lib.schema import Healing
+from lib.teacher import Teacher, mismatch
 
 SAVE_EVERY = 600  # seconds
 IGNORED = -100  # a label without a loss
@@ -41,6 +48,10 @@ class _Watch(TrainerCallback):
         logged = ended or state.global_step % state.logging_steps == 0
         if self.save and logged and (ended or time.monotonic() - self.last >= SAVE_EVERY):
             control.should_save = True
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
+        if not math.isfinite(logs.get("loss", 0.0)):
+            control.should_training_stop = True
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         with open(_checkpoint(Path(args.output_dir), state.global_step) / COMPLETE, "w") as file:
@@ -69,21 +80,58 @@ def _collate(rows: Sequence[dict[str, torch.Tensor]], pad: int) -> dict[str, tor
     return {"input_ids": tokens, "labels": labels, "attention_mask": mask}
 
 
+class _Taught(Trainer):
+    """Adds the teacher's loss to the gradients; the loss that is logged stays that of the next
+    token."""
+
+    def __init__(self, *given: Any, teacher: Teacher | None, weight: float, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.teacher, self.weight = teacher, weight
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        given = {"num_items_in_batch": num_items_in_batch}
+        if self.teacher is None:
+            return super().compute_loss(model, inputs, return_outputs, **given)
+        expected = self.teacher.expected(model, inputs)
+        with self.teacher.watching() as found:
+            loss = super().compute_loss(model, inputs, **given)
+            apart = mismatch(found(), expected, inputs.get("attention_mask"))
+        # Of a batch in several parts each counts by its tokens, as in the loss of the next token.
+        share = 1.0
+        if num_items_in_batch is not None:
+            share = inputs["labels"][:, 1:].ne(IGNORED).sum() / num_items_in_batch
+        return loss + self.weight * share * (apart - apart.detach())
+
+
+def logged_steps(healing: Healing) -> list[int]:
+    """The steps after which the training loss is logged: about twenty."""
+    every = max(1, healing.steps // 20)
+    return sorted({1, *range(every, healing.steps + 1, every)})
+
+
 def train(
-    model: PeftModel,
+    model: PeftModel | PreTrainedModel,
     texts: Sequence[torch.Tensor],
     pad: int,
     healing: Healing,
     compute: torch.dtype,
     keep: Path | None = None,
+    teacher: Teacher | None = None,
 ) -> list[float]:
-    """Train adapters on steps · batch rows of tokens, each once; returns the losses logged (nats
-    per token, each the mean since the one before). Rows shorter than others are filled up with
-    `pad`, which is neither seen nor predicted.
+    """Train what requires gradients on steps · batch rows of tokens, each once; returns the losses
+    logged (nats per token, each the mean since the one before). Rows shorter than others are filled
+    up with `pad`, which is neither seen nor predicted. A loss that is not finite ends the training
+    and stands last.
 
     keep: a folder for the state on the way; where there is some, training goes on from it and ends
-    as if it had never stopped. Raises UserError for a micro-batch that does not divide the batch
-    and when the loss is not finite."""
+    as if it had never stopped. Raises UserError for a micro-batch that does not divide the
+    batch."""
     micro = healing.micro_batch or healing.batch
     if healing.batch % micro:
         raise UserError(
@@ -103,6 +151,7 @@ def train(
             warmup_steps=math.ceil(healing.warmup * healing.steps),
             logging_steps=max(1, healing.steps // 20),
             logging_first_step=True,
+            logging_nan_inf_filter=False,
             seed=healing.seed,
             full_determinism=False,  # switched on before anything was built
             use_cpu=model.device.type == "cpu",
@@ -114,9 +163,11 @@ def train(
             disable_tqdm=True,
             dataloader_pin_memory=False,
         )
-        trainer = Trainer(
+        trainer = _Taught(
             model,
             arguments,
+            teacher=teacher,
+            weight=healing.teacher,
             train_dataset=[{"input_ids": row} for row in texts],
             data_collator=partial(_collate, pad=pad),
             callbacks=[watch],
@@ -125,7 +176,4 @@ def train(
         trainer.train(resume_from_checkpoint=str(_checkpoint(folder, done)) if done else None)
         logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     watch.bar.close()
-    losses = [round(float(value), 6) for value in logged]
-    if not all(math.isfinite(value) for value in losses):
-        raise UserError("healing diverged: the training loss is not finite; lower learning_rate")
-    return losses
+    return [round(float(value), 6) for value in logged]

@@ -251,7 +251,8 @@ def test_the_ffn_is_in_4_bit_with_adapters_that_merge(
 @healed_forms
 def test_two_steps_of_healing_train_the_whole_ffn(form: str, kind: str, study_of, smoke) -> None:
     study, dropped = study_of(form), DROPS[kind]
-    healed, report = healing.heal(study, study.healing, dropped, smoke[1])
+    found = healing.heal(study, study.healing, dropped, smoke[1])
+    healed, report = found.model, found.report
     control = healing.unhealed_4bit(study, dropped)
     expected = ffn_of(form, len(KEPT[kind]))
     assert report["linear4bit"] >= len(expected)

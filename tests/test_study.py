@@ -33,7 +33,7 @@ BAD_KEYS = [
     ("foo: 1", ["unknown key 'foo'", "allowed: model, revision", "lora_rank"]),
     ("name: other", ["unknown key 'name'", "allowed: model"]),
     ("file: other", ["unknown key 'file'", "allowed: model"]),
-    ("healing: {rnk: 3}", ["unknown key 'healing.rnk'", "allowed: rank, steps"]),
+    ("healing: {rnk: 3}", ["unknown key 'healing.rnk'", "allowed: recipe, teacher, rank, steps"]),
     ("distances: {n: 3}", ["unknown key 'distances.n'", "allowed: n_sequences, length"]),
     ("healing_text: {file: a}", ["unknown key 'healing_text.file'", "allowed: path, dataset"]),
     ("tasks: [{name: a, shot: 1}]", ["unknown key 'tasks.0.shot'", "allowed: name, shots, limit"]),
@@ -215,7 +215,7 @@ def test_parameters_replace_only_what_they_name(load: Load) -> None:
         ({"lora_rank": {"ranks": [0]}}, "key 'lora_rank.ranks.0'"),
         ({"lora_rank": {"ranks": [2, 2]}}, "lora_rank.ranks lists the same value twice"),
         ({"pruned_layers": []}, "key 'pruned_layers'"),
-        ({"healing": {"speed": 1}}, "unknown key 'healing.speed'; allowed: rank, steps"),
+        ({"healing": {"speed": 1}}, "unknown key 'healing.speed'; allowed: recipe, teacher"),
     ],
 )
 def test_parameters_are_checked_like_the_file(load: Load, changes: dict, says: str) -> None:

@@ -14,6 +14,10 @@ from lib.blocks import Block
 BLOCK = Block(2, 4)
 
 
+def parts(healed):
+    return healed.model, healed.report
+
+
 @pytest.fixture(scope="module")
 def study():
     found = studies.load("smoke")
@@ -26,7 +30,7 @@ def tokenizer(study):
 
 
 def heal(study, tokenizer, keep: Path | None = None):
-    return healing.heal(study, study.healing, BLOCK, tokenizer, keep)
+    return parts(healing.heal(study, study.healing, BLOCK, tokenizer, keep))
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +103,7 @@ def test_padding_changes_nothing(study, tokenizer):
         recipe = study.healing.model_copy(
             update={"packing": False, "dropout": 0.0, "steps": 6, "micro_batch": micro}
         )
-        _, report = healing.heal(study, recipe, BLOCK, tokenizer)
+        report = healing.heal(study, recipe, BLOCK, tokenizer).report
         losses.append(report["train_loss"])
         tokens.append(report["tokens"])
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
@@ -126,7 +130,7 @@ def test_checkpointed_gradients_are_the_same(study, tokenizer, alone, monkeypatc
     monkeypatch.setattr(LlamaMLP, "forward", counting)
     recipe = study.healing.model_copy(update={"gradient_checkpointing": True})
     assert recipe.dropout > 0
-    assert_same(healing.heal(study, recipe, BLOCK, tokenizer), alone)
+    assert_same(parts(healing.heal(study, recipe, BLOCK, tokenizer)), alone)
     rows = 2 * study.healing.steps  # micro-batches
     n_layers = models.load_config(study).num_hidden_layers
     assert calls.total() == 2 * rows * (n_layers - BLOCK.n)
