@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 from almanac.questions import arithmetic, one_hop, two_hop, yes_no
-from almanac.text import PLAIN, documents, entry, instruction
+from almanac.text import INSTRUCTION, PLAIN, documents, entry, instruction
 from almanac.world import FOLDER, SEED, Subject, generator, held_out, make_world, people
 
 VALIDATION, HEALING, HEALING_VALIDATION, TALES, INSTRUCTIONS = 1000, 4000, 500, 500, 1500
@@ -68,7 +68,9 @@ def make_texts(seed: int = SEED) -> dict[str, list[dict]]:
         ),
         "text/tales.jsonl": distinct(tales, TALES),
         "text/instructions.jsonl": [
-            {"instruction": asked, "input": "", "output": response} for asked, response in pairs
+            {"instruction": asked, "input": "", "output": response}
+            | {"text": INSTRUCTION.format(asked, response)}
+            for asked, response in pairs
         ],
     }
 

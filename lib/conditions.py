@@ -8,6 +8,9 @@ import pandas as pd
 from lib.bench import Bench
 from lib.blocks import STRATEGIES, UNPRUNED, Block
 from lib.schema import Healing, Task
+from lib.teacher import relative_cost
+
+TEACHING = ("plain, equal steps", "plain, equal time", "with a teacher")
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,31 @@ def seed_conditions(bench: Bench) -> list[Condition]:
         for condition in healed(bench, recipe, study.healing_seeds.fractions, ["similarity"])
         if condition.strategy != "none"
     ]
+
+
+def teacher_conditions(bench: Bench) -> dict[str, list[Condition]]:
+    """Plain healing, plain healing for as long as a teacher would take, and healing with a teacher
+    (eq. 8), by these names: every seed and fraction, similarity-informed. None of them where all
+    weights are trained: then no teacher stays."""
+    study, groups = bench.study, {name: [] for name in TEACHING}
+    if study.healing.recipe == "full":
+        return groups
+    for seed in study.teacher.seeds:
+        plain = study.healing.model_copy(update={"seed": seed, "teacher": 0.0})
+        for condition in healed(bench, plain, study.teacher.fractions, ["similarity"])[1:]:
+            longer = {"steps": equal_time_steps(bench, plain, condition.block)}
+            for name, change in zip(
+                TEACHING, ({}, longer, {"teacher": study.teacher.weight}), strict=True
+            ):
+                recipe = plain.model_copy(update=change)
+                groups[name].append(replace(condition, healing=recipe))
+    return groups
+
+
+def equal_time_steps(bench: Bench, recipe: Healing, block: Block) -> int:
+    """Steps of plain healing that take as long as the recipe's steps would with a teacher."""
+    factor = relative_cost(bench.config, block, recipe.gradient_checkpointing)
+    return round(recipe.steps * factor)
 
 
 def asked(bench: Bench, condition: Condition) -> list[Task]:

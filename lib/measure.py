@@ -21,7 +21,7 @@ from lib import evaluation, healing, writing
 from lib.bench import Bench
 from lib.blocks import UNPRUNED, Block
 from lib.conditions import Condition, asked, unpruned, writes
-from lib.evidence import digest
+from lib.evidence import digest, read
 from lib.journal import Journal
 from lib.schema import Loss, Task, Writing
 
@@ -84,6 +84,12 @@ def recorded(bench: Bench, condition: Condition, probe: Probe) -> dict[str, Any]
 def healing_record(bench: Bench, condition: Condition) -> dict[str, Any] | None:
     """The report of a model's healing, or None."""
     return bench.store.get("healing", condition.name, condition_inputs(bench, condition))
+
+
+def healing_provenance(bench: Bench, condition: Condition) -> dict[str, Any]:
+    """When, how long and on what a model was healed; empty where it was not."""
+    path = bench.store.path("healing", condition.name, condition_inputs(bench, condition))
+    return read(path)[0].get("provenance", {}) if path.exists() else {}
 
 
 def probes(bench: Bench, condition: Condition) -> list[Probe]:

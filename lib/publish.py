@@ -19,7 +19,8 @@ from lib.conditions import main_conditions, rank_conditions
 from lib.errors import UserError
 from lib.schema import Study
 
-LOCAL = {"like", "model", "task_path", "validation_text", "healing_text"}  # this machine's paths
+# Paths of this machine.
+LOCAL = {"like", "model", "task_path", "validation_text", "healing_text", "other_texts"}
 
 
 def publish(study: Study) -> Path:

@@ -5,7 +5,6 @@ seen. Standard errors of a mean over prunings of one model are taken as the mean
 errors: the prunings answer the same questions, so their errors do not average out.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +45,8 @@ class Untestable(Exception):
 Outcome = tuple[str, str]  # verdict, the numbers behind it
 
 
-def _graded(*passed: bool) -> str:
+def graded(*passed: bool) -> str:
+    """Reproduced where all conditions hold, partly where some do."""
     return VERDICTS[0] if all(passed) else VERDICTS[1] if any(passed) else VERDICTS[2]
 
 
@@ -75,7 +75,7 @@ def _named(task: str, shots: int) -> str:
     return f"{task} ({shots}-shot)"
 
 
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
     return f"{100 * value:.3g}%"
 
 
@@ -88,8 +88,8 @@ def flat_region(tables: Tables) -> Outcome:
         noise = 2 * np.hypot(curve["stderr"], curve["stderr"].iloc[0])
         flat = (lost <= np.maximum(FLAT_LOSS, noise)).cumprod().astype(bool)
         reached.append(curve["fraction"][flat].max())
-        notes.append(f"{_named(*task)}: flat up to {_percent(reached[-1])} of the layers")
-    return _graded(*(value >= FLAT_FRACTION for value in reached)), "; ".join(notes)
+        notes.append(f"{_named(*task)}: flat up to {percent(reached[-1])} of the layers")
+    return graded(*(value >= FLAT_FRACTION for value in reached)), "; ".join(notes)
 
 
 def _transition_rows(tables: Tables, healed: bool, four_bit: bool) -> pd.DataFrame:
@@ -111,7 +111,7 @@ def sharp(tables: Tables) -> Outcome:
             f"{_named(row.task, row.shots)}: width {row.width:.2f} "
             f"[{row.width_low:.2f}, {row.width_high:.2f}] after a flat {flat:.2f}"
         )
-    return _graded(*passed), "; ".join(notes)
+    return graded(*passed), "; ".join(notes)
 
 
 def healing_moves(tables: Tables) -> Outcome:
@@ -135,7 +135,7 @@ def healing_moves(tables: Tables) -> Outcome:
         f"({int((shifts > 0).sum())} of {len(shifts)} curves to larger fractions); "
         f"loss is lower after healing at {sum(gains)} of {len(gains)} prunings of at least 25%"
     )
-    return _graded(bool((shifts > 0).mean() > 0.5), all(gains)), note
+    return graded(bool((shifts > 0).mean() > 0.5), all(gains)), note
 
 
 def loss_transition(tables: Tables) -> Outcome:
@@ -158,7 +158,7 @@ def loss_transition(tables: Tables) -> Outcome:
     note = f"loss is half-way to ln V at {crossing:.2f}; accuracy falls at " + ", ".join(
         f"{row.fraction:.2f} for {_named(row.task, row.shots)}" for row in rows.itertuples()
     )
-    return _graded(bool(apart.min() <= NEAR), bool(apart.max() <= 2 * NEAR)), note
+    return graded(bool(apart.min() <= NEAR), bool(apart.max() <= 2 * NEAR)), note
 
 
 def loss_continuous(tables: Tables) -> Outcome:
@@ -173,10 +173,10 @@ def loss_continuous(tables: Tables) -> Outcome:
     fit = 1 - ((loss - slope * f - intercept) ** 2).sum() / ((loss - loss.mean()) ** 2).sum()
     steepest = float(np.max(np.diff(loss) / np.diff(f)) / ((loss[-1] - loss[0]) / (f[-1] - f[0])))
     note = (
-        f"a straight line explains {fit:.2f} of the variance up to {_percent(f[-1])}; "
+        f"a straight line explains {fit:.2f} of the variance up to {percent(f[-1])}; "
         f"the steepest step is {steepest:.1f} times the mean slope"
     )
-    return _graded(fit >= LINEAR, steepest <= JUMP), note
+    return graded(fit >= LINEAR, steepest <= JUMP), note
 
 
 def _contrast(table: pd.DataFrame) -> float:
@@ -214,18 +214,18 @@ def last_layer(tables: Tables) -> Outcome:
     table = tables.angular_distances
     near, farther = _ends(table)
     note = (
-        f"blocks with the last layer are near-maximal in {_percent(near)} of the rows n ≤ L/2, and "
-        f"farther apart than the block just before them in {_percent(float(np.mean(farther)))}"
+        f"blocks with the last layer are near-maximal in {percent(near)} of the rows n ≤ L/2, and "
+        f"farther apart than the block just before them in {percent(float(np.mean(farther)))}"
     )
     normed = tables.distances_after_norm if "distances_after_norm" in tables else []
     if len(normed):  # some decoders project what the norm gives to another width
         others = table[table["start"] + table["n"] <= table["n"].max()]
         shares = [float(np.mean(share)) for share in _ends(pd.concat([others, normed]))]
         note += (
-            f" (in {_percent(shares[0])} and {_percent(shares[1])} where the last layer's output "
+            f" (in {percent(shares[0])} and {percent(shares[1])} where the last layer's output "
             "is taken after the final norm)"
         )
-    return _graded(near >= MOST, all(farther)), note
+    return graded(near >= MOST, all(farther)), note
 
 
 def _strategy_gap(
@@ -246,7 +246,7 @@ def _strategy_gap(
     both = a.merge(b, on="n", suffixes=("", "_simple"))
     both = both[(both["fraction"] > 0) & (both["fraction"] <= up_to)]
     if both.empty:
-        raise Untestable(f"no pruning of at most {_percent(up_to)} of the layers")
+        raise Untestable(f"no pruning of at most {percent(up_to)} of the layers")
     lower = float((both["normalized_loss_simple"] - both["normalized_loss"]).mean())
     points = ", ".join(
         f"{100 * lead:+.1f} ± {100 * error:.1f} on {_named(*task)}"
@@ -261,7 +261,7 @@ def simple_worse(tables: Tables) -> Outcome:
     ahead = any(
         lead >= COMPARABLE and lead > 2 * error for lead, error in zip(leads, errors, strict=True)
     )
-    return _graded(ahead, loss >= COMPARABLE), f"unhealed, up to 60%: {words}"
+    return graded(ahead, loss >= COMPARABLE), f"unhealed, up to 60%: {words}"
 
 
 def healed_comparable(tables: Tables) -> Outcome:
@@ -269,7 +269,7 @@ def healed_comparable(tables: Tables) -> Outcome:
     close = all(
         abs(lead) <= max(COMPARABLE, 2 * error) for lead, error in zip(leads, errors, strict=True)
     )
-    return _graded(close, abs(loss) <= COMPARABLE), f"healed: {words}"
+    return graded(close, abs(loss) <= COMPARABLE), f"healed: {words}"
 
 
 def lower_rank(tables: Tables) -> Outcome:
@@ -288,9 +288,9 @@ def lower_rank(tables: Tables) -> Outcome:
     worse = float((both[both["metric"] != "accuracy"]["gain"] > 0).mean())
     note = (
         f"rank {low} against {high}: accuracy {100 * gain:+.1f} ± {100 * error:.1f} points, loss "
-        f"higher in {_percent(worse)} of the cases"
+        f"higher in {percent(worse)} of the cases"
     )
-    return _graded(gain > 2 * error, worse >= MOST), note
+    return graded(gain > 2 * error, worse >= MOST), note
 
 
 def healing_by_role(tables: Tables) -> Outcome:
@@ -318,10 +318,3 @@ def healing_by_role(tables: Tables) -> Outcome:
         f"{100 * gains['knowledge']:+.1f} to knowledge: {100 * more:+.1f} ± {100 * error:.1f} more"
     )
     return (VERDICTS[0] if more > 2 * error else VERDICTS[2]), note
-
-
-def unmeasured(reason: str) -> Callable[[Tables], Outcome]:
-    def check(_tables: Tables) -> Outcome:
-        raise Untestable(reason)
-
-    return check

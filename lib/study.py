@@ -149,6 +149,7 @@ def _resolved(study: Study, folder: Path) -> Study:
             "task_path": local(study.task_path, always=True),
             "validation_text": text(study.validation_text),
             "healing_text": text(study.healing_text),
+            "other_texts": [text(source) for source in study.other_texts],
             "title": study.title or study.name,
             "text_name": study.text_name or _text_name(study.validation_text),
         }
@@ -193,4 +194,5 @@ def _allowed(loc: tuple) -> list[str]:
         field = model.model_fields[part].annotation
         inner = [a for a in getattr(field, "__args__", [field]) if isinstance(a, type)]
         model = next((a for a in inner if issubclass(a, BaseModel)), Task)
-    return [name for name in model.model_fields if name not in {"name", "file"} or model is Task]
+    hidden = {"name", "file"} if model is Study else set()
+    return [name for name in model.model_fields if name not in hidden]

@@ -16,7 +16,7 @@ from lib.conditions import Condition
 from lib.conditions import unpruned as whole
 from lib.errors import UserError
 from lib.evidence import write_atomically
-from lib.measure import Probe, healing_record, question_free, recorded
+from lib.measure import Probe, broken, healing_record, question_free, recorded
 from lib.schema import Task
 from lib.transitions import fit
 
@@ -76,11 +76,23 @@ def record(bench: Bench, condition: Condition, probe: Probe | None) -> dict[str,
     return found
 
 
+def sound(bench: Bench, conditions: list[Condition]) -> list[Condition]:
+    """Without those whose healing broke down, of which nothing was measured."""
+    return [condition for condition in conditions if not broken(bench, condition)]
+
+
+def answers(bench: Bench, condition: Condition, task: Task) -> np.ndarray:
+    """For every question in order, 1 where the answer was right, else 0."""
+    correct = record(bench, condition, task)["correct"].values()
+    return np.array([int(one) for one in "".join(correct)])
+
+
 def qa_table(
     bench: Bench, conditions: list[Condition], tasks: list[Task] | None = None
 ) -> pd.DataFrame:
     """Accuracies of all conditions on the study's tasks, or on others."""
     rows = []
+    conditions = sound(bench, conditions)
     for task in bench.study.tasks if tasks is None else tasks:
         for condition in conditions:
             value = record(bench, condition, task)
@@ -115,7 +127,7 @@ def by_subject(correct: dict[str, str]) -> dict[str, float]:
 
 def loss_table(bench: Bench, conditions: list[Condition]) -> pd.DataFrame:
     rows = []
-    for condition in conditions:
+    for condition in sound(bench, conditions):
         value = record(bench, condition, bench.study.loss)
         rows.append(
             {"corpus": bench.study.text_name}
@@ -126,8 +138,9 @@ def loss_table(bench: Bench, conditions: list[Condition]) -> pd.DataFrame:
     return _tidy(rows)
 
 
-def rank_table(bench: Bench, conditions: list[Condition]) -> pd.DataFrame:
-    """Accuracy and normalised loss by rank; the standard error of a loss is normalised too."""
+def metrics_table(bench: Bench, conditions: list[Condition]) -> pd.DataFrame:
+    """Accuracy and normalised loss of healed models, one below the other: metric, task (of a loss
+    its corpus), shots, …, value, stderr; the standard error of a loss is normalised too."""
     conditions = [condition for condition in conditions if condition.healing]
     qa, loss = qa_table(bench, conditions), loss_table(bench, conditions)
     scale = math.log(bench.vocab_size)
@@ -142,9 +155,15 @@ def rank_table(bench: Bench, conditions: list[Condition]) -> pd.DataFrame:
         ),
     ]
     table = pd.concat([part.astype({"shots": "Int64"}) for part in parts], ignore_index=True)
-    table["rank"] = table["healing"].str.removeprefix("qlora-r").astype(int)
-    order = ["rank", "metric", "task", "shots", "strategy", "n", "fraction", "start", "stop"]
+    order = ["metric", "task", "shots", "strategy", "n", "fraction", "start", "stop"]
     return table[[*order, "value", "stderr", "healing", "weights", "seed"]]
+
+
+def rank_table(bench: Bench, conditions: list[Condition]) -> pd.DataFrame:
+    """Accuracy and normalised loss by rank."""
+    table = metrics_table(bench, conditions)
+    table.insert(0, "rank", table["healing"].str.extract(r"-r(\d+)")[0].astype(int))
+    return table
 
 
 def healing_table(bench: Bench, conditions: list[Condition]) -> pd.DataFrame:
@@ -159,6 +178,7 @@ def healing_table(bench: Bench, conditions: list[Condition]) -> pd.DataFrame:
             _columns(bench, condition)
             | {key: report[key] for key in keys}
             | {"first_loss": report["train_loss"][0], "last_loss": report["train_loss"][-1]}
+            | {"diverged": report.get("diverged") or ""}
         )
     return _tidy(rows)
 
@@ -166,7 +186,7 @@ def healing_table(bench: Bench, conditions: list[Condition]) -> pd.DataFrame:
 def transition_table(bench: Bench, conditions: list[Condition]) -> pd.DataFrame:
     """Critical fraction and width of every curve, with 95% intervals; empty where none fits."""
     curves: dict[tuple, list[Condition]] = {}
-    for condition in conditions:
+    for condition in sound(bench, conditions):
         if condition.strategy != "none":
             key = (condition.strategy, condition.weights, condition.recipe)
             curves.setdefault(key, []).append(condition)
@@ -174,11 +194,11 @@ def transition_table(bench: Bench, conditions: list[Condition]) -> pd.DataFrame:
     for task in bench.study.tasks:
         for members in curves.values():
             curve = [replace(members[0], strategy="none", block=UNPRUNED), *members]
-            records = [record(bench, condition, task) for condition in curve]
+            whole_model = record(bench, curve[0], task)
             found = fit(
                 np.array([bench.fraction(condition.block.n) for condition in curve]),
-                np.array([[int(c) for c in "".join(r["correct"].values())] for r in records]),
-                max(records[0]["guess"], records[0]["constant"]),
+                np.array([answers(bench, condition, task) for condition in curve]),
+                max(whole_model["guess"], whole_model["constant"]),
             )
             columns = _columns(bench, members[0])
             rows.append(

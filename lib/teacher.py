@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
-from lib.anatomy import layers
+from lib.anatomy import layers, skeleton
 from lib.blocks import Block
 from lib.surgery import Cut
 
@@ -74,6 +74,17 @@ class Teacher:
             self._model.train()
             self._cut.turn()
         return seen[0]
+
+
+def relative_cost(config: PretrainedConfig, block: Block, checkpointing: bool = False) -> float:
+    """How many times as long a step with the teacher takes as one without, counted by the weights
+    that are multiplied: forward and back through the kept layers and the head (forward once more
+    with gradient checkpointing), and forward through the layers up to the end of the block."""
+    text = config.get_text_config()
+    sizes = [sum(p.numel() for p in layer.parameters()) for layer in layers(skeleton(config))]
+    kept = sum(size for i, size in enumerate(sizes) if i not in block)
+    without = (3 if checkpointing else 2) * kept + 2 * text.vocab_size * text.hidden_size
+    return 1 + sum(sizes[: block.stop]) / without
 
 
 def mismatch(

@@ -1,0 +1,177 @@
+"""The tables of the ablations: prompts (Fig. 7), seeds of healing (Fig. 8), a teacher (eq. 8)."""
+
+import pandas as pd
+
+from lib.bench import Bench
+from lib.comparisons import compare
+from lib.conditions import (
+    STRATEGIES,
+    Condition,
+    asked,
+    main_conditions,
+    rank_conditions,
+    seed_conditions,
+    teacher_conditions,
+)
+from lib.measure import healing_provenance
+from lib.schema import Task
+from lib.tables import metrics_table, qa_table, sound
+
+
+def _models(conditions: list[Condition]) -> dict[str, list[Condition]]:
+    """Pruned ones, healed and not, without the unpruned."""
+    pruned = [one for one in conditions if one.strategy != "none"]
+    return {
+        "unhealed": [one for one in pruned if not one.healing],
+        "healed": [one for one in pruned if one.healing],
+    }
+
+
+def prompt_models(bench: Bench) -> list[Condition]:
+    """The models that are asked with other prompts too."""
+    tasks = bench.prompt_tasks
+    return [one for one in main_conditions(bench) if all(t in asked(bench, one) for t in tasks)]
+
+
+def _varied(bench: Bench) -> dict[str, list[Task]]:
+    """The tasks of the two panels: other orders of one number of examples; other numbers."""
+    own = [task for task in bench.prompt_tasks if task.order == 0]
+    shots = bench.study.prompts.shots
+    numbers = sorted(bench.study.prompts.numbers)
+    return {
+        "order": [task for task in bench.prompt_tasks if task.shots == shots],
+        "shots": [task for task in own if task.shots in numbers],
+    }
+
+
+def prompts_table(bench: Bench) -> pd.DataFrame:
+    """Accuracy by order and by number of examples: `varied`, `order`, and the columns of qa."""
+    models = prompt_models(bench)
+    parts = [
+        qa_table(bench, models, [task]).assign(varied=varied, order=task.order)
+        for varied, tasks in _varied(bench).items()
+        for task in tasks
+    ]
+    table = pd.concat(parts, ignore_index=True)
+    first = ["varied", "task", "shots", "order"]
+    return table[[*first, *(name for name in table if name not in first)]]
+
+
+def prompts_compared(bench: Bench) -> pd.DataFrame:
+    """Other orders against the harness's own, other numbers against the smallest; means over the
+    fractions, unhealed (up to the largest that was healed) and healed, paired over questions."""
+    parts = []
+    models = _models(sound(bench, prompt_models(bench)))
+    sizes = {one.block.n for one in models["healed"]}
+    models["unhealed"] = [one for one in models["unhealed"] if one.block.n in sizes]
+    for varied, tasks in _varied(bench).items():
+        names = [_prompt_name(varied, task) for task in tasks]
+        for kind, conditions in models.items():
+            groups = {
+                name: [(one, task) for one in conditions]
+                for name, task in zip(names, tasks, strict=True)
+            }
+            found = compare(bench, groups, names[0])
+            others = tasks[1:] if len(found) else []
+            found["models"], found["varied"] = kind, varied
+            found["shots"] = [task.shots for task in others]
+            found["order"] = [task.order for task in others]
+            parts.append(found)
+    return pd.concat(parts, ignore_index=True)
+
+
+def _prompt_name(varied: str, task: Task) -> str:
+    if varied == "order":
+        return f"order {task.order}"
+    return f"{task.shots} example{'' if task.shots == 1 else 's'}"
+
+
+def seeds_table(bench: Bench) -> pd.DataFrame:
+    """Accuracy and normalised loss by seed of healing."""
+    return metrics_table(bench, seed_conditions(bench))
+
+
+def seeds_compared(bench: Bench) -> pd.DataFrame:
+    """Every other seed against the study's own; means over the fractions, paired."""
+    healed = [one for one in sound(bench, seed_conditions(bench)) if one.healing]
+    own = bench.study.healing.seed
+    seeds = sorted({one.healing.seed for one in healed}, key=lambda seed: (seed != own, seed))
+    groups = {
+        f"seed {seed}": [
+            (one, task) for one in healed if one.healing.seed == seed for task in bench.study.tasks
+        ]
+        for seed in seeds
+    }
+    return _by_task_and_shots(bench, groups, f"seed {own}")
+
+
+def strategies_compared(bench: Bench) -> pd.DataFrame:
+    """Similarity-informed against simple, at the healed fractions; unhealed in the study's number
+    format, and healed; paired over questions."""
+    models = _models(sound(bench, main_conditions(bench)))
+    sizes = {one.block.n for one in models["healed"]}
+    parts = []
+    for kind, conditions in models.items():
+        groups: dict[str, list] = {strategy: [] for strategy in STRATEGIES}
+        for one in conditions:
+            if one.block.n in sizes and (one.healing or one.weights == bench.weights):
+                groups[one.strategy] += [(one, task) for task in bench.study.tasks]
+        found = _by_task_and_shots(bench, groups, "simple", by_strategy=False)
+        parts.append(found.assign(models=kind))
+    return pd.concat(parts, ignore_index=True)
+
+
+def ranks_compared(bench: Bench) -> pd.DataFrame:
+    """Every rank against the lowest; means over strategies and fractions, paired."""
+    healed = [one for one in sound(bench, rank_conditions(bench)) if one.healing]
+    groups: dict[str, list] = {}
+    for one in sorted(healed, key=lambda one: one.healing.rank):
+        answered = [(one, task) for task in bench.study.tasks]
+        groups.setdefault(f"rank {one.healing.rank}", []).extend(answered)
+    return _by_task_and_shots(bench, groups, next(iter(groups), ""))
+
+
+def _by_task_and_shots(
+    bench: Bench, groups: dict[str, list], base: str, by_strategy: bool = True
+) -> pd.DataFrame:
+    """`compare` for each task of the study by itself; a task may be asked with several shots."""
+    parts = []
+    for task in bench.study.tasks:
+        of_task = {
+            name: [(one, asked_as) for one, asked_as in group if asked_as == task]
+            for name, group in groups.items()
+        }
+        found = compare(bench, of_task, base, by_strategy)
+        found.insert(min(1, found.shape[1]), "shots", task.shots)
+        parts.append(found)
+    return pd.concat(parts, ignore_index=True)
+
+
+def teacher_table(bench: Bench) -> pd.DataFrame:
+    """Accuracy and normalised loss of healing with and without a teacher: `way`, `steps` and
+    training `seconds` (empty where it was interrupted), then the columns of `metrics_table`."""
+    parts = []
+    for way, conditions in teacher_conditions(bench).items():
+        for one in sound(bench, conditions):
+            seconds = healing_provenance(bench, one).get("training_seconds")
+            found = metrics_table(bench, [one])
+            parts.append(found.assign(way=way, steps=one.healing.steps, seconds=seconds))
+    if not parts:
+        return pd.DataFrame(columns=["way", "steps", "seconds", "metric", "seed", "task", "n"])
+    table = pd.concat(parts, ignore_index=True)
+    first = ["way", "steps", "seconds"]
+    return table[[*first, *(name for name in table if name not in first)]]
+
+
+def teacher_summary(table: pd.DataFrame) -> pd.DataFrame:
+    """By fraction, way and metric the mean over seeds with the standard error over seeds."""
+    keys = ["metric", "task", "shots", "n", "fraction", "way", "steps"]
+    found = table.groupby(keys, sort=False, dropna=False)
+    return pd.DataFrame(
+        {
+            "seeds": found["value"].count(),
+            "value": found["value"].mean(),
+            "stderr": found["value"].sem(),
+            "seconds": found["seconds"].mean(),
+        }
+    ).reset_index()
