@@ -25,6 +25,13 @@ TABLES = {
     "02": ["qa", "transitions"],
     "03": ["loss"],
     "05": ["lora_rank"],
+    "06": ["prompts", "prompts_compared"],
+    "07": ["healing_seeds", "healing_seeds_compared"],
+    "08": ["text_distances", "text_blocks"],
+    "09": ["cost"],
+    "10": ["questions", "texts"],
+    "11": ["teacher"],
+    "12": ["families"],
     "13": ["unpruned"],
     "14": ["verdicts"],
 }
@@ -42,7 +49,8 @@ def executed(number):
 
 def local_files():
     """Files of the study that decide results: checkpoint, texts, tasks. Hub content has digests."""
-    found = [Path(text.path) for text in (STUDY.validation_text, STUDY.healing_text) if text.path]
+    texts = (STUDY.validation_text, STUDY.healing_text, *STUDY.other_texts)
+    found = [Path(text.path) for text in texts if text.path]
     for folder in (STUDY.model if STUDY.model_is_local else None, STUDY.task_path):
         if folder:
             found += [p for p in Path(folder).rglob("*") if p.is_file() and p.suffix != ".pyc"]

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from lib import corpora, geometry, harness, models, paths
 from lib.blocks import Block, check_n, layers_to_drop, simple
 from lib.evidence import Store
-from lib.schema import Study, Task
+from lib.schema import NamedText, Study, Task, Text
 
 WEIGHTS = {torch.float32: "float32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
@@ -145,6 +145,11 @@ class Bench:
         share of the commonest final token; from evidence, or measured now."""
         return self._distances({"checkpoint": self.checkpoint}, lambda: self.model)
 
+    def distances_on(self, text: NamedText) -> dict[str, Any]:
+        """The same of as many windows of another text."""
+        inputs = {"checkpoint": self.checkpoint}
+        return self._distances(inputs, lambda: self.model, f"{text.name} ", text)
+
     @cached_property
     def untrained_distances(self) -> dict[str, Any]:
         """The same of the untrained twin, on the same windows."""
@@ -161,13 +166,18 @@ class Bench:
         return self._distances(inputs, twin, "untrained ")
 
     def _distances(
-        self, inputs: dict[str, Any], model: Callable[[], PreTrainedModel], name: str = ""
+        self,
+        inputs: dict[str, Any],
+        model: Callable[[], PreTrainedModel],
+        name: str = "",
+        text: Text | None = None,
     ) -> dict[str, Any]:
+        """`text`: what windows are cut from; None: the study's validation text."""
         settings = self.study.distances
 
         def run() -> dict[str, Any]:
             sequences = corpora.windows(
-                self.study.validation_text,
+                text or self.study.validation_text,
                 self.tokenizer,
                 settings.n_sequences,
                 settings.length,
@@ -196,7 +206,7 @@ class Bench:
             | {
                 "method": geometry.METHOD,
                 "weights": self.weights,
-                "text": self.texts["validation"],
+                "text": corpora.source(text) if text else self.texts["validation"],
                 "sample": settings.model_dump(),
             },
             run,

@@ -69,14 +69,25 @@ def _check_lengths(bench: Bench) -> None:
 def _check_texts(bench: Bench) -> None:
     """The texts are there and can be read; local ones are long enough."""
     study, tokenizer = bench.study, bench.tokenizer
-    for text in (study.validation_text, study.healing_text):
+    for text in (study.validation_text, study.healing_text, *study.other_texts):
         corpora.source(text)
         next(corpora.documents(text, seed=None))
     corpora.check_disjoint(study.validation_text, study.healing_text)
+    for text in study.other_texts:
+        if study.text_name == text.name:
+            raise UserError(
+                f"study {study.name}: other_texts: '{text.name}' is the name of the validation text"
+            )
+        if corpora.describe(text) == corpora.describe(study.validation_text):
+            raise UserError(
+                f"study {study.name}: other_texts: '{text.name}' is the validation text itself"
+            )
+    for text in (study.validation_text, *study.other_texts):
+        if text.path is not None:
+            distances = study.distances
+            count = min(distances.n_sequences, ENOUGH // distances.length)
+            corpora.windows(text, tokenizer, count, distances.length, seed=None)
     if study.validation_text.path is not None:
-        distances = study.distances
-        count = min(distances.n_sequences, ENOUGH // distances.length)
-        corpora.windows(study.validation_text, tokenizer, count, distances.length, seed=None)
         bench.loss_sequences  # noqa: B018  (raises when there are too few)
     if study.healing_text.path is not None:
         healing = study.healing

@@ -3,10 +3,13 @@
 import matplotlib as mpl
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lib.plots import COLOURS, GREY, grid, reference_styles, shared_legend
+
+RESCALED = "Distance, rescaled in each row"
 
 
 def distance_curves(
@@ -44,29 +47,39 @@ def distance_map(
     tables = [("", distances)] + ([("untrained twin", untrained)] if untrained is not None else [])
     figure, panels = grid(len(tables), 1, width=7, height=4.6)
     for axes, (title, table) in zip(panels.flat, tables, strict=True):
-        wide = table.pivot(index="n", columns="start", values="distance")
-        low, high = wide.min(axis=1), wide.max(axis=1)
-        rescaled = wide.sub(low, axis=0).div((high - low).replace(0, 1), axis=0)
-        every = max(1, len(wide) // 16)
-        sns.heatmap(
-            rescaled,
-            ax=axes,
-            cmap="viridis_r",
-            vmin=0,
-            vmax=1,
-            xticklabels=every,
-            yticklabels=every,
-            cbar_kws={"label": "Distance, rescaled in each row"},
-        )
-        axes.invert_yaxis()
+        heat_map(axes, table, cbar_kws={"label": RESCALED})
         axes.set(xlabel="", ylabel="Block size n  [layers]")
         axes.set_title(title, fontsize="medium")
-        axes.tick_params(axis="both", labelrotation=0)
-    first = panels[0, 0]
-    first.plot(optimal["start"] + 0.5, optimal["n"] - 0.5, "kx", markersize=6, label="ℓ*(n)")
-    first.legend(loc="upper right")
+    mark(panels[0, 0], optimal)
+    panels[0, 0].legend(loc="upper right")
     panels[-1, 0].set_xlabel("Start layer ℓ of the block")
     return figure
+
+
+def heat_map(axes: Axes, distances: pd.DataFrame, labels: int = 16, **options: object) -> None:
+    """Fig. 4 of one model, drawn into given axes: a row per n, shifted and rescaled to [0, 1];
+    about `labels` numbers on each axis. `options` go to seaborn's heatmap."""
+    wide = distances.pivot(index="n", columns="start", values="distance")
+    low, high = wide.min(axis=1), wide.max(axis=1)
+    rescaled = wide.sub(low, axis=0).div((high - low).replace(0, 1), axis=0)
+    every = max(1, len(wide) // labels)
+    sns.heatmap(
+        rescaled,
+        ax=axes,
+        cmap="viridis_r",
+        vmin=0,
+        vmax=1,
+        xticklabels=every,
+        yticklabels=every,
+        **options,
+    )
+    axes.invert_yaxis()
+    axes.tick_params(axis="both", labelrotation=0)
+
+
+def mark(axes: Axes, optimal: pd.DataFrame, size: float = 6) -> None:
+    """A cross on ℓ*(n) in each row of a heat map."""
+    axes.plot(optimal["start"] + 0.5, optimal["n"] - 0.5, "kx", markersize=size, label="ℓ*(n)")
 
 
 def last_layer(distances: pd.DataFrame, after_norm: pd.DataFrame) -> Figure:

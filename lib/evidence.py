@@ -205,7 +205,7 @@ def surroundings() -> dict[str, Any]:
     on_gpu = torch is not None and torch.cuda.is_available()
     return {
         "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "processor": torch.cuda.get_device_name() if on_gpu else _processor(),
+        "processor": torch.cuda.get_device_name() if on_gpu else processor(),
         "threads": torch.get_num_threads() if torch is not None else None,
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
         "peak_gpu_memory_bytes": torch.cuda.max_memory_allocated() if on_gpu else None,
@@ -216,7 +216,7 @@ def surroundings() -> dict[str, Any]:
 
 
 @cache
-def _processor() -> str:
+def processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

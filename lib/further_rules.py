@@ -118,15 +118,16 @@ def teacher(tables: Tables) -> Outcome:
         lower = loss.mean() < -2 * error["normalized_loss", way]
         return bool(lower and accuracy.mean() >= -2 * error["accuracy", way])
 
-    note = (
-        f"{table['seed'].nunique()} seeds; with a teacher instead of plain healing: "
-        + "; ".join(
-            f"at {way.rpartition(', ')[2]} accuracy {100 * found['accuracy', way].mean():+.1f} ± "
-            f"{100 * error['accuracy', way]:.1f} points, loss "
-            f"{found['normalized_loss', way].mean():+.4f} ± {error['normalized_loss', way]:.4f} of ln V"
-            for way in TEACHING[:2]
+    def words(way: str) -> str:
+        loss, accuracy = ("normalized_loss", way), ("accuracy", way)
+        return (
+            f"at {way.rpartition(', ')[2]} accuracy {100 * found[accuracy].mean():+.1f} ± "
+            f"{100 * error[accuracy]:.1f} points, loss {found[loss].mean():+.4f} ± "
+            f"{error[loss]:.4f} of ln V"
         )
-    )
+
+    note = f"{table['seed'].nunique()} seeds; with a teacher instead of plain healing: "
+    note += "; ".join(map(words, TEACHING[:2]))
     same_steps, same_time = (better(way) for way in TEACHING[:2])
     return VERDICTS[0] if same_time else VERDICTS[1] if same_steps else VERDICTS[2], note
 

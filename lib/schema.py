@@ -122,18 +122,20 @@ class Prompts(Section):
 
 
 class Seeds(Section):
-    """Healing with other seeds (Fig. 8), similarity-informed."""
+    """Healing with other seeds (Fig. 8), similarity-informed; with no seeds there is no such
+    comparison."""
 
-    seeds: Annotated[list[Seed], Field(min_length=1)] = [1, 2]
+    seeds: list[Seed] = [1, 2]
     fractions: Annotated[list[Fraction], Field(min_length=1)] = [0.25, 0.5]
 
 
 class Teacher(Section):
     """Healing with the student–teacher loss of eq. 8, weighted with `weight`, against the study's
-    own recipe at equal steps and at equal time; similarity-informed."""
+    own recipe at equal steps and at equal time; similarity-informed. With no seeds there is no such
+    comparison."""
 
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
+    seeds: list[Seed] = [0, 1]
     fractions: Annotated[list[Fraction], Field(min_length=1)] = [0.25, 0.5]
 
 

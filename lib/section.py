@@ -7,7 +7,7 @@ from html import escape
 import pandas as pd
 from IPython.display import HTML
 
-from lib import claims, evidence, paths, plots, rules, study
+from lib import claims, evidence, fates, paths, plots, rules, study
 from lib.bench import Bench
 from lib.tables import by_run, save
 
@@ -185,6 +185,16 @@ def run_times(bench: Bench) -> pd.DataFrame:
             "peak memory [GiB]": found["peak_memory_bytes"].max() / 2**30,
         }
     ).reset_index()
+
+
+def written(texts: pd.DataFrame) -> HTML:
+    """What the models write, a table per prompt."""
+    parts = (
+        f"<p>After <em>{escape(' '.join(prompt.split()))}</em> the models go on:</p>"
+        + show(fates.side_by_side(texts, prompt), words=True).data
+        for prompt in texts["prompt"].unique()
+    )
+    return HTML("".join(parts))
 
 
 def key_numbers(values: dict[str, str]) -> HTML:

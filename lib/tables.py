@@ -18,6 +18,7 @@ from lib.errors import UserError
 from lib.evidence import write_atomically
 from lib.measure import Probe, broken, healing_record, question_free, recorded
 from lib.schema import Task
+from lib.training import logged_steps
 from lib.transitions import fit
 
 DISTANCE_COLUMNS = ["n", "start", "distance", "stderr", "n_sequences"]
@@ -181,6 +182,18 @@ def healing_table(bench: Bench, conditions: list[Condition]) -> pd.DataFrame:
             | {"diverged": report.get("diverged") or ""}
         )
     return _tidy(rows)
+
+
+def healing_curves(bench: Bench, conditions: list[Condition]) -> pd.DataFrame:
+    """The training loss of each healing by step [nats per token], and what guessing costs."""
+    rows = []
+    for condition in conditions:
+        if condition.healing is None:
+            continue
+        losses = record(bench, condition, None)["train_loss"]
+        for step, loss in zip(logged_steps(condition.healing), losses, strict=False):
+            rows.append(_columns(bench, condition) | {"step": step, "loss": loss})
+    return _tidy(rows).assign(guessing=math.log(bench.vocab_size))
 
 
 def transition_table(bench: Bench, conditions: list[Condition]) -> pd.DataFrame:

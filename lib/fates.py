@@ -1,0 +1,109 @@
+"""What becomes of each question, and of each sentence, as layers go (the reviewers' question)."""
+
+import numpy as np
+import pandas as pd
+
+from lib import harness
+from lib.bench import Bench
+from lib.conditions import Condition, main_conditions, unpruned, writes
+from lib.measure import broken
+from lib.schema import Task
+from lib.tables import answers, record
+
+STATES = {"unhealed": False, "healed": True}  # in the order of figures
+
+
+def curve(bench: Bench, healed: bool) -> list[Condition]:
+    """The models that are followed: the unpruned one, then similarity-informed prunings by size."""
+    found = [one for one in main_conditions(bench) if writes(bench, one) and not broken(bench, one)]
+    if not healed:
+        return [one for one in found if not one.healing]
+    return [unpruned(bench)] + [one for one in found if one.healing and one.block.n]
+
+
+def question_table(bench: Bench) -> pd.DataFrame:
+    """For every task and pruning, healed or not, how many questions the unpruned model and the
+    pruned one both answer rightly (kept), only the former (lost), only the latter (gained), or
+    neither (wrong). `by_chance`: how many would be kept if both were right independently."""
+    rows = []
+    for task in bench.study.tasks:
+        for name, healed in STATES.items():
+            models = curve(bench, healed)
+            right = np.array([answers(bench, one, task) for one in models]).astype(bool)
+            for one, now in zip(models, right, strict=True):
+                rows.append(
+                    {"task": task.name, "shots": task.shots, "models": name, "n": one.block.n}
+                    | {"fraction": bench.fraction(one.block.n)}
+                    | {"kept": int((right[0] & now).sum()), "lost": int((right[0] & ~now).sum())}
+                    | {"gained": int((~right[0] & now).sum())}
+                    | {"wrong": int((~right[0] & ~now).sum())}
+                    | {"n_questions": right.shape[1]}
+                    | {"by_chance": float(right[0].mean() * now.sum())}
+                )
+    return pd.DataFrame(rows)
+
+
+def right_answers(bench: Bench, task: Task, healed: bool) -> tuple[np.ndarray, list[float]]:
+    """Whether each question was answered rightly [prunings, questions], the questions that stay
+    right longest first; and the fractions."""
+    models = curve(bench, healed)
+    right = np.array([answers(bench, one, task) for one in models]).astype(bool)
+    until = right.cumprod(axis=0).sum(axis=0)  # up to which pruning without a miss
+    order = np.lexsort((-right.sum(axis=0), -until))
+    return right[:, order], [bench.fraction(one.block.n) for one in models]
+
+
+def lost_questions(bench: Bench, task: Task, count: int) -> pd.DataFrame:
+    """Some questions that the unpruned model answers rightly: those healed prunings lose first,
+    those lost in the middle, and those kept longest; with the prompt's end, the right answer, and
+    up to which fraction it was given without a miss."""
+    right = np.array([answers(bench, one, task) for one in curve(bench, True)]).astype(bool)
+    fractions = [bench.fraction(one.block.n) for one in curve(bench, True)]
+    until = right.cumprod(axis=0).sum(axis=0)
+    known = np.flatnonzero(right[0])
+    known = known[np.argsort(until[known], kind="stable")]
+    chosen = known[np.unique(np.linspace(0, len(known) - 1, min(count, len(known))).astype(int))]
+    documents = _documents(bench, task)
+    return pd.DataFrame(
+        {
+            "question": documents[i][0],
+            "answer": documents[i][1],
+            "right up to": f"{100 * fractions[until[i] - 1]:.3g}% dropped",
+        }
+        for i in chosen
+    )
+
+
+def _documents(bench: Bench, task: Task) -> list[tuple[str, str]]:
+    """Question and right answer as text, in the order of the recorded answers."""
+    found = []
+    loaded = harness.load(bench.task_manager, task.name)["tasks"]
+    for _, one in sorted(loaded.items()):
+        for _, document in one.doc_iterator(limit=task.limit):
+            target = one.doc_to_target(document)
+            if isinstance(target, int):
+                target = one.doc_to_choice(document)[target]
+            found.append((str(one.doc_to_text(document)), str(target)))
+    return found
+
+
+def texts_table(bench: Bench) -> pd.DataFrame:
+    """What each model writes: prompt, models, n, fraction, text."""
+    rows = []
+    for name, healed in STATES.items():
+        for one in curve(bench, healed):
+            found = record(bench, one, bench.study.writing)
+            for prompt, text in zip(found["prompts"], found["texts"], strict=True):
+                rows.append(
+                    {"prompt": prompt, "models": name, "n": one.block.n}
+                    | {"fraction": bench.fraction(one.block.n), "text": text}
+                )
+    return pd.DataFrame(rows).sort_values("prompt", kind="stable", ignore_index=True)
+
+
+def side_by_side(texts: pd.DataFrame, prompt: str) -> pd.DataFrame:
+    """What is written after one prompt: a row per fraction, unhealed and healed."""
+    rows = texts[texts["prompt"] == prompt]
+    wide = rows.pivot(index="fraction", columns="models", values="text")[list(STATES)]
+    wide.index = [f"{100 * fraction:.3g}%" for fraction in wide.index]
+    return wide.rename_axis("dropped").rename_axis(columns=None).reset_index()
