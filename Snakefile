@@ -60,6 +60,22 @@ def local_files():
     return [relative(path) for path in found]
 
 
+def other_runs():
+    """Tables of other studies, which the families' section sets side by side."""
+    read = {"angular_distances", "qa", "loss", "transitions", "verdicts", "study"}
+    own = (paths.results(STUDY.name), paths.published(STUDY.name))
+    found = [
+        *paths.results("").glob("*/tables/*.csv"),
+        *paths.published("").glob("*/tables/*.csv"),
+        *paths.published("").glob("*/study.json"),
+    ]
+    return [
+        relative(path)
+        for path in sorted(found)
+        if path.stem in read and not any(folder in path.parents for folder in own)
+    ]
+
+
 def before(number):
     """The sections that a section builds on: 01 chooses the blocks, the rest share models."""
     last = [number for number in SECTIONS if "verdicts" in SECTIONS[number].name] + ["00"]
@@ -109,6 +125,7 @@ for number, notebook in SECTIONS.items():
         input:
             before(number),
             local_files(),
+            other_runs() if "families" in notebook.name else [],
             notebook=relative(notebook),
             study=[relative(path) for path in SETTINGS],
             helpers=[str(path) for path in HELPERS],

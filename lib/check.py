@@ -1,8 +1,9 @@
 """Everything that can be found wrong with a study without measuring: seconds, before hours."""
 
-from lib import anatomy, corpora, harness, models, paths
+from lib import anatomy, corpora, cost, harness, models, paths
 from lib.bench import Bench
-from lib.blocks import check_n
+from lib.blocks import Block, check_n
+from lib.conditions import equal_time_steps
 from lib.errors import UserError
 from lib.schema import Study
 from lib.tables import published_title
@@ -22,6 +23,8 @@ def check(study: Study) -> None:
     for part, fractions in {
         "healing": study.healing.fractions,
         "lora_rank": study.lora_rank.fractions,
+        "healing_seeds": study.healing_seeds.fractions,
+        "teacher": study.teacher.fractions,
     }.items():
         if not bench.healed_ns(fractions):
             raise UserError(
@@ -49,6 +52,7 @@ def check(study: Study) -> None:
         raise UserError(
             f"study {study.name}: controls.studies: two runs have the same title: {titles}"
         )
+    cost.check(bench)
     _check_lengths(bench)
     _check_texts(bench)
     harness.check_tasks(study, bench.task_manager)
@@ -91,5 +95,18 @@ def _check_texts(bench: Bench) -> None:
         bench.loss_sequences  # noqa: B018  (raises when there are too few)
     if study.healing_text.path is not None:
         healing = study.healing
-        count = min(healing.steps * healing.batch, ENOUGH // healing.length)
-        corpora.windows(study.healing_text, tokenizer, count, healing.length, seed=None)
+        cut = corpora.windows if healing.packing else corpora.document_sequences
+        count = min(_most_steps(bench) * healing.batch, ENOUGH // healing.length)
+        cut(study.healing_text, tokenizer, count, healing.length, seed=None)
+
+
+def _most_steps(bench: Bench) -> int:
+    """Steps of the longest healing: at equal time with a teacher, at most so many, since the block
+    is not known before distances are measured."""
+    healing, teacher = bench.study.healing, bench.study.teacher
+    if not teacher.seeds or healing.recipe == "full":
+        return healing.steps
+    n_layers = bench.n_layers
+    deepest = [Block(n_layers - n, n_layers) for n in bench.healed_ns(teacher.fractions)]
+    steps = [equal_time_steps(bench, healing, block) for block in deepest]
+    return max([healing.steps, *steps])

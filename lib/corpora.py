@@ -1,8 +1,10 @@
 """Texts → token sequences: windows for distances, documents for loss, packed rows for healing."""
 
+import hashlib
 import logging
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lib.errors import UserError
 from lib.evidence import file_digest
-from lib.schema import Text
+from lib.schema import Loss, Text
 
 SUFFIXES = {".jsonl": "json", ".json": "json", ".txt": "text"}
 SHUFFLE_BUFFER = 10_000  # documents held while a streamed hub dataset is shuffled
@@ -35,10 +37,31 @@ def source(text: Text) -> dict[str, Any]:
     return {"dataset": text.dataset, "config": text.config, "split": text.split, "commit": commit}
 
 
-def documents(text: Text, seed: int | None) -> Iterator[str]:
+def documents(
+    text: Text, seed: int | None, refused: Collection[bytes] = frozenset()
+) -> Iterator[str]:
     """Non-empty documents, shuffled with a seed, or in the file's order when it is None.
 
-    Raises UserError for a text that is missing, unreadable or empty."""
+    Raises UserError for a text that is missing, unreadable or empty, and for a document with one
+    of the fingerprints that are refused."""
+    for document in _documents(text, seed):
+        if refused and fingerprint(document) in refused:
+            raise UserError(
+                f"text {describe(text)}: a document of it is in the validation text too, "
+                f"'{_beginning(document)}'; healing may not see what it is measured on"
+            )
+        yield document
+
+
+def fingerprint(document: str) -> bytes:
+    return hashlib.sha256(document.strip().encode()).digest()
+
+
+def _beginning(document: str) -> str:
+    return " ".join(document.split())[:60]
+
+
+def _documents(text: Text, seed: int | None) -> Iterator[str]:
     if text.path is not None:
         found = _local(text)
         if seed is not None:
@@ -72,26 +95,44 @@ def check_disjoint(validation: Text, healing: Text) -> None:
     if shared:
         raise UserError(
             f"text {sources[1]}: {len(shared)} of its documents are in {sources[0]} too, e.g. "
-            f"'{' '.join(shared[0].split())[:60]}'; healing may not see what it is measured on"
+            f"'{_beginning(shared[0])}'; healing may not see what it is measured on"
         )
 
 
+@lru_cache(maxsize=1)
+def measured_on(validation: Text, sample: Loss) -> frozenset[bytes]:
+    """Fingerprints of the documents on which loss is measured, where they are streamed: files are
+    compared as a whole (`check_disjoint`)."""
+    found = documents(validation, sample.seed if sample.sample == "random" else None)
+    return frozenset(map(fingerprint, islice(found, sample.n_sequences)))
+
+
 def document_sequences(
-    text: Text, tokenizer: PreTrainedTokenizerBase, count: int, length: int, seed: int | None
+    text: Text,
+    tokenizer: PreTrainedTokenizerBase,
+    count: int,
+    length: int,
+    seed: int | None,
+    refused: Collection[bytes] = frozenset(),
 ) -> list[list[int]]:
     """`count` documents as token ids with their special tokens, cut at `length` tokens.
 
     Documents of fewer than two tokens have nothing to predict and are passed over."""
     ids = (
         tokenizer(document, truncation=True, max_length=length)["input_ids"]
-        for document in documents(text, seed)
+        for document in documents(text, seed, refused)
     )
     found = list(islice((sequence for sequence in ids if len(sequence) >= 2), count))
     return _enough(found, count, text, f"documents of at least 2 tokens (asked: {count})")
 
 
 def windows(
-    text: Text, tokenizer: PreTrainedTokenizerBase, count: int, length: int, seed: int | None
+    text: Text,
+    tokenizer: PreTrainedTokenizerBase,
+    count: int,
+    length: int,
+    seed: int | None,
+    refused: Collection[bytes] = frozenset(),
 ) -> torch.Tensor:
     """[count, length] token ids: documents with their special tokens, end to end, cut into windows.
 
@@ -100,7 +141,7 @@ def windows(
 
     def cut() -> Iterator[list[int]]:
         pending: list[int] = []
-        for document in documents(text, seed):
+        for document in documents(text, seed, refused):
             pending += tokenizer(document, verbose=False)["input_ids"]
             while len(pending) >= length:
                 yield pending[:length]

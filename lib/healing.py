@@ -37,7 +37,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, enable_full_d
 from transformers.pytorch_utils import Conv1D
 
 from lib.anatomy import ffn_modules, is_fused, layers, linear_weight
-from lib.corpora import document_sequences, windows
+from lib.corpora import document_sequences, measured_on, windows
 from lib.errors import UserError
 from lib.folders import free_place, whole_or_not_at_all
 from lib.models import dtype, load_model
@@ -258,7 +258,9 @@ def heal(
     enable_full_determinism(healing.seed, warn_only=True)
     cut = windows if healing.packing else document_sequences
     count = healing.steps * healing.batch
-    found = cut(study.healing_text, tokenizer, count, healing.length, healing.seed)
+    local = study.validation_text.path and study.healing_text.path
+    refused = frozenset() if local else measured_on(study.validation_text, study.loss)
+    found = cut(study.healing_text, tokenizer, count, healing.length, healing.seed, refused)
     texts = [torch.as_tensor(row, dtype=torch.int32) for row in found]
     model = load_base(study, healing)
     teacher = Teacher(model, dropped) if healing.teacher and dropped else None

@@ -159,7 +159,7 @@ class Cost(Section):
     `batch` rows at once, then `tokens` are written one at a time; `repeats` of each."""
 
     fractions: Annotated[list[Fraction], Field(min_length=3)] = [0, 0.25, 0.5, 0.75]
-    length: Annotated[int, Field(ge=2)] = 128
+    length: Annotated[int, Field(ge=2)] = 64
     batch: Positive = 4
     tokens: Positive = 16
     repeats: Annotated[int, Field(ge=3)] = 5

@@ -22,6 +22,20 @@ COLUMNS = {
     "question_free_stderr",
     "qa": "task shots strategy n fraction start stop healing accuracy stderr n_questions chance "
     "weights seed guess constant",
+    "prompts": "varied task shots order strategy n fraction healing accuracy stderr n_questions",
+    "prompts_compared": "task compared base models varied shots order difference stderr p",
+    "healing_seeds": "seed metric task shots strategy n fraction value stderr",
+    "healing_seeds_compared": "task shots compared base difference stderr p n_questions",
+    "strategies_compared": "task shots compared base models difference stderr p n_questions",
+    "ranks_compared": "task shots compared base difference stderr p n_questions",
+    "text_distances": "text n start distance stderr n_sequences",
+    "text_blocks": "text n start stop distance support regret regret_stderr",
+    "cost": "weights n fraction start stop parameters bytes flops_per_token flops_by_parameters "
+    "read_seconds read_stderr write_seconds write_stderr repeats device threads",
+    "questions": "task shots models n fraction kept lost gained wrong n_questions by_chance",
+    "texts": "prompt models n fraction text",
+    "teacher": "way steps seconds metric task shots n fraction value stderr seed",
+    "families": "study run layers parameters task shots healing weights fraction low high own",
     "loss": "corpus strategy n fraction start stop healing loss normalized_loss stderr n_tokens "
     "weights seed",
     "lora_rank": "rank metric task strategy n fraction start stop value stderr weights seed shots",

@@ -1,0 +1,269 @@
+"""What pruning saves, against counts by hand, a clock driven by the layers, and published sizes."""
+
+import itertools
+
+import bitsandbytes as bnb
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from tiny import random_tokens, random_variant
+from transformers import GenerationConfig
+
+from lib import cost, cost_plots, healing
+from lib import study as studies
+from lib.anatomy import layers
+from lib.bench import Bench
+from lib.blocks import Block
+from lib.errors import UserError
+from lib.surgery import pruned
+
+SETTINGS = {"fractions": [0, 0.34, 0.5, 0.84], "length": 8, "batch": 2, "tokens": 3, "repeats": 3}
+COLUMNS = (
+    "weights n fraction start stop parameters bytes flops_per_token flops_by_parameters "
+    "read_seconds read_stderr write_seconds write_stderr repeats device threads"
+)
+# The conftest's Llama: width, FFN, key-value width, layers; its vocabulary is the almanac's.
+WIDTH, FFN, KV, LAYERS = 64, 128, 32, 6
+MATRICES = 2 * WIDTH * WIDTH + 2 * WIDTH * KV + 3 * WIDTH * FFN  # of one layer
+
+
+@pytest.fixture
+def bench(write_study, tmp_path, results_dir) -> Bench:
+    return Bench(studies.load(str(write_study(tmp_path, cost=SETTINGS))))
+
+
+@pytest.fixture
+def table(bench) -> pd.DataFrame:
+    return cost.cost_table(bench)
+
+
+def test_the_table_has_every_model_and_its_columns(bench, table):
+    assert set(COLUMNS.split()) <= set(table.columns)
+    assert table["weights"].tolist() == ["float32"] * 4 + ["nf4"] * 4
+    assert table["n"].tolist() == [0, 2, 3, 5] * 2
+    assert table["start"].tolist() == [0, 3, 2, 0] * 2
+    assert table["stop"].tolist() == [0, 5, 5, 5] * 2
+    assert table["fraction"].tolist() == [n / LAYERS for n in table["n"]]
+    assert (table[["read_seconds", "write_seconds"]] > 0).all(axis=None)
+    assert (table[["read_stderr", "write_stderr"]] > 0).all(axis=None)
+    assert set(table["repeats"]) == {3} and set(table["threads"]) == {torch.get_num_threads()}
+    assert len(layers(bench.model)) == LAYERS
+
+
+def test_sizes_and_operations_are_those_counted_by_hand(bench, table):
+    vocabulary, kept = bench.vocab_size, LAYERS - table["n"][:4]
+    outside = 2 * vocabulary * WIDTH + WIDTH  # two tables, the final norm
+    parameters = kept * (MATRICES + 2 * WIDTH) + outside
+    matrices = kept * MATRICES + vocabulary * WIDTH
+    attention = kept * 4 * SETTINGS["length"] * WIDTH
+    plain, four_bit = table[:4], table[4:].reset_index()
+    for rows in (plain, four_bit):
+        assert rows["parameters"].tolist() == parameters.tolist()
+        assert rows["flops_by_parameters"].tolist() == (2 * matrices).tolist()
+        assert rows["flops_per_token"].tolist() == (2 * matrices + attention).tolist()
+    assert plain["bytes"].tolist() == (4 * parameters).tolist()
+    # Half a byte each, a float for every 64, and a code book of 16 floats for each of 7 modules.
+    packed = MATRICES // 2 + 4 * MATRICES // 64 + 7 * 16 * 4
+    stored = kept * (packed + 4 * 2 * WIDTH) + 4 * outside
+    assert four_bit["bytes"].tolist() == stored.tolist()
+
+
+def test_measured_once(bench, table, monkeypatch):
+    monkeypatch.setattr(cost, "read_and_write", None)
+    monkeypatch.setattr(cost, "load_4bit", None)
+    pd.testing.assert_frame_equal(cost.cost_table(Bench(bench.study)), table)
+
+
+@pytest.mark.parametrize("change", ["threads", "device", "length"])
+def test_times_of_other_surroundings_are_measured_anew(bench, table, monkeypatch, change):
+    study = bench.study
+    if change == "threads":
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
+    elif change == "device":
+        monkeypatch.setattr(cost, "device_name", lambda bench: "another")
+    else:
+        study = studies.override(study, cost={"length": 9})
+    monkeypatch.setattr(cost, "read_and_write", lambda *_: (1.0, 1.0, None))
+    found = cost.cost_table(Bench(study))
+    rows = 2 * (9 if change == "length" else 8)
+    assert found["read_seconds"].tolist() == pytest.approx([1 / rows] * 8)
+    if change in ("threads", "device"):
+        assert set(found[change]) == {77 if change == "threads" else "another"}
+
+
+def test_times_are_per_token_and_the_models_take_turns(bench, monkeypatch):
+    """Each layer takes one second, two in the round that does not count, four in the last."""
+    clock, seen = [0.0], []
+    calls = 4 * (1 + SETTINGS["tokens"])  # of one round: four models read once and write
+
+    def watched(model):
+        model.register_forward_pre_hook(lambda *_: seen.append(len(layers(model))))
+        for layer in layers(model):
+            layer.register_forward_hook(tick)
+        return model
+
+    def tick(*_: object) -> None:
+        clock[0] += (2.0, 1.0, 1.0, 4.0)[(len(seen) - 1) // calls % 4]
+
+    monkeypatch.setattr(cost, "counted_flops", lambda *_: 0)  # runs outside the rounds
+    monkeypatch.setattr(cost.time, "perf_counter", lambda: clock[0])
+    load_4bit = cost.load_4bit
+    monkeypatch.setattr(cost, "load_4bit", lambda study: watched(load_4bit(study)))
+    watched(bench.model)
+    found = cost.cost_table(bench)
+    turn = [kept for kept in (6, 4, 3, 1) for _ in range(1 + SETTINGS["tokens"])]
+    assert seen == turn * (1 + SETTINGS["repeats"]) * 2
+    kept = LAYERS - found["n"]
+    assert found["read_seconds"].tolist() == pytest.approx((kept / (2 * 8)).tolist())
+    assert found["write_seconds"].tolist() == pytest.approx((kept / 2).tolist())
+
+
+FORMS = ["llama tied", "mistral", "mixtral", "phi", "qwen", "gemma2", "gemma3", "opt", "gpt2"]
+FORMS += ["gpt_neox", "falcon", "falcon 40b", "falcon alibi", "smollm3"]
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_what_is_written_is_what_generate_writes(name):
+    model, prompt = random_variant(name), random_tokens(2, 9)
+    plan = GenerationConfig(max_new_tokens=6, do_sample=False, pad_token_id=0)
+    with pruned(model, Block(2, 4)):
+        _, _, written = cost.read_and_write(model, prompt, tokens=5)
+        mask = torch.ones_like(prompt)
+        expected = model.generate(prompt, attention_mask=mask, generation_config=plan)[:, 9:]
+    assert torch.equal(written, expected)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_counted_operations_are_the_parameters_and_attention(name):
+    """Of all families: 2 × parameters multiplied, and 4 · T · width per layer (width 64)."""
+    model, prompt = random_variant(name), random_tokens(2, 16)
+    whole = cost.counted_flops(model, prompt)
+    assert whole == prompt.numel() * (2 * cost.multiplied(model) + 6 * 4 * 16 * 64)
+    with pruned(model, Block(1, 3)):
+        assert cost.counted_flops(model, prompt) < whole
+
+
+def test_of_a_mixture_two_of_four_experts_are_multiplied():
+    """Width 64, FFN 128, key-value width 32, vocabulary 199, and a router over four experts."""
+    layer = 2 * 64 * 64 + 2 * 64 * 32 + 4 * 64 + 2 * 3 * 64 * 128
+    assert cost.multiplied(random_variant("mixtral")) == 6 * layer + 199 * 64
+
+
+def test_running_in_4bit_leaves_the_weights_as_they_were(bench):
+    """On some CPUs, bitsandbytes would repack them at the first forward pass."""
+    model = cost.load_4bit(bench.study)
+    before = healing.base_digest(model)
+    size = cost.weight_bytes(model)
+    prompt = cost.random_prompt(bench.vocab_size, 2, 8)
+    _, _, written = cost.read_and_write(model, prompt, 3)
+    assert healing.base_digest(model) == before and cost.weight_bytes(model) == size
+    plain = healing.evaluable(model, bench.study, Block(0, 0))
+    with torch.no_grad():
+        logits = plain(prompt).logits[:, -1]
+        found = model(prompt).logits[:, -1]
+    assert torch.allclose(logits, found, atol=1e-3 * float(logits.abs().max()))
+    assert torch.equal(written[:, 0], logits.argmax(-1))
+    assert any(isinstance(module, bnb.nn.Linear4bit) for module in model.modules())
+
+
+def test_prompts_are_the_same_every_time_and_use_the_whole_vocabulary():
+    prompt = cost.random_prompt(1000, 20, 500)
+    assert torch.equal(prompt, cost.random_prompt(1000, 20, 500))
+    assert prompt.shape == (20, 500) and prompt.min() == 0 and prompt.max() == 999
+
+
+def test_the_median_and_its_error():
+    """All 3³ resamples of three values: their medians are known."""
+    values = [1.0, 2.0, 9.0]
+    every = [np.median(drawn) for drawn in itertools.product(values, repeat=3)]
+    value, error = cost.median(values)
+    assert value == 2.0
+    assert error == pytest.approx(np.std(every), rel=0.1)
+    assert cost.median([3.0, 3.0, 3.0]) == (3.0, 0.0)
+
+
+def test_the_papers_example(bench):
+    found = cost.paper_example(bench)
+    paper = found[found["model"] == "Llama-2 70B"].set_index(["weights", "fraction"])
+    # Width 8192, FFN 28,672, key-value width 1024, vocabulary 32,000.
+    layer = 2 * 8192**2 + 2 * 8192 * 1024 + 3 * 8192 * 28_672 + 2 * 8192
+    outside = 2 * 32_000 * 8192 + 8192
+    for fraction, kept in ((0.0, 80), (0.5, 40)):
+        rows = paper.xs(fraction, level="fraction")
+        assert set(rows["parameters"]) == {kept * layer + outside}
+        assert set(rows["flops"]) == {2 * (kept * layer + outside)}
+        assert rows.loc["16 bits", "bytes"] == 2 * (kept * layer + outside)
+        assert rows.loc["4-bit", "bytes"] == kept * layer * 4.5 / 8 + 2 * outside
+    assert paper.loc[("16 bits", 0.0), ["printed_bytes", "printed_flops"]].tolist() == [140e9, 3e10]
+    assert paper.loc[("4-bit", 0.5), ["printed_bytes", "printed_flops"]].tolist() == [
+        17.5e9,
+        1.5e10,
+    ]
+    own = found[found["model"] == bench.study.title]
+    assert own["n"].tolist() == [0, 0, 3, 3] and own["printed_bytes"].isna().all()
+    assert own["parameters"].iloc[0] == sum(p.numel() for p in bench.model.parameters())
+    shown = cost_plots.example(found).to_html()
+    assert "140.0 GB" in shown and "17.5 GB" in shown and "nan" not in shown.lower()
+
+
+def test_lines_and_their_errors():
+    """Points on a line but for noise: what is fitted again and again spreads as is said."""
+    fraction = np.array([0, 0.25, 0.5, 0.75])
+
+    def table(noise: np.ndarray) -> pd.DataFrame:
+        exact = 10 - 8 * fraction
+        rows = {"weights": "float32", "fraction": fraction, "bytes": exact, "repeats": 5}
+        rows |= {"flops_per_token": exact, "read_seconds": exact + noise, "read_stderr": 0.3}
+        return pd.DataFrame(rows | {"write_seconds": exact**2, "write_stderr": 0.0})
+
+    found = cost_plots.lines(table(np.zeros(4))).set_index("what")
+    for what in ("memory of the weights", "time to read a token"):
+        assert found.loc[what, "saved"] == pytest.approx(0.08)
+        assert found.loc[what, "left"] == pytest.approx(0.2)
+        assert found.loc[what, "r_squared"] == pytest.approx(1)
+    assert found.loc["memory of the weights", "left_stderr"] == pytest.approx(0, abs=1e-12)
+    bent = np.corrcoef(fraction, (10 - 8 * fraction) ** 2)[0, 1] ** 2
+    assert found.loc["time to write a token", "r_squared"] == pytest.approx(bent)
+    noise = np.random.default_rng(1).normal(0, 0.3, (400, 4))
+    fits = [cost_plots.fitted(table(one), "read_seconds") for one in noise]
+    spread = np.std([end / start for start, end, _ in fits])
+    assert found.loc["time to read a token", "left_stderr"] == pytest.approx(spread, rel=0.15)
+    assert (found["saved_stderr"] * 10).tolist() == pytest.approx(found["left_stderr"].tolist())
+
+
+def test_shares_are_of_the_unpruned_model_in_its_own_format(table):
+    found = cost_plots.shares(table)
+    assert found["memory of the weights"].iloc[0] == "1.000"
+    assert found["time to read a token"].iloc[0] == "1.000"
+    share, error = map(float, found["time to write a token"].iloc[5].split(" ± "))
+    ratio = table["write_seconds"].iloc[5] / table["write_seconds"].iloc[0]
+    both = (table["write_stderr"] / table["write_seconds"]).iloc[[5, 0]]
+    assert share == pytest.approx(ratio, abs=1e-3)
+    assert error == pytest.approx(ratio * np.sqrt((both**2).sum()), abs=1e-3)
+
+
+def test_the_figure_shows_every_point_and_its_error(table):
+    figure = cost_plots.cost_panels(table)
+    memory, operations, read, write = figure.axes
+    for axes, column in ((memory, "bytes"), (read, "read_seconds"), (write, "write_seconds")):
+        drawn = [box.lines[0].get_ydata() for box in axes.containers]
+        assert np.concatenate(drawn).tolist() == table[column].tolist()
+    assert [box.has_yerr for box in read.containers] == [True, True]
+    counted, by_parameters = operations.containers
+    assert counted.lines[0].get_ydata().tolist() == table["flops_per_token"][:4].tolist()
+    assert by_parameters.lines[0].get_ydata().tolist() == table["flops_by_parameters"][:4].tolist()
+    marks = {box.lines[0].get_marker() for box in (*memory.containers, by_parameters)}
+    assert len(marks) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fractions": [0, 0.01, 0.5]}, "fewer than two numbers of layers of 6"),
+        ({"length": 126}, "cost.length 126 and cost.tokens 3 are together above .* 128"),
+    ],
+)
+def test_settings_that_cannot_be_measured_are_one_line(bench, change, message):
+    with pytest.raises(UserError, match=message):
+        cost.cost_table(Bench(studies.override(bench.study, cost=change)))

@@ -1,0 +1,335 @@
+"""Tasks that read local files ask exactly what lm-eval's own tasks of the same names ask."""
+
+import csv
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import lm_eval.tasks
+import pyarrow
+import pyarrow.parquet
+import pytest
+import yaml
+from conftest import sentences, write_jsonl
+from datasets import Dataset
+from lm_eval.api.task import ConfigurableTask
+from lm_eval.tasks._yaml_loader import load_yaml
+
+from lib import harness, paths
+from lib import study as studies
+from lib.check import check
+from lib.errors import UserError
+from lib.schema import Study, Task
+
+TASKS = paths.ROOT / "tasks"
+PACKAGE = Path(lm_eval.tasks.__file__).parent
+OWN = {
+    "mmlu_anatomy": "mmlu/default/mmlu_anatomy.yaml",
+    "boolq": "super_glue/boolq/default.yaml",
+    "gsm8k": "gsm8k/gsm8k.yaml",
+    "hellaswag": "hellaswag/hellaswag.yaml",
+}
+Rows = list[dict[str, Any]]
+
+
+def mmlu(first: int, count: int) -> Rows:
+    words = ["None", "0.50", "NA", " both, of them", '"quoted"', "two\nlines"]
+    return [
+        {
+            "question": f" Which of these is number {i}? ",
+            "choices": [words[(i + k) % 6] for k in range(4)],
+            "answer": i * 3 % 4,
+        }
+        for i in range(first, first + count)
+    ]
+
+
+def boolq(first: int, count: int) -> Rows:
+    return [
+        {
+            "title": f"Day {i}",
+            "passage": f"{text}\nQuestion: none.",
+            "question": f"was it day {i}",
+            "answer": i % 3 == 0,
+        }
+        for i, text in enumerate(sentences(count, first), start=first)
+    ]
+
+
+def super_glue(rows: Rows) -> Rows:
+    """As lm-eval's own task reads it."""
+    return [
+        {
+            "passage": f"{row['title']} -- {row['passage']}",
+            "question": row["question"],
+            "label": int(row["answer"]),
+        }
+        for row in rows
+    ]
+
+
+def gsm8k(first: int, count: int) -> Rows:
+    return [
+        {
+            "question": f"How much is {i} + {i}?",
+            "answer": f"It is <<{i}+{i}={2 * i}>>.\n#### {2 * i}",
+        }
+        for i in range(first, first + count)
+    ]
+
+
+def hellaswag(first: int, count: int) -> Rows:
+    return [
+        {
+            "activity_label": "Baking",
+            "ctx_a": f"{text} [header] How to bake [title] Step  {i}",
+            "ctx_b": "" if i % 2 else "the BAKER",
+            "ctx": "not used",
+            "endings": [f"takes {k} [substeps] loaves.  [title] Eats." for k in range(4)],
+            "label": str(i % 4),
+        }
+        for i, text in enumerate(sentences(count, first), start=first)
+    ]
+
+
+def write_parquet(path: Path, rows: Rows) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+
+
+def write_csv(path: Path, rows: list[list[Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+
+
+def as_on_the_hub(folder: Path) -> None:
+    """Parquet files under the names that the repositories have."""
+    for split, (first, count) in {"dev": (0, 5), "test": (5, 7)}.items():
+        rows = [{**row, "subject": "anatomy"} for row in mmlu(first, count)]
+        write_parquet(folder / f"mmlu/anatomy/{split}-00000-of-00001.parquet", rows)
+    for split, (first, count) in {"train": (0, 9), "validation": (9, 7)}.items():
+        shard = f"{split}-00000-of-00001.parquet"
+        write_parquet(folder / f"boolq/boolq/{shard}", super_glue(boolq(first, count)))
+        write_parquet(folder / f"hellaswag/data/{shard}", hellaswag(first, count))
+    for split, (first, count) in {"train": (0, 9), "test": (9, 7)}.items():
+        write_parquet(folder / f"gsm8k/main/{split}-00000-of-00001.parquet", gsm8k(first, count))
+
+
+def as_first_published(folder: Path) -> None:
+    """MMLU's CSV without a header and with letters; JSON lines for the rest."""
+    for split, (first, count) in {"dev": (0, 5), "test": (5, 7)}.items():
+        rows = [
+            [row["question"], *row["choices"], "ABCD"[row["answer"]]] for row in mmlu(first, count)
+        ]
+        write_csv(folder / f"mmlu/{split}/anatomy_{split}.csv", rows)
+    for split, (first, count) in {"train": (0, 9), "dev": (9, 7)}.items():
+        write_jsonl(folder / f"boolq/{split}.jsonl", boolq(first, count))
+        write_jsonl(folder / f"gsm8k/{split.replace('dev', 'test')}.jsonl", gsm8k(first, count))
+        name = f"hellaswag_{split.replace('dev', 'val')}.jsonl"
+        rows = [{**row, "label": int(row["label"])} for row in hellaswag(first, count)]
+        write_jsonl(folder / f"hellaswag/{name}", rows)
+
+
+def as_queries(folder: Path) -> None:
+    """With a header and numbers, and with prompts that are put together already."""
+    header = ["question", "choice0", "choice1", "choice2", "choice3", "answer"]
+    for split, (first, count) in {"dev": (0, 5), "test": (5, 7)}.items():
+        rows = [[row["question"], *row["choices"], row["answer"]] for row in mmlu(first, count)]
+        write_csv(folder / f"mmlu/{split}/anatomy_{split}.csv", [header, *rows])
+    own = load_yaml(PACKAGE / OWN["hellaswag"])
+    for split, (first, count) in {"train": (0, 9), "validation": (9, 7)}.items():
+        rows = [
+            {
+                "query": f"Passage: {row['passage']}\nQuestion: {row['question']}?",
+                "choices": ["no", "yes"],
+                "gold": row["label"],
+            }
+            for row in super_glue(boolq(first, count))
+        ]
+        write_jsonl(folder / f"boolq/{split}.jsonl", rows)
+        ready = own["process_docs"](Dataset.from_list(hellaswag(first, count)))
+        rows = [{key: row[key] for key in ("query", "choices", "gold")} for row in ready]
+        write_jsonl(folder / f"hellaswag/{split}.jsonl", rows)
+    for split, (first, count) in {"train": (0, 9), "test": (9, 7)}.items():
+        write_jsonl(folder / f"gsm8k/{split}.jsonl", gsm8k(first, count))
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "questions"
+    folder.mkdir()
+    monkeypatch.setenv("PRUNING_DATA", str(folder))
+    return folder
+
+
+def local(name: str) -> Any:
+    study = Study(model=".", task_path=str(TASKS), tasks=[Task(name=name)])
+    return harness.load(harness.task_manager(study), name)["tasks"][name]
+
+
+def lm_evals_own(name: str) -> Any:
+    """The task as lm-eval ships it, on the same documents, which do not pass through our reader."""
+    splits = {
+        "mmlu_anatomy": {"dev": mmlu(0, 5), "test": mmlu(5, 7)},
+        "boolq": {"train": super_glue(boolq(0, 9)), "validation": super_glue(boolq(9, 7))},
+        "gsm8k": {"train": gsm8k(0, 9), "test": gsm8k(9, 7)},
+        "hellaswag": {"train": hellaswag(0, 9), "validation": hellaswag(9, 7)},
+    }[name]
+    settings = load_yaml(PACKAGE / OWN[name])
+    settings.pop("tag")
+    found = {split: Dataset.from_list(rows) for split, rows in splits.items()}
+    return ConfigurableTask(config=settings | {"custom_dataset": lambda **_: found})
+
+
+def asked(task: Any, shots: int) -> list[tuple]:
+    """All that a model is asked, in order, and where the right answer is."""
+    task.set_config(key="num_fewshot", value=shots)
+    task.set_fewshot_seed(seed=1234)
+    task.build_all_requests(rank=0, world_size=1)
+    return [(one.arguments, str(task.doc_to_target(one.doc))) for one in task.instances]
+
+
+@pytest.mark.parametrize("write", [as_on_the_hub, as_first_published, as_queries])
+@pytest.mark.parametrize("name", OWN)
+def test_prompts_choices_and_answers_are_lm_evals_own(name, write, data):
+    write(data)
+    task, own = local(name), lm_evals_own(name)
+    for shots in (0, 2, 5):
+        found = asked(task, shots)
+        assert found == asked(own, shots)
+        assert len(found) == 7 * {"mmlu_anatomy": 4, "boolq": 2, "gsm8k": 1, "hellaswag": 4}[name]
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_answers_are_judged_as_by_lm_evals_own(name, data):
+    as_on_the_hub(data)
+    task, own = local(name), lm_evals_own(name)
+    written = ["#### 18", "#### 30\n#### 20.", "22", "#### 2,4 or so", "####26", "", "It is $30."]
+    chances = random.Random(0).sample(range(100), 28)
+    verdicts = []
+    for one in (task, own):
+        one.build_all_requests(rank=0, world_size=1)
+        for number, instance in enumerate(one.instances):
+            choice = (-float(chances[number]), False)
+            instance.resps = [written[number] if name == "gsm8k" else choice]
+        one.apply_filters()
+        for filtered in one.instances[0].filtered_resps:
+            for document in range(7):
+                responses = [i for i in one.instances if i.doc_id == document]
+                answers = [i.filtered_resps[filtered] for i in responses]
+                found = one.process_results(responses[0].doc, answers)
+                verdicts.append((filtered, {key: found[key] for key in task.aggregation()}))
+    half = len(verdicts) // 2
+    assert verdicts[:half] == verdicts[half:]
+    scores = {row["exact_match" if name == "gsm8k" else "acc"] for _, row in verdicts}
+    assert scores == {0, 1}
+
+
+def test_the_group_has_all_subjects_of_lm_evals_own(data):
+    own = [load_yaml(path) for path in sorted((PACKAGE / "mmlu/default").glob("mmlu_*.yaml"))]
+    for settings in own:
+        for split, (first, count) in {"dev": (0, 5), "test": (5, 2)}.items():
+            name = f"mmlu/{settings['dataset_name']}/{split}.parquet"
+            write_parquet(data / name, mmlu(first, count))
+    manager = harness.task_manager(
+        Study(model=".", task_path=str(TASKS), tasks=[Task(name="mmlu")])
+    )
+    found = harness.load(manager, "mmlu")["tasks"]
+    assert len(found) == 57 and set(found) == {settings["task"] for settings in own}
+    tagged = {(tag, task) for tag in manager.all_tags for task in manager.load([tag])["tasks"]}
+    assert tagged == {(settings["tag"], settings["task"]) for settings in own}
+    for settings in own:
+        task = found[settings["task"]]
+        prompt = task.fewshot_context(task.eval_docs[0], 0)
+        assert prompt.startswith(settings["description"] + "Which of these is number 5?")
+
+
+def test_examples_are_those_of_dev_in_order(data):
+    as_on_the_hub(data)
+    task = local("mmlu_anatomy")
+    prompt = task.fewshot_context(task.eval_docs[3], 5)
+    parts = []
+    for row in [*mmlu(0, 5), mmlu(8, 1)[0]]:
+        options = [f"{letter}. {text}" for letter, text in zip("ABCD", row["choices"], strict=True)]
+        answer = f"Answer: {'ABCD'[row['answer']]}"
+        parts.append("\n".join([row["question"].strip(), *options, answer]))
+    subject = "The following are multiple choice questions (with answers) about anatomy."
+    assert prompt == "\n\n".join([subject, *parts])[:-2]  # the last one's answer is asked for
+
+
+def test_titles_stand_before_passages_where_they_are_given(data):
+    rows = boolq(9, 7)
+    for row in rows:
+        del row["title"]  # as in the repository google/boolq
+    write_parquet(data / "boolq/data/validation-00000-of-00001.parquet", rows)
+    found = [row["passage"] for row in local("boolq").eval_docs]
+    assert found == [row["passage"] for row in rows]
+
+
+@pytest.fixture
+def own_study(tmp_path: Path, write_study: Any) -> Any:
+    """Written with the shipped tasks in place of its own."""
+
+    def load(*names: str) -> Study:
+        tasks = [{"name": name} for name in names]
+        return studies.load(str(write_study(tmp_path, task_path=str(TASKS), tasks=tasks)))
+
+    return load
+
+
+def test_without_examples_questions_are_asked_without(data, own_study):
+    for name, rows in {"boolq": boolq(0, 4), "hellaswag": hellaswag(0, 4)}.items():
+        write_jsonl(data / f"{name}/validation.jsonl", rows)
+    write_jsonl(data / "gsm8k/test.jsonl", gsm8k(0, 4))
+    check(own_study("boolq", "gsm8k", "hellaswag"))
+
+
+def test_where_the_questions_are_has_to_be_said(own_study, monkeypatch):
+    for value, words in {None: "is not set", "here": "is 'here'", "/no/such": "no folder"}.items():
+        monkeypatch.delenv("PRUNING_DATA", raising=False)
+        if value:
+            monkeypatch.setenv("PRUNING_DATA", value)
+        with pytest.raises(UserError, match=f"'boolq': cannot be loaded: PRUNING_DATA .*{words}"):
+            check(own_study("boolq"))
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "rows", "words"),
+    [
+        ("mmlu_virology", "mmlu/note.jsonl", [{}], "mmlu: no file virology/test or test/virology"),
+        ("boolq", "boolq/dev.jsonl", [{"passage": "p", "label": 1}], "no column 'question', only"),
+        ("boolq", "boolq/dev.jsonl", [{**boolq(0, 1)[0], "answer": -1}], "'-1' is none of"),
+        ("boolq", "boolq/dev.jsonl", [], "boolq/dev.jsonl: is empty"),
+        ("gsm8k", "gsm8k/test.jsonl", [*gsm8k(0, 2), {"question": "?"}], "3.: no column 'answer'"),
+        ("hellaswag", "hellaswag/validation.jsonl", [{"ctx": "c"}], "no column 'ctx_a', only ctx"),
+        (
+            "mmlu_virology",
+            "mmlu/test/virology_test.jsonl",
+            [{"question": "?", "choices": ["a", "b"], "answer": 0}],
+            "virology_test.jsonl, 1.: 2 choices, not 4",
+        ),
+    ],
+)
+def test_files_that_will_not_do_are_one_line(name, path, rows, words, data, own_study):
+    write_jsonl(data / path, rows)
+    with pytest.raises(UserError) as error:
+        check(own_study(name))
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_studies_in_the_guide_can_be_read(tmp_path):
+    page = (paths.ROOT / "book" / "offline.md").read_text(encoding="utf-8")
+    shown = re.findall(r"```yaml\n(# \S+\.yaml\n.*?)```", page, re.DOTALL)
+    assert len(shown) == 2
+    for text in shown:
+        (tmp_path / "shown.yaml").write_text(text)
+        study = studies.load(str(tmp_path / "shown.yaml"))
+        names = {task.name for task in study.tasks}
+        assert (
+            names <= harness.local_tasks(study.model_copy(update={"task_path": str(TASKS)})).keys()
+        )
+        assert study.task_path and study.model_is_local
+        assert study.validation_text.path and study.healing_text.path
+        assert yaml.safe_load(text)["task_path"].endswith("/tasks")
