@@ -4,7 +4,7 @@ errors · paths · folders · shards · schema · study · evidence · journal �
 qwen_tokenizer · qwen_config · qwen · blocks · anatomy · loading · models · surgery · card ·
 pruning · geometry · replay · batches · scoring · sweep · teacher · training · healing · harness ·
 evaluation · writing · bench · conditions · measure · plan · model_tables · transitions · tables ·
-comparisons · ablations · fates · other_texts · cost · families · rules · further_rules ·
+comparisons · ablations · fates · other_texts · cost · families · judging · rules · further_rules ·
 claims · plots · ablation_plots · distance_plots · text_plots · cost_plots · family_plots ·
 section · check · publish · site · run
 """

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from lib import further_rules, rules
-from lib.rules import (
+from lib.judging import (
     COMPARABLE,
     CONTRAST,
     FLAT_FRACTION,
@@ -43,7 +43,7 @@ class Claim:
         try:
             return self.check(tables)
         except Untestable as reason:
-            return VERDICTS[3], str(reason)
+            return Outcome(VERDICTS[3], str(reason))
 
 
 CLAIMS = [
@@ -180,7 +180,7 @@ CLAIMS = [
         f"higher by more than 2 standard errors, (b) loss is higher in {MOST:.2f} of the cases. "
         "Both: reproduced, one: partly.",
         "Higher ranks are at least as accurate and no worse in loss.",
-        rules.lower_rank,
+        further_rules.lower_rank,
     ),
     Claim(
         13,
@@ -234,24 +234,26 @@ CLAIMS = [
         "Mean gain of healing over the same 4-bit models unhealed, reading less knowledge tasks: "
         "above 2 standard errors: reproduced.",
         "The gain on reading is not larger by more than 2 standard errors.",
-        rules.healing_by_role,
+        further_rules.healing_by_role,
     ),
 ]
 BY_NUMBER = {claim.number: claim for claim in CLAIMS}
 
 
 def verdicts(tables: Tables, numbers: list[int] | None = None) -> pd.DataFrame:
-    """A row per claim: claim, statement, where, verdict, reason, rule."""
+    """A row per claim: its words, the verdict with its reason, and how far each condition of the
+    rule is from its edge."""
     rows = []
     for claim in CLAIMS if numbers is None else [BY_NUMBER[number] for number in numbers]:
-        verdict, reason = claim.verdict(tables)
+        found = claim.verdict(tables)
         rows.append(
             {
                 "claim": claim.number,
                 "statement": claim.statement,
                 "where": claim.where,
-                "verdict": verdict,
-                "reason": reason,
+                "verdict": found.verdict,
+                "reason": found.reason,
+                "margins": found.margins or "–",
                 "tables": ", ".join(claim.tables) or "–",
                 "rule": claim.rule,
                 "fails": claim.fails,

@@ -1,4 +1,4 @@
-"""Rules of the claims about ablations, costs and open questions (10 to 16).
+"""Rules of claims 10 to 17, about ablations, costs and open questions.
 
 Like those in `lib.rules`, each was written down before the numbers that it judges were seen.
 """
@@ -7,16 +7,24 @@ import numpy as np
 import pandas as pd
 
 from lib.conditions import TEACHING
-from lib.rules import (
+from lib.judging import (
     COMPARABLE,
     LINEAR,
     MOST,
     VERDICTS,
+    Check,
     Outcome,
     Tables,
     Untestable,
+    above,
+    at_least,
+    at_most,
+    decided,
     graded,
+    of_task,
     percent,
+    series,
+    testable_tasks,
 )
 
 SETTLED = 0.95  # share of resamples in which a choice has to come out the same (claim 15)
@@ -34,16 +42,20 @@ def prompts(tables: Tables) -> Outcome:
     shots = table[table["varied"] == "shots"]
     if orders.empty or shots.empty:
         raise Untestable("one order or one number of examples only")
-    alike = (orders["difference"].abs() <= np.maximum(COMPARABLE, 2 * orders["stderr"])).all()
+    alike = np.maximum(COMPARABLE, 2 * orders["stderr"]) - orders["difference"].abs()
     most = shots.loc[shots["shots"].idxmax()]
     noise = 2 * most["stderr"]
-    little = -noise <= most["difference"] <= COMPARABLE + noise
+    little = min(most["difference"] + noise, COMPARABLE + noise - most["difference"])
     note = (
         "healed, means over the fractions: other orders change accuracy by "
         + ", ".join(_points(row) for row in orders.itertuples())
         + f" points; {most['compared']} instead of {most['base']} by {_points(most)}"
     )
-    return graded(bool(alike), bool(little)), note
+    return graded(
+        note,
+        at_least("(a) the largest change by an order", alike.min(), 0),
+        at_least("(b) gain of more examples", little, 0),
+    )
 
 
 def seeds(tables: Tables) -> Outcome:
@@ -51,7 +63,7 @@ def seeds(tables: Tables) -> Outcome:
     pairs, table = tables.healing_seeds_compared, tables.healing_seeds
     if pairs.empty:
         raise Untestable("one seed only")
-    alike = (pairs["difference"].abs() <= np.maximum(COMPARABLE, 2 * pairs["stderr"])).all()
+    alike = np.maximum(COMPARABLE, 2 * pairs["stderr"]) - pairs["difference"].abs()
     loss = table[table["metric"] == "normalized_loss"].groupby("n")["value"]
     spread = float((loss.max() - loss.min()).max())
     worst = pairs.loc[pairs["difference"].abs().idxmax()]
@@ -59,7 +71,63 @@ def seeds(tables: Tables) -> Outcome:
         f"{table['seed'].nunique()} seeds: accuracy differs by at most {_points(worst)} points "
         f"({worst['task']}, {worst['compared']}), loss by at most {spread:.3f} of ln V"
     )
-    return graded(bool(alike), spread <= COMPARABLE), note
+    return graded(
+        note,
+        at_least("(a) the largest difference in accuracy", alike.min(), 0),
+        at_most("(b) spread of the loss", spread, COMPARABLE, " of ln V"),
+    )
+
+
+def lower_rank(tables: Tables) -> Outcome:
+    table = tables.lora_rank
+    low, high = table["rank"].min(), table["rank"].max()
+    if low == high:
+        raise Untestable("only one rank was healed")
+    keys = ["metric", "task", "shots", "strategy", "n"]
+    both = table[table["rank"] == low].merge(
+        table[table["rank"] == high], on=keys, suffixes=("", "_high")
+    )
+    both["gain"] = both["value"] - both["value_high"]
+    accuracy = both[both["metric"] == "accuracy"]
+    error = float(np.hypot(accuracy["stderr"], accuracy["stderr_high"]).mean())
+    gain = float(accuracy["gain"].mean())
+    worse = float((both[both["metric"] != "accuracy"]["gain"] > 0).mean())
+    note = (
+        f"rank {low} against {high}: accuracy {100 * gain:+.1f} ± {100 * error:.1f} points, loss "
+        f"higher in {percent(worse)} of the cases"
+    )
+    return graded(
+        note,
+        above("(a) gain in accuracy", gain, 2 * error),
+        at_least("(b) share of losses that are higher", worse, MOST),
+    )
+
+
+def healing_by_role(tables: Tables) -> Outcome:
+    qa = tables.qa
+    gains: dict[str, float] = {}
+    errors: dict[str, float] = {}
+    for role in ("knowledge", "reading"):
+        merged = [
+            series(part, strategy, "healed").merge(
+                series(part, strategy, "control"), on="n", suffixes=("", "_before")
+            )
+            for task in testable_tasks(qa)
+            for strategy in ("similarity", "simple")
+            if (part := of_task(qa, task))["role"].iloc[0] == role
+        ]
+        if not merged:
+            raise Untestable(f"no task of the kind '{role}' that the unpruned model can do")
+        both = pd.concat(merged).query("n > 0")
+        gains[role] = float((both["accuracy"] - both["accuracy_before"]).mean())
+        errors[role] = float(np.hypot(both["stderr"], both["stderr_before"]).mean())
+    more = gains["reading"] - gains["knowledge"]
+    error = float(np.hypot(errors["reading"], errors["knowledge"]))
+    note = (
+        f"healing adds {100 * gains['reading']:+.1f} points to reading and "
+        f"{100 * gains['knowledge']:+.1f} to knowledge: {100 * more:+.1f} ± {100 * error:.1f} more"
+    )
+    return graded(note, above("the larger gain in accuracy", more, 2 * error))
 
 
 def _straight(table: pd.DataFrame, column: str) -> float:
@@ -88,7 +156,11 @@ def cost(tables: Tables) -> Outcome:
         for name in fits
     )
     times = min(fits["read_seconds"], fits["write_seconds"])
-    return graded(fits["bytes"] >= LINEAR, times >= LINEAR), note
+    return graded(
+        note,
+        at_least("(a) variance of memory explained", fits["bytes"], LINEAR),
+        at_least("(b) variance of times explained", times, LINEAR),
+    )
 
 
 def by_seed(table: pd.DataFrame, metric: str, other: str) -> np.ndarray:
@@ -113,10 +185,12 @@ def teacher(tables: Tables) -> Outcome:
     }
     error = {key: values.std(ddof=1) / np.sqrt(len(values)) for key, values in found.items()}
 
-    def better(way: str) -> bool:
-        loss, accuracy = found["normalized_loss", way], found["accuracy", way]
-        lower = loss.mean() < -2 * error["normalized_loss", way]
-        return bool(lower and accuracy.mean() >= -2 * error["accuracy", way])
+    def better(way: str) -> Check:
+        loss, accuracy = ("normalized_loss", way), ("accuracy", way)
+        lower = above("", -found[loss].mean(), 2 * error[loss])
+        kept = at_least("", found[accuracy].mean(), -2 * error[accuracy])
+        slack = min(lower.slack, kept.slack)
+        return Check(lower.passed and kept.passed, way.rpartition(", ")[2], slack)
 
     def words(way: str) -> str:
         loss, accuracy = ("normalized_loss", way), ("accuracy", way)
@@ -129,7 +203,8 @@ def teacher(tables: Tables) -> Outcome:
     note = f"{table['seed'].nunique()} seeds; with a teacher instead of plain healing: "
     note += "; ".join(map(words, TEACHING[:2]))
     same_steps, same_time = (better(way) for way in TEACHING[:2])
-    return VERDICTS[0] if same_time else VERDICTS[1] if same_steps else VERDICTS[2], note
+    verdict = VERDICTS[1] if same_steps.passed else VERDICTS[2]
+    return decided(VERDICTS[0] if same_time.passed else verdict, note, same_steps, same_time)
 
 
 def other_texts(tables: Tables) -> Outcome:
@@ -149,7 +224,9 @@ def other_texts(tables: Tables) -> Outcome:
         f"of {len(both)} choices on {both['text'].nunique()} other texts that {percent(SETTLED)} "
         f"of the resamples agree on, {percent(differ)} differ from the choice on {own}"
     )
-    return VERDICTS[0] if differ >= 1 - MOST else VERDICTS[1] if differ else VERDICTS[2], note
+    often = at_least("share of choices that differ", differ, 1 - MOST)
+    verdict = VERDICTS[1] if differ else VERDICTS[2]
+    return decided(VERDICTS[0] if often.passed else verdict, note, often)
 
 
 def families(tables: Tables) -> Outcome:
@@ -168,4 +245,6 @@ def families(tables: Tables) -> Outcome:
         f"in {percent(share)} of {len(before)} comparisons of two models on one task the deeper "
         "one's accuracy falls at a larger fraction"
     )
-    return VERDICTS[0] if share == 1 else VERDICTS[1] if share >= MOST else VERDICTS[2], note
+    checks = at_least("all comparisons", share, 1), at_least("most of them", share, MOST)
+    verdict = VERDICTS[1] if checks[1].passed else VERDICTS[2]
+    return decided(VERDICTS[0] if checks[0].passed else verdict, note, *checks)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib import claims, evidence, paths, rules, tables
+from lib import claims, evidence, judging, paths, tables
 from lib.bench import Bench
 from lib.conditions import main_conditions, rank_conditions
 from lib.errors import UserError
@@ -40,7 +40,7 @@ def publish(study: Study) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     for name, table in made.items():
         tables.write(folder / "tables" / f"{name}.csv", table)
-    verdicts = claims.verdicts(rules.Tables(folder / "tables"))
+    verdicts = claims.verdicts(judging.Tables(folder / "tables"))
     tables.write(folder / "tables" / "verdicts.csv", verdicts)
     lines = "".join(json.dumps(record, sort_keys=True) + "\n" for record in records)
     evidence.write_atomically(folder / "evidence.jsonl", lines)

@@ -7,7 +7,7 @@ from html import escape
 import pandas as pd
 from IPython.display import HTML
 
-from lib import claims, evidence, fates, paths, plots, rules, study
+from lib import claims, evidence, fates, judging, paths, plots, study
 from lib.bench import Bench
 from lib.tables import by_run, save
 
@@ -47,8 +47,8 @@ def _plain(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def tables(bench: Bench) -> rules.Tables:
-    return rules.Tables(paths.tables(bench.study.name))
+def tables(bench: Bench) -> judging.Tables:
+    return judging.Tables(paths.tables(bench.study.name))
 
 
 def verdicts(bench: Bench, numbers: list[int] | None = None) -> HTML:
@@ -65,7 +65,9 @@ def _card(row: tuple) -> str:
         f'</span> {badge(row.verdict)} <span class="claim-where">{escape(row.where)}</span></p>'
         f'<p class="claim-statement">{escape(row.statement)}</p>'
         f'<p class="claim-reason">{escape(_sentence(row.reason))}.</p>'
-        f"<details><summary>Rule</summary><p>{escape(row.rule)}</p></details></div>"
+        f"<details><summary>Rule, and what would change the verdict</summary>"
+        f"<p>{escape(row.rule)}</p><p><strong>To the edge of each condition:</strong> "
+        f"{escape(row.margins)}.</p></details></div>"
     )
 
 
@@ -83,7 +85,7 @@ def count_verdicts(bench: Bench) -> HTML:
     found = save(bench, "verdicts", claims.verdicts(tables(bench)))
     counts = found["verdict"].value_counts()
     badges = (
-        f"{counts[verdict]} × {badge(verdict)}" for verdict in rules.VERDICTS if verdict in counts
+        f"{counts[verdict]} × {badge(verdict)}" for verdict in judging.VERDICTS if verdict in counts
     )
     return HTML(f'<p class="verdict-counts">Of {len(found)} claims: {" ".join(badges)}</p>')
 
@@ -146,8 +148,8 @@ def headline(bench: Bench, qa: pd.DataFrame, loss: pd.DataFrame) -> HTML:
     values = {}
     healed = qa[qa["strategy"].isin(["similarity", "none"]) & (qa["healing"] != "none")]
     try:
-        testable = rules.testable_tasks(qa)
-    except rules.Untestable:
+        testable = judging.testable_tasks(qa)
+    except judging.Untestable:
         testable = []
     for (name, shots), rows in healed.groupby(["task", "shots"], sort=False):
         rows = rows.sort_values("fraction")
@@ -155,11 +157,11 @@ def headline(bench: Bench, qa: pd.DataFrame, loss: pd.DataFrame) -> HTML:
         if (name, shots) not in testable:
             values[f"{label}: the unpruned model is at chance already"] = "–"
             continue
-        kept = rows["accuracy"] >= rows["accuracy"].iloc[0] - rules.FLAT_LOSS
+        kept = rows["accuracy"] >= rows["accuracy"].iloc[0] - judging.FLAT_LOSS
         flat = rows["fraction"][kept.cumprod().astype(bool)].max()
-        values[f"of the layers can go before {label} loses {100 * rules.FLAT_LOSS:.0f} points"] = (
-            f"{100 * flat:.3g}%"
-        )
+        values[
+            f"of the layers can go before {label} loses {100 * judging.FLAT_LOSS:.0f} points"
+        ] = f"{100 * flat:.3g}%"
     rows = loss[loss["strategy"].isin(["similarity", "none"]) & (loss["healing"] != "none")]
     rows = rows.sort_values("fraction").set_index("fraction")["loss"]
     half = min(rows.index, key=lambda fraction: abs(fraction - 0.5))
