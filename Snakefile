@@ -14,7 +14,7 @@ from lib import study as studies
 STUDY = studies.load(config.get("study", paths.DEFAULT_STUDY))
 SECTIONS = paths.sections()
 OUTSIDE = {
-    *("run.py", "site.py", "publish.py", "pruning.py", "card.py"),
+    *("run.py", "site.py", "publish.py", "pruning.py", "card.py", "export.py"),
     *("plan.py", "model_tables.py"),
 }
 HELPERS = [path for path in Path("lib").glob("*.py") if path.name not in OUTSIDE]

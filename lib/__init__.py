@@ -6,5 +6,5 @@ pruning · geometry · replay · batches · scoring · sweep · teacher · train
 evaluation · writing · bench · conditions · measure · plan · model_tables · transitions · tables ·
 comparisons · ablations · fates · other_texts · cost · families · judging · rules · further_rules ·
 claims · plots · ablation_plots · distance_plots · text_plots · cost_plots · family_plots ·
-section · check · publish · site · run
+section · check · export · publish · site · run
 """

@@ -12,6 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -92,6 +93,12 @@ def healing_provenance(bench: Bench, condition: Condition) -> dict[str, Any]:
     return read(path)[0].get("provenance", {}) if path.exists() else {}
 
 
+def adapters(bench: Bench, condition: Condition) -> Path:
+    """Where the adapters of a healed model are kept, in peft's format."""
+    name = digest(condition_inputs(bench, condition))
+    return bench.store.folder.parent / "adapters" / name
+
+
 def probes(bench: Bench, condition: Condition) -> list[Probe]:
     """All that any section asks of a model."""
     writing = [bench.study.writing] if writes(bench, condition) else []
@@ -139,7 +146,7 @@ def _measure(bench: Bench, conditions: list[Condition]) -> None:
     wanted: list[Probe] = []
     for condition in conditions:
         wanted += [probe for probe in probes(bench, condition) if probe not in wanted]
-    with _materialised(bench, conditions[0]) as model:
+    with materialised(bench, conditions[0]) as model:
         if broken(bench, conditions[0]):
             problem = healing_record(bench, conditions[0])["diverged"]
             print(f"{conditions[0].name}: {problem}; left out", file=sys.stderr)
@@ -204,7 +211,7 @@ def question_free(bench: Bench, task: Task) -> dict[str, Any]:
 
 
 @contextmanager
-def _materialised(bench: Bench, condition: Condition) -> Iterator[PreTrainedModel]:
+def materialised(bench: Bench, condition: Condition) -> Iterator[PreTrainedModel]:
     """A healed condition's model, which leaves its training report as evidence; for any other the
     unpruned model in the condition's weights."""
     if condition.weights != "nf4" and condition.healing is None:
@@ -216,14 +223,14 @@ def _materialised(bench: Bench, condition: Condition) -> Iterator[PreTrainedMode
         return
     inputs = condition_inputs(bench, condition)
     keep = bench.store.unfinished(inputs).with_suffix("")
-    adapters = bench.store.folder.parent / "adapters" / digest(inputs)
+    kept = adapters(bench, condition)
     how = (bench.study, condition.healing, condition.block)
-    if adapters.exists() and healing_record(bench, condition):
-        yield healing.reload(*how, adapters)
+    if kept.exists() and healing_record(bench, condition):
+        yield healing.reload(*how, kept)
     else:
-        shutil.rmtree(adapters, ignore_errors=True)
+        shutil.rmtree(kept, ignore_errors=True)
         start = time.monotonic()
-        found = healing.heal(*how, bench.tokenizer, keep, adapters)
+        found = healing.heal(*how, bench.tokenizer, keep, kept)
         seconds = {"seconds": round(time.monotonic() - start, 3), "training_seconds": found.seconds}
         bench.store.put("healing", condition.name, inputs, found.report, **seconds)
         yield found.model

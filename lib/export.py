@@ -1,0 +1,137 @@
+"""A healed model to take away: pruned, healed with the study's recipe, adapters merged.
+
+    python -m lib.export OUT --study mine.yaml --similarity 8    # the block that section 01 chose
+    python -m lib.export OUT --study mine.yaml --simple 8        # deepest 8, last one kept
+    python -m lib.export OUT --study mine.yaml --drop 21:29      # layers 21–28
+
+What the book has healed already is not healed again, and a healing that was stopped goes on. OUT is
+an ordinary checkpoint in float32, as it was evaluated; OUT/adapter holds the adapters alone, in
+peft's format, for the pruned checkpoint that `lib.pruning` writes. It appears whole or not at all.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from lib import measure, study
+from lib.bench import Bench
+from lib.blocks import UNPRUNED, Block, parse_layers, ranges
+from lib.check import check
+from lib.conditions import Condition, healed
+from lib.errors import UserError
+from lib.folders import free_place, whole_or_not_at_all
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m lib.export", description=__doc__.split("\n\n")[0]
+    )
+    parser.add_argument("out", help="the folder to write; it must not exist or be empty")
+    parser.add_argument("--study", required=True, help="name or path of a YAML file")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--similarity", type=int, metavar="N", help="the most similar N layers")
+    which.add_argument("--simple", type=int, metavar="N", help="the deepest N, the last one kept")
+    which.add_argument("--drop", metavar="LAYERS", help="counted from 0, half-open: 21:29")
+    options = parser.parse_args(arguments)
+    try:
+        out = free_place(Path(options.out))
+        chosen = study.load(options.study)
+        check(chosen)
+        bench = Bench(chosen)
+        export(bench, _condition(bench, options), out)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; the next run goes on with what is trained already", file=sys.stderr)
+        return 130
+    print(f"{out} is written")
+    return 0
+
+
+def _condition(bench: Bench, options: argparse.Namespace) -> Condition:
+    """The model that is asked for, as the sections name it, so that theirs is found."""
+    if options.drop is not None:
+        runs = ranges(parse_layers(options.drop, bench.n_layers))
+        if len(runs) != 1:
+            raise UserError(f"--drop {options.drop}: healing is of one block, as in 21:29")
+        strategy, block = "given", Block(runs[0].start, runs[0].stop)
+    elif options.simple is not None:
+        strategy, block = "simple", bench.block("simple", options.simple)
+    else:
+        strategy, block = "similarity", bench.block("similarity", options.similarity)
+    recipe = bench.study.healing
+    weights = healed(bench, recipe, [], [])[0].weights
+    return Condition(strategy, block.check(bench.n_layers), weights, recipe)
+
+
+def export(bench: Bench, condition: Condition, out: Path) -> None:
+    """Write the healed model of a condition as a checkpoint, with its tokenizer, adapters and card.
+
+    Raises UserError when its healing broke down."""
+    with measure.materialised(bench, condition) as model:
+        if measure.broken(bench, condition):
+            report = measure.healing_record(bench, condition)
+            raise UserError(f"{condition.name}: {report['diverged']}; nothing is written")
+        with whole_or_not_at_all(out) as unfinished:
+            adapters = measure.adapters(bench, condition)
+            if adapters.exists():
+                shutil.copytree(adapters, unfinished / "adapter")
+                (unfinished / "adapter" / "README.md").unlink(missing_ok=True)
+                _name_base(unfinished / "adapter" / "adapter_config.json", bench)
+            model.save_pretrained(unfinished)
+            bench.tokenizer.save_pretrained(unfinished)
+            (unfinished / "README.md").write_text(_card(bench, condition), encoding="utf-8")
+
+
+def _name(bench: Bench) -> str:
+    model = bench.study.model
+    return Path(model).name if bench.study.model_is_local else model
+
+
+def _name_base(file: Path, bench: Bench) -> None:
+    """Peft writes where the base was on this machine; elsewhere only its name helps."""
+    settings = json.loads(file.read_text("utf-8"))
+    settings["base_model_name_or_path"] = _name(bench)
+    file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def _card(bench: Bench, condition: Condition) -> str:
+    recipe, block = condition.healing, condition.block
+    report = measure.healing_record(bench, condition)
+    words = block.in_words(bench.n_layers) if block != UNPRUNED else "drop none"
+    trained = "all weights" if recipe.recipe == "full" else f"adapters of rank {recipe.rank}"
+    return f"""---
+library_name: transformers
+tags: [layer-pruning]
+---
+
+# {_name(bench)}, {bench.n_layers - block.n} of {bench.n_layers} layers, healed
+
+| | |
+|---|---|
+| original | `{_name(bench)}` |
+| pruned | {words} (counted from 0) |
+| healed | `{recipe.name}`: {trained}, {recipe.steps} steps of {recipe.batch} rows, \
+{report["tokens"]:,} tokens |
+| seed, peak learning rate | {recipe.seed}, {recipe.learning_rate:g} |
+| training loss, first and last | {report["train_loss"][0]:.3f}, {report["train_loss"][-1]:.3f} \
+nats per token |
+
+The weights are in float32, with the adapters merged{
+        "" if condition.weights != "nf4" else " into the 4-bit values that they were trained on"
+    }, which is how the model was evaluated.
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("PATH")
+tokenizer = AutoTokenizer.from_pretrained("PATH")
+```
+"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""A healed model on disk, from the command line."""
+
+import json
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lib import export, healing, measure
+from lib import study as studies
+from lib.bench import Bench
+from lib.blocks import Block, simple
+from lib.conditions import healed
+from lib.surgery import drop
+
+
+@pytest.fixture
+def path(write_study, tmp_path, monkeypatch):
+    monkeypatch.setenv("RESULTS_DIR", str(tmp_path / "results"))
+    return write_study(tmp_path)
+
+
+def test_what_is_written_is_what_was_evaluated(path, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    bench = Bench(studies.load(str(path)))
+    n = bench.n_layers // 2
+    condition = next(
+        one
+        for one in healed(bench, bench.study.healing, [0.5], ["simple"])
+        if one.strategy == "simple"
+    )
+    with measure.materialised(bench, condition) as model:
+        expected = {name: value.clone() for name, value in model.state_dict().items()}
+    monkeypatch.setattr(healing, "heal", None)  # not a second time
+    assert export.main([str(out), "--study", str(path), "--simple", str(n)]) == 0
+    written = AutoModelForCausalLM.from_pretrained(out)
+    assert all(torch.equal(value, expected[name]) for name, value in written.state_dict().items())
+    assert AutoTokenizer.from_pretrained(out)("a b")["input_ids"]
+    card = (out / "README.md").read_text()
+    assert simple(n, bench.n_layers).in_words(bench.n_layers) in card and "qlora-r4" in card
+    # The adapters alone fit the pruned model, and say nothing of this machine.
+    settings = json.loads((out / "adapter/adapter_config.json").read_text())
+    assert "/" not in settings["base_model_name_or_path"]
+    assert str(tmp_path) not in "".join(
+        file.read_text() for file in out.rglob("*") if file.suffix in {".json", ".md"}
+    )
+    plain = AutoModelForCausalLM.from_pretrained(bench.study.model)
+    drop(plain, simple(n, bench.n_layers))
+    PeftModel.from_pretrained(plain, out / "adapter")
+    # Nothing is overwritten.
+    assert export.main([str(out), "--study", str(path), "--simple", str(n)]) == 1
+    assert "not empty" in capsys.readouterr().err
+
+
+def test_any_block_can_be_healed_with_any_recipe(path, tmp_path):
+    full = studies.load(str(path))
+    text = path.read_text().replace("healing:\n", "healing:\n  recipe: full\n")
+    path.write_text(text)
+    assert studies.load(str(path)).healing.recipe == "full" != full.healing.recipe
+    assert export.main([str(tmp_path / "out"), "--study", str(path), "--drop", "1:2"]) == 0
+    written = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    plain = AutoModelForCausalLM.from_pretrained(full.model)
+    drop(plain, Block(1, 2))
+    assert written.config.num_hidden_layers == plain.config.num_hidden_layers
+    assert not (tmp_path / "out/adapter").exists()
+    changed = [
+        name
+        for name, value in plain.state_dict().items()
+        if not torch.equal(value, written.state_dict()[name])
+    ]
+    assert any("q_proj" in name for name in changed)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--drop", "0,2"], "healing is of one block"),
+        (["--drop", "0:99"], "layers of this model"),
+        (["--simple", "99"], "layers to drop: allowed are"),
+    ],
+)
+def test_bad_input_is_one_line(options, says, path, tmp_path, capsys):
+    assert export.main([str(tmp_path / "out"), "--study", str(path), *options]) == 1
+    error = capsys.readouterr().err.strip().splitlines()
+    assert error[-1].startswith("error: ") and says in error[-1]
+    assert not (tmp_path / "out").exists()
