@@ -1,6 +1,6 @@
 """Helpers under the notebooks. One module per floor; each imports only from floors above it:
 
-errors · paths · folders · shards · schema · study · evidence · journal · corpora ·
+errors · paths · folders · shards · schema · study · evidence · journal · hub · corpora ·
 qwen_tokenizer · qwen_config · qwen · blocks · anatomy · loading · models · surgery · card ·
 pruning · geometry · replay · batches · scoring · sweep · teacher · training · healing · harness ·
 evaluation · writing · bench · conditions · measure · plan · model_tables · transitions · tables ·

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lib.errors import UserError
 from lib.evidence import file_digest
+from lib.hub import explain
 from lib.schema import Loss, Text
 
 SUFFIXES = {".jsonl": "json", ".json": "json", ".txt": "text"}
@@ -206,8 +207,5 @@ def _local(text: Text) -> list[str]:
 
 
 def _hub_error(text: Text, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())[:160] or type(error).__name__
-    return UserError(
-        f"text {describe(text)}: not reachable on the hub ({reason}); check the name and the "
-        "network, or give a local file as 'path'"
-    )
+    reason = explain(error, "dataset", str(text.dataset))
+    return UserError(f"text {describe(text)}: {reason}; or give a local file as 'path'")

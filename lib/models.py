@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -21,6 +22,7 @@ from lib import shards
 from lib.anatomy import layers
 from lib.errors import UserError
 from lib.evidence import digest, file_digest
+from lib.hub import chain, explain
 from lib.loading import load_whole
 from lib.schema import Study
 
@@ -201,14 +203,14 @@ def commit(study: Study) -> str | None:
         return None
     try:
         return _hub_commit(study.model, study.revision)
-    except Exception:  # no network, no such repository, …
+    except Exception as error:  # no network, no such repository, …
         revision = study.revision or "main"
         cached = try_to_load_from_cache(study.model, "config.json", revision=revision)
         if isinstance(cached, str):
             return Path(cached).parent.name
         raise UserError(
-            f"model {study.model}: not a local folder and not reachable on the hub; check the name "
-            "and the network, or give a path that starts with ./, ../, ~ or /"
+            f"model {study.model}: not a local folder, and {explain(error, 'model', study.model)}; "
+            "paths start with ./, ../, ~ or /"
         ) from None
 
 
@@ -219,11 +221,7 @@ def _hub_commit(model: str, revision: str | None) -> str:
 
 def _loading_error(study: Study, error: Exception, what: str = "model") -> UserError:
     """One line for whatever the library raised while it loaded a part of the checkpoint."""
+    if not study.model_is_local and any(isinstance(one, HfHubHTTPError) for one in chain(error)):
+        return UserError(f"{what} {study.model}: {explain(error, 'model', study.model)}")
     reason = " ".join(str(error).split())
-    if not study.model_is_local and ("gated repo" in reason.lower() or "GatedRepo" in repr(error)):
-        page = f"huggingface.co/{study.model}"
-        return UserError(
-            f"{what} {study.model}: gated or private; accept its licence at {page} and log in "
-            "with `hf auth login`"
-        )
     return UserError(f"{what} {study.model}: cannot be loaded: {reason[:200]}")

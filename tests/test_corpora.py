@@ -155,7 +155,7 @@ def test_a_hub_dataset_without_network_is_one_line(ask: Any) -> None:
     with pytest.raises(UserError) as raised:
         ask(text)
     message = str(raised.value)
-    assert "\n" not in message and "not reachable on the hub" in message
+    assert "\n" not in message and "hub cannot be reached" in message
     assert "nobody/no-such-text" in message
 
 

@@ -1,0 +1,125 @@
+"""Repositories that cannot be read, on a hub that answers as the real one does."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from huggingface_hub import constants
+
+from lib import corpora, models, paths
+from lib import study as studies
+from lib.errors import UserError
+from lib.schema import Text
+
+SHA = "0123456789abcdef0123456789abcdef01234567"
+# Repository → status and error code of (its page, its files).
+ANSWERS = {
+    "some/gated": ((200, None), (403, "GatedRepo")),
+    "some/closed": ((403, "GatedRepo"), (403, "GatedRepo")),
+    "some/missing": ((401, "RepoNotFound"), (401, "RepoNotFound")),
+    "some/other-branch": ((404, "RevisionNotFound"), (404, "RevisionNotFound")),
+    "some/broken": ((500, None), (500, None)),
+}
+
+
+class Hub(BaseHTTPRequestHandler):
+    def answer(self) -> None:
+        path = self.path.partition("?")[0]
+        name = next((name for name in ANSWERS if name in path), "some/missing")
+        status, code = ANSWERS[name][0 if "/api/" in path else 1]
+        body = json.dumps({"id": name, "sha": SHA, "siblings": []}).encode()
+        self.send_response(status)
+        if code:
+            self.send_header("X-Error-Code", code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    do_GET = do_HEAD = do_POST = answer
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr(
+        constants,
+        "HUGGINGFACE_CO_URL_TEMPLATE",
+        address + "/{repo_id}/resolve/{revision}/{filename}",
+    )
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # the tests' own setting
+    yield address
+    server.shutdown()
+    models._hub_commit.cache_clear()
+
+
+def study(model: str):
+    return studies.load("smollm2-135m").model_copy(update={"model": model, "shape": None})
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ("some/gated", "accept its licence at huggingface.co/some/gated and log in"),
+        ("some/closed", "accept its licence at huggingface.co/some/closed and log in"),
+        ("some/missing", "no such model on the hub, or a private one: check the name"),
+        ("some/other-branch", "has no such revision"),
+        ("some/broken", "not reachable on the hub"),
+    ],
+)
+def test_a_model_that_cannot_be_had(model, says, hub):
+    with pytest.raises(UserError) as error:
+        models.load_config(study(model))
+    message = str(error.value)
+    assert model in message and says in message and "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("some/closed", "accept its licence at huggingface.co/datasets/some/closed and log in"),
+        ("some/missing", "no such dataset on the hub, or a private one"),
+        ("some/broken", "not reachable on the hub"),
+    ],
+)
+def test_a_text_that_cannot_be_had(name, says, hub):
+    with pytest.raises(UserError) as error:
+        corpora.source(Text(dataset=name))
+    message = str(error.value)
+    assert name in message and says in message and "\n" not in message
+    assert "give a local file" in message
+
+
+def test_without_a_network_one_line_says_so(monkeypatch):
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    models._hub_commit.cache_clear()
+    with pytest.raises(UserError, match=r"hub cannot be reached|not reachable on the hub"):
+        models.commit(study("some/model"))
+
+
+def test_from_the_command_line_there_is_no_traceback(hub, tmp_path):
+    (tmp_path / "mine.yaml").write_text("model: some/gated\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "lib.run", "check", "--study", str(tmp_path / "mine.yaml")],
+        cwd=paths.ROOT,
+        env=os.environ | {"HF_ENDPOINT": hub, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert "accept its licence at" in done.stderr and "Traceback" not in done.stderr
