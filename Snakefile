@@ -4,6 +4,7 @@ Started by `make book`, which checks the study first. Sections run one after ano
 measurements, and each uses all cores.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -52,7 +53,8 @@ def local_files():
     """Files of the study that decide results: checkpoint, texts, tasks. Hub content has digests."""
     texts = (STUDY.validation_text, STUDY.healing_text, *STUDY.other_texts)
     found = [Path(text.path) for text in texts if text.path]
-    for folder in (STUDY.model if STUDY.model_is_local else None, STUDY.task_path):
+    data = os.environ.get("PRUNING_DATA") if STUDY.task_path else None
+    for folder in (STUDY.model if STUDY.model_is_local else None, STUDY.task_path, data):
         if folder:
             found += [p for p in Path(folder).rglob("*") if p.is_file() and p.suffix != ".pyc"]
     for control in STUDY.controls.studies:

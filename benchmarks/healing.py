@@ -20,7 +20,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from lib import healing, training
+from lib import four_bit, healing, training
 from lib.corpora import document_sequences, windows
 from lib.schema import Healing, Study, Text
 
@@ -79,7 +79,7 @@ def main() -> None:
         study = Study(model=folder, device="cpu")
 
         def ours(rows: list[torch.Tensor]) -> None:
-            model = healing.adapt(healing.load_4bit(study), recipe)
+            model = healing.adapt(four_bit.load_4bit(study), recipe)
             training.train(model, rows, text.pad_token_id, recipe, torch.float32)
 
         own, theirs = alternate(

@@ -1,6 +1,6 @@
 """Everything that can be found wrong with a study without measuring: seconds, before hours."""
 
-from lib import anatomy, corpora, cost, harness, models, paths
+from lib import anatomy, corpora, cost, four_bit, harness, memory, models, paths, shapes
 from lib.bench import Bench
 from lib.blocks import Block, check_n
 from lib.conditions import equal_time_steps
@@ -18,6 +18,10 @@ def check(study: Study) -> None:
     model = anatomy.skeleton(bench.config)
     anatomy.layers(model)
     models.check_tensors(study)
+    reason = four_bit.impossible(model, models.device(study))
+    if study.healing.recipe == "qlora" and reason:
+        raise UserError(f"model {study.model}: {reason}; healing: {{recipe: lora}} needs no 4-bit")
+    memory.check_memory(study, shapes.shape_of(bench.config, study.healing.targets))
     for n in study.pruned_layers or []:
         check_n(n, bench.n_layers)
     for part, fractions in {
@@ -55,7 +59,7 @@ def check(study: Study) -> None:
     cost.check(bench)
     _check_lengths(bench)
     _check_texts(bench)
-    harness.check_tasks(study, bench.task_manager)
+    harness.check_tasks(study, bench.task_manager, [*study.tasks, *bench.prompt_tasks])
 
 
 def _check_lengths(bench: Bench) -> None:

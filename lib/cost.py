@@ -22,12 +22,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from lib import evidence, models, plan
+from lib import evidence, four_bit, models, shapes
 from lib import study as studies
+from lib.anatomy import skeleton
 from lib.bench import Bench
 from lib.blocks import UNPRUNED, Block, layers_to_drop, simple
 from lib.errors import UserError
-from lib.healing import load_4bit
 from lib.surgery import pruned
 
 METHOD = 1  # raise when the code that computes the values changes them
@@ -63,12 +63,16 @@ def cost_table(bench: Bench) -> pd.DataFrame:
     multiplies the same. Seconds are per token of the batch: the median of the repeats, and the
     standard error of that median.
 
-    Raises UserError as `check` does, and as `lib.healing.load_4bit` does."""
+    In the study's format alone where the model cannot be put in 4-bit. Raises UserError as `check`
+    does."""
     check(bench)
     rows = []
     plain = _measured(bench, bench.weights)
     counts = {one["n"]: one["counts"] for one in plain["models"]}
-    for weights, found in ((bench.weights, plain), ("nf4", _measured(bench, "nf4"))):
+    measured = {bench.weights: plain}
+    if four_bit.impossible(skeleton(bench.config), models.device(bench.study)) is None:
+        measured["nf4"] = _measured(bench, "nf4")
+    for weights, found in measured.items():
         for one in found["models"]:
             rows.append(
                 {"weights": weights, "n": one["n"], "fraction": bench.fraction(one["n"])}
@@ -116,7 +120,7 @@ def _measured(bench: Bench, weights: str) -> dict[str, Any]:
         if weights != "nf4":
             return place | {"models": _measure(bench, bench.model, blocks, counted=True)}
         bench.release()
-        return place | {"models": _measure(bench, load_4bit(study), blocks, counted=False)}
+        return place | {"models": _measure(bench, four_bit.load_4bit(study), blocks, counted=False)}
 
     name = f"{weights} {cost.batch}x{cost.length}+{cost.tokens} {place['device']}"
     return bench.store.get_or_measure("cost", name, inputs, run, batch=cost.batch)
@@ -248,16 +252,16 @@ def paper_example(bench: Bench) -> pd.DataFrame:
     without half of the layers, at 16 bits and with the layers in 4-bit. Operations are 2 ×
     parameters; `printed_bytes` and `printed_flops` are what the paper says."""
     paper = studies.load(PAPERS_STUDY)
-    shapes = {paper.title: plan.shape_of(models.config_of_shape(paper))}
-    shapes[bench.study.title] = plan.shape_of(bench.config, bench.study.healing.targets)
+    sizes = {paper.title: shapes.shape_of(models.config_of_shape(paper))}
+    sizes[bench.study.title] = shapes.shape_of(bench.config, bench.study.healing.targets)
     rows = []
     for (title, shape), fraction, weights in product(
-        shapes.items(), (0.0, 0.5), ("16 bits", "4-bit")
+        sizes.items(), (0.0, 0.5), ("16 bits", "4-bit")
     ):
         n = layers_to_drop(fraction, shape.n_layers)
         total = shape.pruned(simple(n, shape.n_layers) if n else UNPRUNED)
         outside = shape.total - sum(shape.by_layer)
-        each = plan.NF4 if weights == "4-bit" else 2.0
+        each = shapes.NF4 if weights == "4-bit" else 2.0
         printed = PRINTED.get((weights, fraction)) if title == paper.title else None
         rows.append(
             {"model": title, "weights": weights, "n": n, "fraction": n / shape.n_layers}

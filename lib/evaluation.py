@@ -2,6 +2,7 @@
 next-token loss on documents; of one model, or of many prunings of it in one pass."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
@@ -39,8 +40,7 @@ def accuracies(
 
     Also: n_questions, per-question correctness in order (a string of 0 and 1, for paired
     comparisons), by sub-task for groups, both chance levels (`guess`: one over the number of
-    choices, 0 for generation; `constant`: the share of the commonest answer, summed over
-    sub-tasks), and the number of truncated prompts.
+    choices, 0 for generation; `constant`: the share of the commonest answer), and the number of truncated prompts.
 
     Raises UserError for a task without such a metric and for data that cannot be read."""
     questions = Questions(task, manager)
@@ -74,7 +74,7 @@ def accuracy(
 def _scores(task: Task, samples: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     correct: dict[str, str] = {}
     guess: list[float] = []
-    commonest = 0
+    answers: list[str] = []
     for name in sorted(samples):
         rows = sorted(samples[name], key=lambda row: row["doc_id"])
         rows = [row for row in rows if row["filter"] == rows[0]["filter"]] if rows else []
@@ -86,8 +86,7 @@ def _scores(task: Task, samples: dict[str, list[dict[str, Any]]]) -> dict[str, A
             )
         correct[name] = "".join(str(int(row[key])) for row in rows)
         guess += [1 / len(row["arguments"]) if key == "acc" else 0.0 for row in rows]
-        answers = [_right_choice(row) if key == "acc" else str(row["target"]) for row in rows]
-        commonest += max(answers.count(answer) for answer in set(answers))
+        answers += [_right_choice(row) if key == "acc" else str(row["target"]) for row in rows]
     joined = "".join(correct.values())
     count, hits = len(joined), joined.count("1")
     share = hits / count
@@ -96,7 +95,7 @@ def _scores(task: Task, samples: dict[str, list[dict[str, Any]]]) -> dict[str, A
         "stderr": math.sqrt(share * (1 - share) / max(count - 1, 1)),
         "n_questions": count,
         "guess": sum(guess) / count,
-        "constant": commonest / count,
+        "constant": max(Counter(answers).values()) / count,
         "correct": correct,
     }
 

@@ -15,7 +15,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from lib import measure, study
+from lib import four_bit, healing, measure, study
 from lib.bench import Bench
 from lib.blocks import UNPRUNED, Block, parse_layers, ranges
 from lib.check import check
@@ -77,6 +77,9 @@ def export(bench: Bench, condition: Condition, out: Path) -> None:
             raise UserError(f"{condition.name}: {report['diverged']}; nothing is written")
         with whole_or_not_at_all(out) as unfinished:
             adapters = measure.adapters(bench, condition)
+            if adapters.exists() and four_bit.runs_in_4bit(bench.study):
+                how = (bench.study, condition.healing, condition.block)
+                model = healing.reload(*how, adapters, merge=True)
             if adapters.exists():
                 shutil.copytree(adapters, unfinished / "adapter")
                 (unfinished / "adapter" / "README.md").unlink(missing_ok=True)

@@ -237,12 +237,18 @@ def task_manager(study: Study) -> Any:
     for task in study.tasks:
         if task.name not in manager.all_tasks:
             nowhere = f"none readable in {study.task_path}" if study.task_path else "none"
-            known = ", ".join(sorted(own)) or nowhere
+            known = _some(sorted(own)) or nowhere
             raise UserError(
                 f"study {study.name}: unknown lm-eval task '{task.name}'; "
                 f"local tasks: {known}; all others: `lm-eval ls tasks`"
             )
     return manager
+
+
+def _some(names: Sequence[str], most: int = 12) -> str:
+    """Names for a message; of a folder with MMLU's subjects not all."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _without_question(request: Any) -> Any:
@@ -266,17 +272,25 @@ def metric(task: Any) -> str | None:
     return wanted if wanted in task.aggregation() else None
 
 
-def check_tasks(study: Study, manager: Any) -> None:
-    """The questions of local tasks can be read, and scored."""
+def check_tasks(study: Study, manager: Any, asked: Sequence[Task]) -> None:
+    """The questions of local tasks can be read, and scored, and there are as many examples as their
+    prompts show."""
     own = local_tasks(study)
-    for name in [task.name for task in study.tasks if task.name in own]:
-        for task in load(manager, name)["tasks"].values():
-            if metric(task) is None:
+    for task in [task for task in asked if task.name in own]:
+        for one in load(manager, task.name)["tasks"].values():
+            if metric(one) is None:
                 raise UserError(
-                    f"lm-eval task '{name}': is {task.OUTPUT_TYPE} with "
-                    f"{', '.join(task.aggregation())}; read are multiple_choice with acc and "
+                    f"lm-eval task '{task.name}': is {one.OUTPUT_TYPE} with "
+                    f"{', '.join(one.aggregation())}; read are multiple_choice with acc and "
                     "generate_until with exact_match"
                 )
+            if task.shots and one.get_config("num_fewshot") != 0:
+                examples = len(list(one.fewshot_docs() or []))
+                if task.shots > examples:
+                    raise UserError(
+                        f"lm-eval task '{one.config.task}': {task.shots} examples are asked for, "
+                        f"it has {examples}; lower shots (of tasks, or of prompts)"
+                    )
 
 
 def task_source(study: Study, task: Task, manager: Any) -> dict[str, Any]:
@@ -290,7 +304,10 @@ def task_source(study: Study, task: Task, manager: Any) -> dict[str, Any]:
         files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.suffix != ".pyc"]
         source["files"] = {str(p.relative_to(folder)): file_digest(p) for p in files}
     documents = hashlib.sha256()
-    for name, one in sorted(load(manager, task.name)["tasks"].items()):
+    tasks = load(manager, task.name)["tasks"]
+    if len(tasks) > 1:  # of groups the commonest answer was once counted task by task
+        source["commonest"] = "of all tasks"
+    for name, one in sorted(tasks.items()):
         examples = list(one.fewshot_docs()) if task.shots else []
         text = json.dumps([name, list(one.eval_docs), examples], sort_keys=True, default=str)
         documents.update(text.encode())

@@ -7,24 +7,13 @@ module computes
     W₀ x + (α/r) · B A x,    A: [r, in],  B: [out, r]
 
 The recipe `lora` leaves W₀ in the study's number format, and `full` trains all weights in float32.
-The 4-bit model is never run outside training. On CPUs with AVX512-BF16, bitsandbytes repacks its
-weights in place at the first inference, and every later gradient is wrong without an error; so the
-repacking is switched off here, and evaluation goes through `evaluable`, plain copies of the same
-4-bit values in float with the adapters merged.
-
-Transformers puts ordinary linear modules (and GPT-2's transposed ones) in 4-bit while it loads
-them. What it leaves in 16 or 32 bits, Falcon's own linear class and fused experts, follows here, so
-that the FFN of every family is 4-bit; for those the whole layers have to fit beside it.
 """
 
-import copy
-import hashlib
 import math
 import time
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +29,14 @@ from lib.anatomy import ffn_modules, is_fused, layers, linear_weight
 from lib.corpora import document_sequences, measured_on, windows
 from lib.errors import UserError
 from lib.folders import free_place, whole_or_not_at_all
+from lib.four_bit import (
+    SplitExperts,
+    base_digest,
+    dequantised,
+    linear4bit,
+    load_4bit,
+    runs_in_4bit,
+)
 from lib.models import dtype, load_model
 from lib.schema import Healing, Study
 from lib.surgery import drop
@@ -47,88 +44,6 @@ from lib.teacher import Teacher
 from lib.training import last_step, logged_steps, train
 
 METHOD = 2  # raise when the code that computes healed weights changes them
-
-
-class SplitExperts(nn.Module):
-    """A layer's experts as one linear module each, instead of fused in two tensors: only linear
-    modules can be in 4-bit and carry adapters. Computes what transformers' fused experts do."""
-
-    def __init__(self, fused: nn.Module, linear: Callable[[torch.Tensor], nn.Module]) -> None:
-        """linear: makes a module of a weight [out, in]."""
-        super().__init__()
-        self.gate_up_proj = nn.ModuleList(linear(weight) for weight in fused.gate_up_proj)
-        self.down_proj = nn.ModuleList(linear(weight) for weight in fused.down_proj)
-        self.act_fn = fused.act_fn
-
-    def forward(
-        self, hidden: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor
-    ) -> torch.Tensor:
-        """Σ over each token's chosen experts e of weight · down_e(act(gate_e x) · up_e x).
-
-        hidden [tokens, width]; chosen and weights [tokens, experts per token]."""
-        out = torch.zeros_like(hidden)
-        for expert in chosen.unique().tolist():
-            token, place = torch.where(chosen == expert)
-            gate, up = self.gate_up_proj[expert](hidden[token]).chunk(2, dim=-1)
-            found = self.down_proj[expert](self.act_fn(gate) * up)
-            out.index_add_(0, token, (found * weights[token, place, None]).to(out.dtype))
-        return out
-
-
-def nf4(weight: torch.Tensor, bias: torch.Tensor | None, compute: torch.dtype) -> bnb.nn.Linear4bit:
-    """A 4-bit linear module of these values; weight [out, in]."""
-    module = bnb.nn.Linear4bit(
-        weight.shape[1],
-        weight.shape[0],
-        bias=bias is not None,
-        compute_dtype=compute,
-        compress_statistics=False,
-        quant_type="nf4",
-        device="meta",
-    )
-    module.weight = bnb.nn.Params4bit(
-        weight.detach().contiguous(),
-        requires_grad=False,
-        compress_statistics=False,
-        quant_type="nf4",
-        module=module,
-    ).to(weight.device)
-    module.bias = bias
-    return module.requires_grad_(False)
-
-
-def linear4bit(model: nn.Module) -> list[tuple[str, bnb.nn.Linear4bit]]:
-    return [(n, m) for n, m in model.named_modules() if isinstance(m, bnb.nn.Linear4bit)]
-
-
-def load_4bit(study: Study) -> PreTrainedModel:
-    """The unpruned model with its linear layers in NF4, safe to train on a CPU.
-
-    Raises UserError for a family that has none, and for widths of which bitsandbytes gets the
-    values wrong."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = load_model(study, four_bit=True)
-    four_bit = partial(nf4, bias=None, compute=dtype(study))
-    for layer in layers(model):
-        for name, module in list(layer.named_modules()):
-            if is_fused(module):
-                layer.set_submodule(name, SplitExperts(module, four_bit))
-            elif isinstance(module, nn.Linear) and not isinstance(module, bnb.nn.Linear4bit):
-                layer.set_submodule(name, nf4(module.weight, module.bias, dtype(study)))
-    modules = linear4bit(model)
-    if not modules:
-        family = model.config.get_text_config().model_type
-        raise UserError(f"model family '{family}': none of its linear layers can be put in 4-bit")
-    for name, module in modules:
-        module.support_avx512bf16_for_cpu = False  # see the module's docstring
-        if module.in_features % module.weight.blocksize and not _reads_back(module):
-            raise UserError(
-                f"model {study.model}: {name} cannot be put in 4-bit on this device: bitsandbytes "
-                f"misreads rows of {module.in_features} numbers, as no multiple of "
-                f"{module.weight.blocksize}"
-            )
-    return model
 
 
 def load_base(study: Study, healing: Healing) -> PreTrainedModel:
@@ -150,32 +65,6 @@ def _linear(weight: torch.Tensor) -> nn.Linear:
     module = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
     module.weight = nn.Parameter(weight.detach(), requires_grad=False)
     return module
-
-
-def base_digest(model: nn.Module) -> str:
-    """SHA-256 over the 4-bit bytes and their scales: equal before and after training."""
-    state = hashlib.sha256()
-    for name, module in linear4bit(model):
-        quantised = module.weight.quant_state
-        state.update(name.split("base_model.model.")[-1].replace(".base_layer", "").encode())
-        for tensor in (module.weight.data, quantised.absmax, quantised.code):
-            state.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return state.hexdigest()
-
-
-def dequantised(module: bnb.nn.Linear4bit) -> torch.Tensor:
-    """The weight [out, in] that a 4-bit module stands for."""
-    return bnb.functional.dequantize_4bit(module.weight.data, module.weight.quant_state)
-
-
-def _reads_back(module: bnb.nn.Linear4bit) -> bool:
-    """Whether the 4-bit values are read the same as a matrix and as one row. On CPUs with AVX512,
-    bitsandbytes 0.50.2 takes other scales for widths that 16 divides and the block of 64 does not:
-    a quarter off instead of a tenth, with no error."""
-    flat = copy.copy(module.weight.quant_state)
-    flat.shape = torch.Size([module.in_features * module.out_features])
-    one_row = bnb.functional.dequantize_4bit(module.weight.data, flat)
-    return torch.equal(dequantised(module).flatten(), one_row)
 
 
 def adapt(model: PreTrainedModel, healing: Healing) -> PeftModel:
@@ -297,12 +186,14 @@ def heal(
 
 
 def reload(
-    study: Study, healing: Healing, dropped: Collection[int], adapters: Path
+    study: Study, healing: Healing, dropped: Collection[int], adapters: Path, merge: bool = False
 ) -> PreTrainedModel:
-    """The model that `heal` returned, from the adapters that it left."""
+    """The model that `heal` returned, from the adapters that it left; merge: always the plain
+    copy."""
     model = load_base(study, healing)
     drop(model, dropped)
-    return evaluable(PeftModel.from_pretrained(model, adapters).get_base_model(), study, dropped)
+    adapted = PeftModel.from_pretrained(model, adapters).get_base_model()
+    return written_out(adapted, study, dropped) if merge else evaluable(adapted, study, dropped)
 
 
 def _diverged(losses: list[float], vocabulary: int, healing: Healing) -> str | None:
@@ -322,6 +213,14 @@ def unhealed_4bit(study: Study, dropped: Collection[int]) -> PreTrainedModel:
 
 
 def evaluable(model: PreTrainedModel, study: Study, dropped: Collection[int]) -> PreTrainedModel:
+    """A pruned model ready to evaluate: on a GPU itself if it is in 4-bit, its adapters beside its
+    weights; else a plain copy."""
+    if linear4bit(model) and runs_in_4bit(study):
+        return model.eval().requires_grad_(False)
+    return written_out(model, study, dropped)
+
+
+def written_out(model: PreTrainedModel, study: Study, dropped: Collection[int]) -> PreTrainedModel:
     """A plain float32 copy of a pruned model: 4-bit weights written out, adapters merged.
 
     In float32 whatever the study's dtype: the sum of a weight and a small adapter, rounded to 16

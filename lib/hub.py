@@ -21,7 +21,7 @@ def explain(error: BaseException, kind: Literal["model", "dataset"], name: str) 
     def is_one(*kinds: type[BaseException]) -> bool:
         return any(issubclass(one, kinds) for one in found)
 
-    if is_one(GatedRepoError):
+    if is_one(GatedRepoError) or "is a gated dataset" in str(error):
         return f"gated; accept its licence at {page} and log in with `hf auth login`"
     if is_one(RevisionNotFoundError):
         return f"has no such revision; its revisions are listed at {page}"

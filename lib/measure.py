@@ -15,18 +15,25 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from lib import evaluation, healing, writing
+from lib import evaluation, four_bit, healing, models, writing
 from lib.bench import Bench
 from lib.blocks import UNPRUNED, Block
 from lib.conditions import Condition, asked, unpruned, writes
+from lib.errors import UserError
 from lib.evidence import digest, read
 from lib.journal import Journal
 from lib.schema import Loss, Task, Writing
 
 Probe = Task | Loss | Writing  # what a model is asked for
+NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"  # torch's words, on a CPU
+HEALING_TAKES = (
+    "set healing.micro_batch to a smaller divisor of healing.batch, or "
+    "healing.gradient_checkpointing: true; a shorter healing.length is another recipe"
+)
 
 
 def condition_inputs(bench: Bench, condition: Condition) -> dict[str, Any]:
@@ -39,6 +46,8 @@ def condition_inputs(bench: Bench, condition: Condition) -> dict[str, Any]:
     }
     if condition.weights == "nf4":
         inputs["compute"] = bench.weights
+        if four_bit.runs_in_4bit(bench.study):
+            inputs["evaluated"] = "in 4-bit"
     if condition.healing:
         # Fractions only say which blocks are healed, and checkpointing trades time for memory.
         # Dropout draws its masks per micro-batch.
@@ -161,14 +170,29 @@ def _measure(bench: Bench, conditions: list[Condition]) -> None:
             inputs = [probe_inputs(bench, one, probe) for one in todo]
             journal = Journal(bench.store.unfinished(inputs))
             start = time.monotonic()
-            found = _values(bench, model, blocks, probe, journal)
-            for condition, given, value in zip(todo, inputs, found, strict=True):
-                # Of what is found together, the time goes to the first.
-                seconds, start = round(time.monotonic() - start, 3), time.monotonic()
-                kind, name = kind_and_name(condition, probe)
-                batch = bench.study.batch
-                bench.store.put(kind, name, given, value, seconds=seconds, batch=batch)
+            with _within_memory(
+                bench, conditions[0].name, f"lower batch (now {bench.study.batch})"
+            ):
+                found = _values(bench, model, blocks, probe, journal)
+                for condition, given, value in zip(todo, inputs, found, strict=True):
+                    # Of what is found together, the time goes to the first.
+                    seconds, start = round(time.monotonic() - start, 3), time.monotonic()
+                    kind, name = kind_and_name(condition, probe)
+                    batch = bench.study.batch
+                    bench.store.put(kind, name, given, value, seconds=seconds, batch=batch)
             journal.finish()
+
+
+@contextmanager
+def _within_memory(bench: Bench, name: str, remedy: str) -> Iterator[None]:
+    """Raises UserError with a remedy where memory runs out."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # of which torch's own is a kind
+        if not (isinstance(error, MemoryError | torch.OutOfMemoryError) or NO_MEMORY in str(error)):
+            raise
+        device = models.device(bench.study)
+        raise UserError(f"{name}: out of memory on {device}; {remedy}") from None
 
 
 def _values(
@@ -230,7 +254,8 @@ def materialised(bench: Bench, condition: Condition) -> Iterator[PreTrainedModel
     else:
         shutil.rmtree(kept, ignore_errors=True)
         start = time.monotonic()
-        found = healing.heal(*how, bench.tokenizer, keep, kept)
+        with _within_memory(bench, condition.name, HEALING_TAKES):
+            found = healing.heal(*how, bench.tokenizer, keep, kept)
         seconds = {"seconds": round(time.monotonic() - start, 3), "training_seconds": found.seconds}
         bench.store.put("healing", condition.name, inputs, found.report, **seconds)
         yield found.model

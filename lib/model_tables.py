@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from lib import models, paths, plan
+from lib import models, paths, shapes
 from lib import study as studies
 from lib.schema import Study
 
@@ -17,8 +17,8 @@ def family(base: str) -> list[Study]:
     return sorted(found, key=lambda one: parameters(one).total)
 
 
-def parameters(study: Study) -> plan.Shape:
-    return plan.shape_of(models.config_of_shape(study), study.healing.targets)
+def parameters(study: Study) -> shapes.Shape:
+    return shapes.shape_of(models.config_of_shape(study), study.healing.targets)
 
 
 def unbroken(name: str) -> str:

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
-from lib import anatomy, harness, models
+from lib import harness, models
 from lib.blocks import STRATEGIES, Block, layers_to_drop, simple
 from lib.errors import UserError
+from lib.memory import memory
 from lib.schema import Study, Task
+from lib.shapes import Shape, planned_config, shape_of
 from lib.surgery import slice_config
 from lib.sweep import layer_passes
 
@@ -26,63 +28,7 @@ from lib.sweep import layer_passes
 # published test (or validation) sets, at four characters a token.
 KNOWN = {"mmlu": (14_042, 117), "boolq": (3_270, 160)}
 UNKNOWN = "not known without its data"
-NF4 = 0.5 + 4 / 64  # bytes per weight: four bits, and a float32 scale for every 64
 TRIAL = 2e11  # floating-point operations of one timed pass
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Parameters of a model, counted without weights."""
-
-    config: PretrainedConfig
-    total: int
-    by_layer: tuple[int, ...]
-    ffn: tuple[tuple[tuple[int, int], ...], ...]  # by layer: (out, in) of each adapted matrix
-
-    @property
-    def n_layers(self) -> int:
-        return len(self.by_layer)
-
-    def pruned(self, dropped: Collection[int]) -> int:
-        """Parameters without some layers."""
-        return self.total - sum(self.by_layer[i] for i in dropped)
-
-    def trainable(self, rank: int, dropped: Collection[int] = ()) -> int:
-        """Parameters of LoRA adapters: rank · (in + out) for every FFN matrix that stays."""
-        kept = [sizes for i, sizes in enumerate(self.ffn) if i not in dropped]
-        return sum(rank * (a + b) for sizes in kept for a, b in sizes)
-
-
-def planned_config(study: Study) -> tuple[PretrainedConfig, bool]:
-    """The model's configuration, and whether it is the checkpoint's own; else what the study's
-    `shape` says.
-
-    Raises UserError when neither is there, when the two contradict each other, and for a damaged
-    local checkpoint."""
-    try:
-        config = models.load_config(study.model_copy(update={"shape": None}))
-    except UserError:
-        if study.shape is None or study.model_is_local:
-            raise
-        return models.config_of_shape(study), False
-    models.check_shape(study, config)
-    return config, True
-
-
-def shape_of(config: PretrainedConfig, targets: list[str] | None = None) -> Shape:
-    model = anatomy.skeleton(config)
-    stack, prefix = anatomy.layers_and_name(model)
-    ffn: list[list[tuple[int, int]]] = [[] for _ in stack]
-    for name in anatomy.ffn_modules(model, targets):
-        number = int(name.removeprefix(f"{prefix}.").partition(".")[0])
-        rows, columns = anatomy.linear_weight(model, name).shape
-        ffn[number].append((rows, columns))
-    return Shape(
-        config,
-        sum(parameter.numel() for parameter in model.parameters()),
-        tuple(sum(p.numel() for p in layer.parameters()) for layer in stack),
-        tuple(map(tuple, ffn)),
-    )
 
 
 @dataclass(frozen=True)
@@ -207,25 +153,6 @@ def work(study: Study, shape: Shape, speed: Speed, questions: int) -> list[Work]
 
 def _ns(fractions: Collection[float], n_layers: int) -> list[int]:
     return sorted({layers_to_drop(fraction, n_layers) for fraction in fractions} - {0})
-
-
-def memory(study: Study, shape: Shape) -> dict[str, float]:
-    """Bytes at most, estimated: weights to measure unhealed prunings, to heal, and to measure what
-    was healed (in float32, see `lib.healing`); activations of healing by the usual count of
-    34 bytes per token, layer and unit of width in 16 bits."""
-    healing, width = study.healing, shape.config.get_text_config().hidden_size
-    size = torch.empty(0, dtype=models.dtype(study)).element_size()
-    stacked = sum(shape.by_layer)
-    rows = healing.micro_batch or healing.batch
-    # With checkpointing each layer keeps what entered it, and one at a time all the rest.
-    each = 2 if healing.gradient_checkpointing else 34
-    activations = rows * healing.length * (shape.n_layers * each + 34) * width * size / 2
-    adapters = 16 * shape.trainable(healing.rank)  # value, gradient, two moments
-    return {
-        "unhealed": size * shape.total,
-        "healing": NF4 * stacked + size * (shape.total - stacked) + adapters + activations,
-        "healed": 4 * shape.total,
-    }
 
 
 def plan(study: Study) -> str:

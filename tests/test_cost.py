@@ -10,7 +10,7 @@ import torch
 from tiny import random_tokens, random_variant
 from transformers import GenerationConfig
 
-from lib import cost, cost_plots, healing
+from lib import cost, cost_plots, four_bit, healing
 from lib import study as studies
 from lib.anatomy import layers
 from lib.bench import Bench
@@ -153,11 +153,11 @@ def test_of_a_mixture_two_of_four_experts_are_multiplied():
 def test_running_in_4bit_leaves_the_weights_as_they_were(bench):
     """On some CPUs, bitsandbytes would repack them at the first forward pass."""
     model = cost.load_4bit(bench.study)
-    before = healing.base_digest(model)
+    before = four_bit.base_digest(model)
     size = cost.weight_bytes(model)
     prompt = cost.random_prompt(bench.vocab_size, 2, 8)
     _, _, written = cost.read_and_write(model, prompt, 3)
-    assert healing.base_digest(model) == before and cost.weight_bytes(model) == size
+    assert four_bit.base_digest(model) == before and cost.weight_bytes(model) == size
     plain = healing.evaluable(model, bench.study, Block(0, 0))
     with torch.no_grad():
         logits = plain(prompt).logits[:, -1]

@@ -11,7 +11,7 @@ from peft.tuners.lora import LoraLayer
 from tiny import FAMILIES, FORMS, VARIANTS, logits_of, looped, random_tokens, random_variant
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from lib import anatomy, healing, models
+from lib import anatomy, four_bit, healing, models
 from lib import study as studies
 from lib.blocks import Block
 from lib.surgery import drop, pruned, save_pruned
@@ -212,7 +212,7 @@ def test_the_ffn_is_in_4_bit_with_adapters_that_merge(
     form: str, kind: str, study_of, smoke
 ) -> None:
     study, dropped = study_of(form), DROPS[kind]
-    model = healing.load_4bit(study)
+    model = four_bit.load_4bit(study)
     drop(model, dropped)
     adapted = healing.adapt(model, study.healing)
     expected = ffn_of(form, len(KEPT[kind]))
@@ -225,7 +225,7 @@ def test_the_ffn_is_in_4_bit_with_adapters_that_merge(
     torch.manual_seed(1)
     by_hand = models.load_model(study)
     drop(by_hand, dropped)
-    for name, module in healing.linear4bit(model):
+    for name, module in four_bit.linear4bit(model):
         quantised = module.weight
         assert isinstance(quantised, bnb.nn.Params4bit) and quantised.dtype == torch.uint8
         assert quantised.numel() == module.in_features * module.out_features / 2

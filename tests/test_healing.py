@@ -9,7 +9,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 from tiny import random_model
 
-from lib import healing, models
+from lib import four_bit, healing, models
 from lib import study as studies
 from lib.anatomy import layers
 from lib.blocks import Block, simple
@@ -52,7 +52,7 @@ def study_of(study, tokenizer, tmp_path):
 
 def adapted_and_reference(study, block):
     """A 4-bit model with adapters, and a float model that should compute the same."""
-    model = healing.load_4bit(study)
+    model = four_bit.load_4bit(study)
     drop(model, block)
     adapted = healing.adapt(model, study.healing.model_copy(update={"dropout": 0.0}))
     torch.manual_seed(1)
@@ -63,7 +63,7 @@ def adapted_and_reference(study, block):
     for name, module in list(reference.named_modules()):
         if isinstance(module, bnb.nn.Linear4bit):
             plain = torch.nn.Linear(module.in_features, module.out_features)
-            plain.weight.data = healing.dequantised(module).clone()
+            plain.weight.data = four_bit.dequantised(module).clone()
             plain.bias = module.bias
             plain.requires_grad_(False)
             parent, _, child = name.rpartition(".")
@@ -95,7 +95,7 @@ def test_gradients_equal_the_dequantised_reference_also_after_an_evaluation(
         study, block = study_of(family), Block(2, 5)
     adapted, reference = adapted_and_reference(study, block)
     tokens = torch.randint(5, 300, (4, 32), generator=torch.Generator().manual_seed(0))
-    before = healing.base_digest(adapted)
+    before = four_bit.base_digest(adapted)
     assert worst(gradients(adapted, tokens), gradients(reference, tokens)) < 0.02
     plain = healing.evaluable(adapted.get_base_model(), study, block)
     # The order that silently breaks training on CPUs which repack 4-bit weights for inference.
@@ -104,20 +104,20 @@ def test_gradients_equal_the_dequantised_reference_also_after_an_evaluation(
         logits = adapted(input_ids=tokens).logits
         assert torch.allclose(plain(input_ids=tokens).logits, logits, atol=2e-3)
     adapted.train()
-    assert healing.base_digest(adapted) == before
+    assert four_bit.base_digest(adapted) == before
     assert worst(gradients(adapted, tokens), gradients(reference, tokens)) < 0.02
 
 
 def test_split_experts_compute_what_the_fused_ones_do():
     torch.manual_seed(0)
     fused = layers(random_model("mixtral"))[0].mlp.experts
-    split = healing.SplitExperts(
-        fused, partial(healing.nf4, bias=None, compute=torch.float32)
+    split = four_bit.SplitExperts(
+        fused, partial(four_bit.nf4, bias=None, compute=torch.float32)
     ).train()
     with torch.no_grad():
         for kind in ("gate_up_proj", "down_proj"):
             for expert, module in enumerate(getattr(split, kind)):
-                getattr(fused, kind)[expert] = healing.dequantised(module)
+                getattr(fused, kind)[expert] = four_bit.dequantised(module)
     hidden = torch.randn(9, 64)
     chosen = torch.tensor([[0, 3], [3, 0], [2, 0]] * 3)  # no token chooses expert 1
     weights = torch.rand(9, 2)
@@ -131,7 +131,7 @@ def test_a_width_is_read_right_or_refused(width, study_of):
     study = study_of("phi", hidden_size=64, intermediate_size=width)
     weight = models.load_model(study).model.layers[0].mlp.fc2.weight.detach()
     try:
-        model = healing.load_4bit(study)
+        model = four_bit.load_4bit(study)
     except UserError as error:
         assert f"rows of {width} numbers" in str(error)
         return
@@ -141,13 +141,13 @@ def test_a_width_is_read_right_or_refused(width, study_of):
     module = model.model.layers[0].mlp.fc2
     levels = module.weight.quant_state.code
     nearest = levels[((runs / scale)[..., None] - levels).abs().argmin(dim=-1)] * scale
-    assert torch.allclose(healing.dequantised(module), nearest.reshape(weight.shape), atol=1e-6)
+    assert torch.allclose(four_bit.dequantised(module), nearest.reshape(weight.shape), atol=1e-6)
 
 
 def test_linear_layers_are_in_4_bit_and_only_ffn_adapters_train(study):
-    model = healing.load_4bit(study)
-    assert len(healing.linear4bit(model)) == 7 * len(layers(model))
-    kinds = {name.rsplit(".", 1)[1] for name, _ in healing.linear4bit(model)}
+    model = four_bit.load_4bit(study)
+    assert len(four_bit.linear4bit(model)) == 7 * len(layers(model))
+    kinds = {name.rsplit(".", 1)[1] for name, _ in four_bit.linear4bit(model)}
     assert kinds == {
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
     }  # fmt: skip
@@ -197,6 +197,6 @@ def test_healing_on_more_text_than_there_is_says_so(study, tokenizer):
 
 
 def test_a_rank_above_the_width_is_refused(study):
-    model = healing.load_4bit(study)
+    model = four_bit.load_4bit(study)
     with pytest.raises(UserError, match="rank 4096"):
         healing.adapt(model, study.healing.model_copy(update={"rank": 4096}))

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from transformers import AutoConfig
 
-from lib import model_tables, models, paths, plan, run
+from lib import memory, model_tables, models, paths, plan, run, shapes
 from lib import study as studies
 from lib.blocks import Block, simple
 from lib.errors import UserError
@@ -47,14 +47,14 @@ def by_hand(name: str) -> tuple[int, int]:
 
 
 @pytest.fixture(scope="module")
-def shapes():
+def paper_shapes():
     loaded = {name: studies.load(name) for name in PAPER}
-    return {name: plan.shape_of(models.config_of_shape(one)) for name, one in loaded.items()}
+    return {name: shapes.shape_of(models.config_of_shape(one)) for name, one in loaded.items()}
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_parameters_of_the_papers_models(name, shapes):
-    shape, (layer, rest) = shapes[name], by_hand(name)
+def test_parameters_of_the_papers_models(name, paper_shapes):
+    shape, (layer, rest) = paper_shapes[name], by_hand(name)
     n_layers = PAPER[name][0][3]
     assert shape.n_layers == n_layers
     assert shape.total == rest + n_layers * layer == PAPER[name][1]
@@ -63,13 +63,13 @@ def test_parameters_of_the_papers_models(name, shapes):
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_trainable_parameters_of_the_papers_recipes(name, shapes):
+def test_trainable_parameters_of_the_papers_recipes(name, paper_shapes):
     width, ffn, _, n_layers, _ = PAPER[name][0]
     rank = studies.load(name).healing.rank
     matrices = 2 if name == "phi-2" else 3
     for n in (0, 1, n_layers // 2):
         expected = rank * matrices * (width + ffn) * (n_layers - n)
-        assert shapes[name].trainable(rank, Block(0, n)) == expected
+        assert paper_shapes[name].trainable(rank, Block(0, n)) == expected
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -115,7 +115,7 @@ def test_the_plan_of_a_study_at_hand(capsys, monkeypatch):
     assert f"parameters: {sum(p.numel() for p in model.parameters()):,}" in out
     assert "counted" in out and "not known" not in out
     expected = sum(plan.task_size(study, task)[1] for task in study.tasks)
-    found = plan.work(study, plan.shape_of(config), plan.Speed(1e-6, 3e-6), expected)
+    found = plan.work(study, shapes.shape_of(config), plan.Speed(1e-6, 3e-6), expected)
     asked = expected + study.loss.n_sequences * study.loss.length
     assert {one.tokens for one in found if "questions" in one.what} == {asked}
     distances = found[0]
@@ -148,7 +148,7 @@ def test_a_shape_that_the_checkpoint_contradicts_is_one_line(tmp_path):
     keys = {"model": str(paths.ROOT / "almanac/checkpoint"), "shape": {"hidden_size": 4096}}
     path.write_text(yaml.safe_dump(keys))
     study = studies.load(str(path))
-    for call in (models.load_config, plan.planned_config):
+    for call in (models.load_config, shapes.planned_config):
         with pytest.raises(UserError, match=r"shape.hidden_size is 4096, but .* has 128"):
             call(study)
 
@@ -168,7 +168,7 @@ def test_a_damaged_local_checkpoint_is_not_planned_by_its_shape(tmp_path):
     shape = studies.load("llama-2-7b").shape
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"model": "./model", "shape": shape}))
     with pytest.raises(UserError, match="cannot be loaded"):
-        plan.planned_config(studies.load(str(tmp_path / "mine.yaml")))
+        shapes.planned_config(studies.load(str(tmp_path / "mine.yaml")))
 
 
 def test_a_task_of_unknown_size_is_said(tmp_path, capsys, monkeypatch):
@@ -193,3 +193,35 @@ def test_a_shape_is_not_inherited_by_another_model(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump({"model": "nobody/nothing", "like": "llama-2-7b"}))
     assert studies.load(str(path)).shape is None
+
+
+@pytest.mark.parametrize(
+    ("room", "changes", "says"),
+    [
+        (1e6, {}, "a checkpoint with 0 of"),
+        (9e6, {}, None),
+        (20e6, {"healing": {"length": 256, "batch": 64}}, "healing.micro_batch: "),
+        (14.5e6, {"dtype": "float32"}, None),
+    ],
+)
+def test_too_little_memory_says_what_fits(room, changes, says, monkeypatch):
+    study = studies.override(studies.load("almanac"), **changes)
+    shape = shapes.shape_of(models.load_config(study))
+    monkeypatch.setattr(memory, "machine_memory", lambda _: int(room))
+    needs = memory.memory(study, shape)
+    if max(needs.values()) <= room:
+        memory.check_memory(study, shape)
+        return
+    with pytest.raises(UserError) as error:
+        memory.check_memory(study, shape)
+    message = str(error.value)
+    assert "\n" not in message and "needs about" in message
+    if says:
+        assert says in message or "fit" in message
+    if "micro_batch: " in message:
+        part = int(message.rpartition("micro_batch: ")[2].split()[0])
+        assert study.healing.batch % part == 0 and part < study.healing.batch
+
+
+def test_memory_of_this_machine_is_in_gigabytes():
+    assert 2e8 < memory.machine_memory(studies.load("almanac")) < 1e13

@@ -10,13 +10,14 @@ from peft.tuners.lora import LoraLayer
 from tiny import FAMILIES, random_model
 from transformers import AutoModelForCausalLM
 
-from lib import corpora, healing, measure, models, training
+from lib import corpora, evaluation, four_bit, healing, measure, models, training
 from lib import study as studies
 from lib.anatomy import layers
 from lib.bench import Bench
 from lib.blocks import Block
 from lib.conditions import Condition
 from lib.errors import UserError
+from lib.evaluation import next_token_loss
 from lib.surgery import drop, pruned
 from lib.teacher import Teacher, mismatch
 
@@ -49,7 +50,7 @@ def test_lora_adapters_merge_to_what_the_adapted_model_computes(family, study, t
     model = healing.load_base(one, one.healing)
     drop(model, [1])
     adapted = healing.adapt(model, one.healing).eval()
-    assert healing.linear4bit(adapted) == []
+    assert four_bit.linear4bit(adapted) == []
     torch.manual_seed(0)
     for name, parameter in adapted.named_parameters():
         assert parameter.requires_grad == ("lora_" in name)
@@ -263,3 +264,22 @@ def test_a_loss_above_guessing_is_reported(study):
     recipe = study.healing.model_copy(update={"steps": 2})
     assert healing._diverged([3.0, 9.0], 512, recipe).startswith("the training loss ended at 9.00")
     assert healing._diverged([9.0, math.log(512) - 0.01], 512, recipe) is None
+
+
+def test_what_runs_in_4_bit_says_what_its_copy_says(study, tokenizer, text, monkeypatch):
+    """As on a GPU, where no copy is made; on this device the two may be compared."""
+    copied = healing.heal(study, study.healing, BLOCK, tokenizer)
+    monkeypatch.setattr(healing, "runs_in_4bit", lambda study: True)
+    as_it_is = healing.heal(study, study.healing, BLOCK, tokenizer)
+    assert as_it_is.report == copied.report
+    assert four_bit.linear4bit(as_it_is.model) and not four_bit.linear4bit(copied.model)
+    expected = next_token_loss(copied.model, text.tolist(), 8, 0)
+    found = next_token_loss(as_it_is.model, text.tolist(), 8, 0)
+    assert found["loss"] == pytest.approx(expected["loss"], abs=2e-3)
+    control = healing.unhealed_4bit(study, [])
+    whole = list(evaluation.losses(control, [Block(0, 0), BLOCK], text.tolist(), 8, 0))
+    monkeypatch.undo()
+    plain = healing.unhealed_4bit(study, [])
+    again = list(evaluation.losses(plain, [Block(0, 0), BLOCK], text.tolist(), 8, 0))
+    for one, other in zip(whole, again, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], abs=2e-3)

@@ -1,0 +1,164 @@
+"""Questions for the tasks beside this file, from files below the folder that PRUNING_DATA names.
+
+Places and columns are those of the sets as they are published, on the hub or elsewhere;
+book/offline.md lists them. lm-eval alone can use the tasks, too: this file needs nothing else of
+the project. What cannot be read is a ValueError or OSError of one line.
+"""
+
+import csv
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+from datasets import Dataset
+from lm_eval.tasks.hellaswag.utils import preprocess
+
+Row = dict[str, Any]
+HEADER = ["question", "choice0", "choice1", "choice2", "choice3", "answer"]
+
+
+def mmlu(subject: str, **_: object) -> dict[str, Dataset]:
+    """One subject. lm-eval passes the task's metadata along, which is not needed."""
+
+    def document(row: Row) -> Row:
+        choices = row["choices"] if "choices" in row else [row[f"choice{i}"] for i in range(4)]
+        if len(choices) != 4:
+            raise ValueError(f"{len(choices)} choices, not 4")
+        answer = _position(row["answer"], "ABCD")
+        return {"subject": about, "question": row["question"], "choices": choices, "answer": answer}
+
+    about = subject.replace("_", " ")
+    dev, test = ([f"{subject}/{split}", f"{split}/{subject}_{split}"] for split in ("dev", "test"))
+    return {
+        "dev": _read("mmlu", dev, document, needed=False),
+        "test": _read("mmlu", test, document),
+    }
+
+
+def boolq(**_: object) -> dict[str, Dataset]:
+    """lm-eval's columns passage, question and label, the passage after the title of its page."""
+
+    def document(row: Row) -> Row:
+        if "query" in row:
+            passage, question = row["query"].removeprefix("Passage: ").rsplit("\nQuestion: ", 1)
+            label = _position(row["choices"][int(row["gold"])], ["no", "yes"])
+            return {"passage": passage, "question": question.removesuffix("?"), "label": label}
+        passage = f"{row['title']} -- {row['passage']}" if "title" in row else row["passage"]
+        label = _position(row["label"] if "label" in row else row["answer"], ["false", "true"])
+        return {"passage": passage, "question": row["question"], "label": label}
+
+    train = ["boolq/train", "data/train", "train"]
+    validation = ["boolq/validation", "data/validation", "validation", "val", "dev"]
+    return {
+        "train": _read("boolq", train, document, needed=False),
+        "validation": _read("boolq", validation, document),
+    }
+
+
+def gsm8k(**_: object) -> dict[str, Dataset]:
+    """lm-eval's columns question and answer."""
+
+    def document(row: Row) -> Row:
+        return {"question": row["question"], "answer": row["answer"]}
+
+    return {
+        "train": _read("gsm8k", ["main/train", "train"], document, needed=False),
+        "test": _read("gsm8k", ["main/test", "test"], document),
+    }
+
+
+def hellaswag(**_: object) -> dict[str, Dataset]:
+    """Query and choices as lm-eval makes them of the published columns, or as they are given."""
+
+    def document(row: Row) -> Row:
+        if "query" in row:
+            query, choices, label = row["query"], row["choices"], row["gold"]
+        else:
+            context = f"{row['ctx_a']} {row['ctx_b'].capitalize()}"
+            query = preprocess(f"{row['activity_label']}: {context}")
+            choices, label = [preprocess(ending) for ending in row["endings"]], row["label"]
+        return {"query": query, "choices": choices, "label": _position(label, range(len(choices)))}
+
+    train = ["data/train", "train", "hellaswag_train"]
+    validation = ["data/validation", "validation", "hellaswag_val"]
+    return {
+        "train": _read("hellaswag", train, document, needed=False),
+        "validation": _read("hellaswag", validation, document),
+    }
+
+
+def _data() -> Path:
+    value = os.environ.get("PRUNING_DATA", "")
+    path = Path(value).expanduser()
+    if not path.is_absolute() or not path.is_dir():
+        state = f"is '{value}', which is no folder's absolute path" if value else "is not set"
+        raise FileNotFoundError(f"PRUNING_DATA {state}; it names the folder with the questions")
+    return path
+
+
+def _read(
+    folder: str, stems: Sequence[str], document: Callable[[Row], Row], needed: bool = True
+) -> Dataset:
+    """The documents of the first of these files that is there; none where none is needed."""
+    # As on the hub, sets of one file are numbered all the same.
+    files = [f"{stem}{shard}" for stem in stems for shard in ("", "-00000-of-00001")]
+    paths = [_data() / folder / f"{file}{kind}" for file in files for kind in READERS]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None and not needed:
+        return Dataset.from_list([])
+    if path is None:
+        where = f"{' or '.join(stems)} ({', '.join(READERS)})"
+        raise FileNotFoundError(f"{folder}: no file {where} in {_data() / folder}")
+    name = path.relative_to(_data())
+    try:
+        rows = READERS[path.suffix](path)
+    except (ValueError, OSError, csv.Error) as error:
+        raise ValueError(f"{name}: {error}") from None
+    if not rows:
+        raise ValueError(f"{name}: is empty")
+    found = [_checked(document, row, f"{name}, {i}.") for i, row in enumerate(rows, start=1)]
+    return Dataset.from_list(found)
+
+
+def _checked(document: Callable[[Row], Row], row: Row, where: str) -> Row:
+    try:
+        return document(row)
+    except KeyError as error:
+        raise ValueError(f"{where}: no column {error}, only {', '.join(row)}") from None
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def _position(label: object, names: Sequence[object]) -> int:
+    """Which of `names` a label means: its number, counted from 0, or the name itself."""
+    known = [str(name).casefold() for name in names]
+    text = str(label).strip().casefold()
+    if text in known:
+        return known.index(text)
+    if text.isdecimal() and int(text) < len(known):
+        return int(text)
+    raise ValueError(f"'{label}' is none of the answers {', '.join(known)}")
+
+
+def _parquet(path: Path) -> list[Row]:
+    return pyarrow.parquet.read_table(path).to_pylist()
+
+
+def _jsonl(path: Path) -> list[Row]:
+    with open(path, encoding="utf-8-sig") as file:
+        return [json.loads(line) for line in file if line.strip()]
+
+
+def _csv(path: Path) -> list[Row]:
+    """With a header; or MMLU as first published, without one. All values stay text: readers that
+    guess take the choice None for a missing value, and 0.50 for 0.5."""
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.reader(file))
+    header = rows.pop(0) if rows and "question" in rows[0] else HEADER
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+READERS = {".parquet": _parquet, ".jsonl": _jsonl, ".csv": _csv}

@@ -1,0 +1,266 @@
+"""What becomes of questions and sentences, counted again by hand from what was recorded; and that
+nothing a file or a model says becomes HTML."""
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from conftest import NAMES, PLACES, write_jsonl, write_task
+
+from lib import fates, measure, section
+from lib import study as studies
+from lib.bench import Bench
+from lib.conditions import main_conditions
+from lib.schema import Task
+from lib.tables import qa_table
+
+EVIL = "<script>alert('a & b')</script>"
+QUESTIONS = 24
+
+
+class Seen(HTMLParser):
+    """The tags of a page, and its text as a reader sees it."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.tags.add(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def write_group(folder) -> dict[str, list[dict]]:
+    """A group of two tasks, with questions of their own, in an order that is not the alphabet's."""
+    rows = {}
+    for name in ("zebra", "ant"):
+        write_task(folder, name, QUESTIONS)
+        rows[name] = [
+            {
+                "question": f"{EVIL} The {name} of day {i} met {NAMES[i % 8]} at the",
+                "choices": [f"{PLACES[(i * 3 + k) % 8]} <i>" for k in range(4)],
+                "answer": i * 5 % 4,
+            }
+            for i in range(QUESTIONS)
+        ]
+        write_jsonl(folder.resolve() / f"{name}_test.jsonl", rows[name])
+    group = {"group": "both", "task": ["zebra", "ant"]}
+    (folder / "both.yaml").write_text(yaml.safe_dump(group))
+    return rows
+
+
+@pytest.fixture(scope="module")
+def world(write_study, tmp_path_factory):
+    """A measured bench, and its group's questions in order: those of `ant` come first."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RESULTS_DIR", str(tmp_path_factory.mktemp("results")))
+        folder = tmp_path_factory.mktemp("fates")
+        (folder / "tasks").mkdir()
+        rows = write_group(folder / "tasks")
+        path = write_study(
+            folder,
+            tasks=[{"name": "both", "limit": 20}, {"name": "quiz", "shots": 1}],
+            pruned_layers=[1, 2, 4],
+            healing={"recipe": "lora", "learning_rate": 0.2, "fractions": [0.3, 0.7]},
+            writing={"n_prompts": 2, "tokens": 4, "prompts": [f"{EVIL} he\nsaid"]},
+            prompts={"shots": 1, "orders": 2, "numbers": [1], "limit": 24},
+        )
+        bench = Bench(studies.load(str(path)))
+        measure.measure(bench, similar(bench))
+        yield bench, [row for name in ("ant", "zebra") for row in rows[name][:20]]
+
+
+def similar(bench):
+    """The conditions without those of the simple strategy, whose fate is not followed."""
+    return [one for one in main_conditions(bench) if one.strategy != "simple"]
+
+
+def correct(bench, task, models) -> dict[int, str]:
+    """By n, what similarity-informed prunings answered: 0 or 1 for each question."""
+    found = {}
+    for one in similar(bench):
+        if bool(one.healing) == (models == "healed" and one.block.n > 0):
+            by_task = measure.recorded(bench, one, task)["correct"]
+            found[one.block.n] = "".join(by_task[name] for name in sorted(by_task))
+    return found
+
+
+def test_every_question_is_kept_lost_gained_or_wrong(world):
+    bench, _ = world
+    table = fates.question_table(bench)
+    sizes = {
+        (task.name, models): [0, 2, 4] for task in bench.study.tasks for models in fates.STATES
+    }
+    assert {k: list(v) for k, v in table.groupby(["task", "models"])["n"]} == sizes
+    for row in table.itertuples():
+        (task,) = (one for one in bench.study.tasks if one.name == row.task)
+        answers = correct(bench, task, row.models)
+        pairs = list(zip(answers[0], answers[row.n], strict=True))
+        fate = {"kept": ("1", "1"), "lost": ("1", "0"), "gained": ("0", "1"), "wrong": ("0", "0")}
+        for name, pair in fate.items():
+            assert getattr(row, name) == pairs.count(pair)
+        assert row.n_questions == len(pairs) == (40 if row.task == "both" else 24)
+        whole, now = (answers[n].count("1") for n in (0, row.n))
+        assert row.by_chance == pytest.approx(whole / len(pairs) * now / len(pairs) * len(pairs))
+        assert row.fraction == row.n / 6 and row.shots == task.shots
+    assert (table.query("n == 0")[["lost", "gained"]] == 0).all(axis=None)
+    assert (table.query("n > 0")[["kept", "lost", "gained", "wrong"]].sum() > 0).all()
+
+
+def test_fates_add_up_to_the_accuracies_of_the_other_table(world):
+    bench, _ = world
+    fate = fates.question_table(bench)
+    qa = qa_table(bench, similar(bench))
+    qa["hits"] = (qa["accuracy"] * qa["n_questions"]).round().astype(int)
+    whole = qa[(qa["n"] == 0) & (qa["healing"] == "none")].set_index(["task", "shots"])["hits"]
+    for row in fate.itertuples():
+        assert row.kept + row.lost == whole[row.task, row.shots]
+    for models, rows in fate.groupby("models"):
+        same = qa[(qa["healing"] == "none") == (models == "unhealed")]
+        both = rows[rows["n"] > 0].merge(same, on=["task", "shots", "n"], validate="one_to_one")
+        assert len(both) == 4
+        assert (both["kept"] + both["gained"] == both["hits"]).all()
+
+
+def test_questions_are_shown_with_their_answers_and_how_long_they_last(world):
+    bench, rows = world
+    task = bench.study.tasks[0]
+    answers = correct(bench, task, "healed")
+    last = []  # up to which fraction a question was answered without a miss
+    for question in range(len(rows)):
+        held = -1
+        for n in (0, 2, 4):
+            if answers[n][question] == "0":
+                break
+            held = n / 6
+        last.append(held)
+    known = [i for i, held in enumerate(last) if held >= 0]
+    table = fates.lost_questions(bench, task, 9)
+    assert len(table) == 9 < len(known)
+    index = {row["question"]: i for i, row in enumerate(rows)}
+    shown = [index[question] for question in table["question"]]
+    assert len(set(shown)) == 9 and set(shown) <= set(known)
+    for i, answer, held in zip(shown, table["answer"], table["right up to"], strict=True):
+        assert answer == rows[i]["choices"][rows[i]["answer"]]
+        assert held == f"{100 * last[i]:.3g}% dropped"
+    order = [last[i] for i in shown]
+    assert order == sorted(order)
+    assert {order[0], order[-1]} == {min(last[i] for i in known), max(last[i] for i in known)}
+    assert {i >= 20 for i in shown} == {True, False}  # of both tasks
+
+
+@pytest.mark.parametrize("count", [1, 1000])
+def test_of_few_questions_all_are_shown_once(world, count):
+    bench, _ = world
+    task = bench.study.tasks[0]
+    known = correct(bench, task, "healed")[0].count("1")
+    table = fates.lost_questions(bench, task, count)
+    assert len(table) == table["question"].nunique() == min(count, known)
+
+
+def test_where_nothing_was_known_nothing_is_shown(world, monkeypatch):
+    bench, _ = world
+    real = fates.answers
+    monkeypatch.setattr(fates, "answers", lambda *given: real(*given) * 0)
+    assert fates.lost_questions(bench, bench.study.tasks[0], 9).empty
+
+
+def test_a_model_whose_healing_broke_down_is_left_out(world, monkeypatch):
+    bench, _ = world
+    monkeypatch.setattr(fates, "broken", lambda _, one: bool(one.healing) and one.block.n == 2)
+    table = fates.question_table(bench)
+    sizes = {models: sorted(set(rows["n"])) for models, rows in table.groupby("models")}
+    assert sizes == {"unhealed": [0, 2, 4], "healed": [0, 4]}
+    assert set(fates.texts_table(bench).query("models == 'healed'")["n"]) == {0, 4}
+
+
+def test_texts_are_those_that_were_recorded(world):
+    bench, _ = world
+    table = fates.texts_table(bench)
+    known = set()
+    for one in similar(bench):
+        found = measure.recorded(bench, one, bench.study.writing)
+        # The whole model stands first on both sides; healed it is another model.
+        if found and (one.block.n or not one.healing):
+            sides = ["healed" if one.healing else "unhealed"] if one.block.n else fates.STATES
+            for side in sides:
+                for prompt, text in zip(found["prompts"], found["texts"], strict=True):
+                    known.add((prompt, side, one.block.n, one.block.n / 6, text))
+    assert set(table.itertuples(index=False, name=None)) == known
+    assert len(table) == len(known) == 3 * 2 * 3
+    assert list(dict.fromkeys(table["prompt"])) == sorted(bench.writing_prompts)
+
+
+def test_texts_stand_side_by_side(world):
+    bench, _ = world
+    texts = fates.texts_table(bench)
+    prompt = bench.writing_prompts[0]
+    wide = fates.side_by_side(texts, prompt)
+    assert list(wide.columns) == ["dropped", "unhealed", "healed"]
+    assert list(wide["dropped"]) == ["0%", "33.3%", "66.7%"]
+    cells = texts[texts["prompt"] == prompt].set_index(["models", "n"])["text"]
+    for n, row in zip((0, 2, 4), wide.itertuples(), strict=True):
+        assert (row.unhealed, row.healed) == (cells["unhealed", n], cells["healed", n])
+    assert wide["unhealed"][0] == wide["healed"][0]  # one model
+    assert list(wide["unhealed"][1:]) != list(wide["healed"][1:])
+
+
+def test_questions_become_no_html(world):
+    bench, _ = world
+    table = fates.lost_questions(bench, bench.study.tasks[0], 3)
+    page = section.show(table, words=True).data
+    seen = Seen(page)
+    assert seen.tags == {"div", "table", "thead", "tbody", "tr", "th", "td"}
+    assert seen.text.count(EVIL) == 3
+    assert "<i>" in seen.text and "<i>" not in page
+
+
+def test_texts_become_no_html():
+    texts = pd.DataFrame(
+        {"prompt": EVIL, "models": models, "n": n, "fraction": n / 4, "text": f"<b>{models}{n}&lt;"}
+        for models in ("unhealed", "healed")
+        for n in (0, 2)
+    )
+    page = section.written(texts).data
+    seen = Seen(page)
+    assert seen.tags == {"p", "em", "div", "table", "thead", "tbody", "tr", "th", "td"}
+    assert EVIL in seen.text
+    for text in texts["text"]:
+        assert text in seen.text
+
+
+def test_every_prompt_has_a_table(world):
+    bench, _ = world
+    page = section.written(fates.texts_table(bench)).data
+    seen = Seen(page)
+    assert page.count("<table") == 3
+    for prompt in bench.writing_prompts:
+        assert " ".join(prompt.split()) in seen.text
+
+
+def test_long_texts_are_shown_whole():
+    text = "word " * 300 + "end"
+    texts = pd.DataFrame(
+        {"prompt": "So", "models": models, "n": 0, "fraction": 0.0, "text": text}
+        for models in ("unhealed", "healed")
+    )
+    assert Seen(section.written(texts).data).text.count(text) == 2
+
+
+def test_the_questions_of_one_task_alone(world):
+    """Without a group, and with examples in the prompt, which are not shown."""
+    bench, _ = world
+    task = bench.study.tasks[1]
+    assert task == Task(name="quiz", shots=1)
+    lines = Path(bench.study.task_path, "quiz_test.jsonl").read_text("utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    right = {row["question"]: row["choices"][row["answer"]] for row in rows}
+    table = fates.lost_questions(bench, task, 4)
+    assert [right[question] for question in table["question"]] == list(table["answer"])

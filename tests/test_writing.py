@@ -1,0 +1,180 @@
+"""What models write, against decoding by hand without a cache; and which models are asked to."""
+
+import copy
+
+import pytest
+import torch
+from conftest import sentences
+from transformers import AutoModelForCausalLM
+
+from lib import corpora, measure, models, writing
+from lib import study as studies
+from lib.bench import Bench
+from lib.blocks import UNPRUNED, Block
+from lib.conditions import Condition, main_conditions, rank_conditions, writes
+from lib.surgery import drop
+
+PROMPTS = ["On day 3 Ada walked to the", "Greta kept", "It rained for 5 hours. Nobody"]
+
+
+@pytest.fixture(params=["llama", "gemma2", "gpt_neox", "opt"])
+def model(request, tiny_checkpoint):
+    return AutoModelForCausalLM.from_pretrained(tiny_checkpoint(request.param)).eval()
+
+
+@pytest.fixture
+def llama(tiny_checkpoint):
+    return AutoModelForCausalLM.from_pretrained(tiny_checkpoint("llama")).eval()
+
+
+def likeliest(model, tokenizer, prompt: str, tokens: int) -> list[int]:
+    """What the whole text so far makes likeliest, a token at a time."""
+    ids = tokenizer(prompt)["input_ids"]
+    found = []
+    for _ in range(tokens):
+        with torch.no_grad():
+            logits = model(torch.tensor([ids + found]), use_cache=False).logits[0, -1]
+        found.append(int(logits.argmax()))
+    return found
+
+
+def texts(model, tokenizer, block, tokens=6, prompts=PROMPTS):
+    (found,) = writing.continuations(model, tokenizer, [block], prompts, tokens)
+    assert found["prompts"] == list(prompts)
+    return found["texts"]
+
+
+@pytest.mark.parametrize("block", [UNPRUNED, Block(2, 4)], ids=str)
+def test_a_continuation_is_the_likeliest_token_each_time(model, tokenizer, block):
+    found = texts(model, tokenizer, block)
+    drop(model, block)
+    expected = [likeliest(model, tokenizer, prompt, 6) for prompt in PROMPTS]
+    assert found == [tokenizer.decode(ids) for ids in expected]
+    assert len(set(found)) > 1
+
+
+def test_each_block_writes_what_it_writes_alone(llama, tokenizer):
+    blocks = [Block(1, 3), UNPRUNED, Block(3, 6), Block(1, 3)]
+    found = [one["texts"] for one in writing.continuations(llama, tokenizer, blocks, PROMPTS, 6)]
+    assert found[0] == found[3]
+    assert len({tuple(one) for one in found}) == 3
+    assert found[:3] == [texts(llama, tokenizer, block) for block in blocks[:3]]
+
+
+def test_more_tokens_go_on_from_fewer(llama, tokenizer):
+    few, more = (texts(llama, tokenizer, Block(1, 2), tokens) for tokens in (3, 9))
+    assert all(
+        long.startswith(short) and long != short for short, long in zip(few, more, strict=True)
+    )
+
+
+def test_the_end_of_a_text_ends_it(llama, tokenizer):
+    """The third token that the model writes is declared to be the one that ends texts."""
+    written = likeliest(llama, tokenizer, PROMPTS[0], 6)
+    assert written.index(written[2]) == 2
+    ending = copy.deepcopy(tokenizer)
+    ending.eos_token = tokenizer.convert_ids_to_tokens(written[2])
+    assert ending.eos_token_id == written[2]
+    (short,) = texts(llama, ending, UNPRUNED, prompts=PROMPTS[:1])
+    assert short == tokenizer.decode(written[:3])
+
+
+def test_a_model_is_the_same_afterwards(llama, tokenizer):
+    def state():
+        with torch.no_grad():
+            logits = llama(torch.arange(5, 25)[None]).logits
+        settings = llama.config.to_dict(), llama.generation_config.to_dict()
+        return logits, settings, [layer.self_attn.layer_idx for layer in models.layers(llama)]
+
+    before = state()
+    found = list(writing.continuations(llama, tokenizer, [Block(2, 4), Block(0, 1)], PROMPTS, 4))
+    after = state()
+    assert len(found) == 2
+    assert torch.equal(before[0], after[0])
+    assert before[1:] == after[1:]
+
+
+def test_what_a_tokenizer_says_besides_tokens_is_no_input(llama, tokenizer):
+    talkative = copy.deepcopy(tokenizer)
+    talkative.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+    assert "token_type_ids" in talkative(PROMPTS[0])
+    assert texts(llama, talkative, UNPRUNED) == texts(llama, tokenizer, UNPRUNED)
+
+
+@pytest.fixture(scope="module")
+def bench(write_study, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RESULTS_DIR", str(tmp_path_factory.mktemp("results")))
+        path = write_study(
+            tmp_path_factory.mktemp("writes"),
+            pruned_layers=[1, 3],
+            healing={"recipe": "lora", "fractions": [0.5]},
+            writing={"n_prompts": 3, "prompt_tokens": 7, "tokens": 5, "prompts": ["Farid said"]},
+            prompts={"shots": 2, "orders": 2, "numbers": [0], "limit": 4},
+        )
+        yield Bench(studies.load(str(path)))
+
+
+def test_prompts_are_beginnings_of_documents_and_the_studys_own(bench):
+    *drawn, own = bench.writing_prompts
+    assert own == "Farid said" and len(set(drawn)) == 3
+    for prompt in drawn:
+        assert len(bench.tokenizer(prompt)["input_ids"]) == 7
+        assert sum(document.startswith(prompt) for document in sentences(40)) == 1
+    other = bench.study.writing.model_copy(update={"seed": 1})
+    again = Bench(bench.study.model_copy(update={"writing": other}))
+    assert again.writing_prompts[:3] != drawn
+    none = other.model_copy(update={"n_prompts": 0})
+    assert Bench(bench.study.model_copy(update={"writing": none})).writing_prompts == [own]
+
+
+def test_models_of_one_strategy_and_recipe_write_side_by_side(bench):
+    """The whole model and prunings of the healed size, healed with the study's own recipe or not;
+    not the simple strategy, other sizes, or other recipes."""
+    writing_ones = {
+        (one.strategy, one.block.n, one.recipe)
+        for one in [*main_conditions(bench), *rank_conditions(bench)]
+        if writes(bench, one)
+    }
+    assert writing_ones == {
+        (strategy, n, recipe)
+        for strategy, n in (("none", 0), ("similarity", 3))
+        for recipe in ("none", "lora-r4")
+    }
+
+
+def test_four_bit_controls_do_not_write(bench):
+    control = Condition("similarity", bench.block("similarity", 3), "nf4")
+    assert not writes(bench, control)
+
+
+def test_what_is_written_is_recorded(bench):
+    unhealed = [one for one in main_conditions(bench) if not one.healing]
+    measure.measure(bench, unhealed)
+    asked = 0
+    for one in unhealed:
+        found = measure.recorded(bench, one, bench.study.writing)
+        assert (found is not None) == writes(bench, one)
+        if found:
+            asked += 1
+            assert found["prompts"] == bench.writing_prompts
+            model = models.load_model(bench.study)
+            drop(model, one.block)
+            expected = [likeliest(model, bench.tokenizer, p, 5) for p in found["prompts"]]
+            assert found["texts"] == [bench.tokenizer.decode(ids) for ids in expected]
+    assert asked == 2
+
+
+@pytest.mark.parametrize("changed", ["tokens", "n_prompts", "prompt_tokens", "seed", "prompts"])
+def test_other_settings_of_writing_are_other_evidence(bench, changed):
+    before = bench.study.writing
+    after = before.model_copy(update={changed: ["So"] if changed == "prompts" else 2})
+    one = Condition("none", UNPRUNED, bench.weights)
+    inputs = [measure.probe_inputs(bench, one, probe) for probe in (before, after)]
+    assert inputs[0] != inputs[1]
+
+
+def test_the_text_that_prompts_come_from_is_part_of_the_evidence(bench):
+    one = Condition("none", UNPRUNED, bench.weights)
+    inputs = measure.probe_inputs(bench, one, bench.study.writing)
+    assert inputs["text"] == corpora.source(bench.study.validation_text)
