@@ -96,10 +96,10 @@ def teacher_panels(summary: pd.DataFrame, levels: dict[tuple, tuple[float, float
             )
         _name(axes, key, level, zoom=key[0] != "accuracy")
         axes.set_xticks(list(places.values()), [f"{100 * f:.3g}%" for f in places])
-        axes.set(xlim=(-0.6, len(places) - 0.4), xlabel="Layers dropped")
+        axes.set(xlim=(-0.6, len(places) - 0.4))
+        if axes.get_subplotspec().is_last_row():
+            axes.set_xlabel("Layers dropped")
     shared_legend(figure, panels, spare)
-    for axes in panels.flat[: len(levels)]:
-        axes.set_xlabel("Layers dropped")
     return figure
 
 

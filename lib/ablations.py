@@ -35,12 +35,13 @@ def prompt_models(bench: Bench) -> list[Condition]:
 
 def _varied(bench: Bench) -> dict[str, list[Task]]:
     """The tasks of the two panels: other orders of one number of examples; other numbers."""
+    prompts = bench.study.prompts
     own = [task for task in bench.prompt_tasks if task.order == 0]
-    shots = bench.study.prompts.shots
-    numbers = sorted(bench.study.prompts.numbers)
     return {
-        "order": [task for task in bench.prompt_tasks if task.shots == shots],
-        "shots": [task for task in own if task.shots in numbers],
+        "order": [task for task in bench.prompt_tasks if task.shots == prompts.shots],
+        "shots": sorted(
+            (task for task in own if task.shots in prompts.numbers), key=lambda task: task.shots
+        ),
     }
 
 
@@ -175,3 +176,23 @@ def teacher_summary(table: pd.DataFrame) -> pd.DataFrame:
             "seconds": found["seconds"].mean(),
         }
     ).reset_index()
+
+
+def ways_side_by_side(summary: pd.DataFrame) -> pd.DataFrame:
+    """A row per evaluation and fraction, a column per way of healing; last their steps and time."""
+    rows = []
+    for (metric, task, shots, fraction), found in summary.groupby(
+        ["metric", "task", "shots", "fraction"], sort=False, dropna=False
+    ):
+        name = f"{task} ({shots}-shot)" if metric == "accuracy" else f"{task}, loss / ln V"
+        digits = 3 if metric == "accuracy" else 4
+        rows.append(
+            {"": name, "dropped": f"{100 * fraction:.3g}%"}
+            | {r.way: f"{r.value:.{digits}f} ± {r.stderr:.{digits}f}" for r in found.itertuples()}
+        )
+    for fraction, found in summary.drop_duplicates(["fraction", "way"]).groupby("fraction"):
+        rows.append(
+            {"": "steps; seconds", "dropped": f"{100 * fraction:.3g}%"}
+            | {r.way: f"{r.steps}; {r.seconds:.0f}" for r in found.itertuples()}
+        )
+    return pd.DataFrame(rows)

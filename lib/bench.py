@@ -10,6 +10,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from lib import corpora, geometry, harness, models, paths
+from lib import study as studies
 from lib.blocks import Block, check_n, layers_to_drop, simple
 from lib.evidence import Store
 from lib.schema import NamedText, Study, Task, Text
@@ -65,21 +66,7 @@ class Bench:
 
     @property
     def prompt_tasks(self) -> list[Task]:
-        """One task with its examples in several orders, then with several numbers of them."""
-        prompts, tasks = self.study.prompts, self.study.tasks
-        knowledge = [task for task in tasks if task.role == "knowledge"] or tasks
-        name = prompts.task or knowledge[0].name
-        named = [task for task in tasks if task.name == name]
-        like = next((task for task in named if task.shots == prompts.shots), named[0])
-        changes = [{"shots": prompts.shots, "order": order} for order in range(prompts.orders)]
-        changes += [{"shots": shots, "order": 0} for shots in sorted(prompts.numbers)]
-        found: list[Task] = []
-        for change in changes:
-            limit = {"limit": prompts.limit or like.limit}
-            task = like.model_copy(update=change | limit)
-            if task not in found:
-                found.append(task)
-        return found
+        return studies.prompt_tasks(self.study)
 
     @cached_property
     def checkpoint(self) -> str:

@@ -7,6 +7,7 @@ from lib.conditions import equal_time_steps
 from lib.errors import UserError
 from lib.schema import Study
 from lib.tables import published_title
+from lib.training import check_tensorboard
 
 ENOUGH = 1_000_000  # tokens; a text that has so many is not checked for more
 
@@ -14,6 +15,7 @@ ENOUGH = 1_000_000  # tokens; a text that has so many is not checked for more
 def check(study: Study) -> None:
     """Raises UserError, one line, for the first mistake found."""
     models.device(study)
+    check_tensorboard()
     bench = Bench(study)
     model = anatomy.skeleton(bench.config)
     anatomy.layers(model)

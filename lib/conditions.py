@@ -77,10 +77,13 @@ def main_conditions(bench: Bench) -> list[Condition]:
 
 
 def rank_conditions(bench: Bench) -> list[Condition]:
-    """The study's own rank at the fractions of the rank comparison, and the others.
+    """The study's own rank at the fractions of the rank comparison, and the others; none where all
+    weights are trained.
 
     The unpruned, unhealed model, with which they are compared, comes first."""
     study = bench.study
+    if study.healing.recipe == "full":
+        return [unpruned(bench)]
     ranks = sorted({*study.lora_rank.ranks, study.healing.rank})
     recipes = [study.healing.model_copy(update={"rank": rank}) for rank in ranks]
     return [unpruned(bench)] + [

@@ -40,7 +40,8 @@ def accuracies(
 
     Also: n_questions, per-question correctness in order (a string of 0 and 1, for paired
     comparisons), by sub-task for groups, both chance levels (`guess`: one over the number of
-    choices, 0 for generation; `constant`: the share of the commonest answer), and the number of truncated prompts.
+    choices, 0 for generation; `constant`: the share of the commonest answer), and the number of
+    truncated prompts.
 
     Raises UserError for a task without such a metric and for data that cannot be read."""
     questions = Questions(task, manager)

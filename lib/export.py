@@ -5,7 +5,7 @@
     python -m lib.export OUT --study mine.yaml --drop 21:29      # layers 21–28
 
 What the book has healed already is not healed again, and a healing that was stopped goes on. OUT is
-an ordinary checkpoint in float32, as it was evaluated; OUT/adapter holds the adapters alone, in
+an ordinary checkpoint in float32; OUT/adapter holds the adapters alone, in
 peft's format, for the pruned checkpoint that `lib.pruning` writes. It appears whole or not at all.
 """
 
@@ -123,9 +123,11 @@ tags: [layer-pruning]
 | training loss, first and last | {report["train_loss"][0]:.3f}, {report["train_loss"][-1]:.3f} \
 nats per token |
 
-The weights are in float32, with the adapters merged{
-        "" if condition.weights != "nf4" else " into the 4-bit values that they were trained on"
-    }, which is how the model was evaluated.
+The weights are in float32{
+        ", with the adapters merged into the 4-bit values that they were trained on"
+        if condition.weights == "nf4"
+        else ""
+    }.
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer

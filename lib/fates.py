@@ -66,8 +66,8 @@ def lost_questions(bench: Bench, task: Task, count: int) -> pd.DataFrame:
     documents = _documents(bench, task)
     return pd.DataFrame(
         {
-            "question": documents[i][0],
-            "answer": documents[i][1],
+            "question": on_one_line(documents[i][0]),
+            "answer": on_one_line(documents[i][1]),
             "right up to": f"{100 * fractions[until[i] - 1]:.3g}% dropped",
         }
         for i in chosen
@@ -98,12 +98,19 @@ def texts_table(bench: Bench) -> pd.DataFrame:
                     {"prompt": prompt, "models": name, "n": one.block.n}
                     | {"fraction": bench.fraction(one.block.n), "text": text}
                 )
-    return pd.DataFrame(rows).sort_values("prompt", kind="stable", ignore_index=True)
+    table = pd.DataFrame(rows, columns=["prompt", "models", "n", "fraction", "text"])
+    return table.sort_values("prompt", kind="stable", ignore_index=True)
+
+
+def on_one_line(text: str) -> str:
+    """Line breaks shown as such."""
+    return " ⏎ ".join(" ".join(line.split()) for line in text.strip().split("\n"))
 
 
 def side_by_side(texts: pd.DataFrame, prompt: str) -> pd.DataFrame:
     """What is written after one prompt: a row per fraction, unhealed and healed."""
     rows = texts[texts["prompt"] == prompt]
+    rows = rows.assign(text=rows["text"].map(on_one_line))
     wide = rows.pivot(index="fraction", columns="models", values="text")[list(STATES)]
     wide.index = [f"{100 * fraction:.3g}%" for fraction in wide.index]
     return wide.rename_axis("dropped").rename_axis(columns=None).reset_index()

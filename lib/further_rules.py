@@ -49,7 +49,7 @@ def prompts(tables: Tables) -> Outcome:
     note = (
         "healed, means over the fractions: other orders change accuracy by "
         + ", ".join(_points(row) for row in orders.itertuples())
-        + f" points; {most['compared']} instead of {most['base']} by {_points(most)}"
+        + f" points; {most['compared']} instead of {most['base']} by {_points(most)} points"
     )
     return graded(
         note,
@@ -81,8 +81,8 @@ def seeds(tables: Tables) -> Outcome:
 def lower_rank(tables: Tables) -> Outcome:
     table = tables.lora_rank
     low, high = table["rank"].min(), table["rank"].max()
-    if low == high:
-        raise Untestable("only one rank was healed")
+    if table["rank"].nunique() < 2:
+        raise Untestable("fewer than two ranks were healed")
     keys = ["metric", "task", "shots", "strategy", "n"]
     both = table[table["rank"] == low].merge(
         table[table["rank"] == high], on=keys, suffixes=("", "_high")

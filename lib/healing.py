@@ -165,7 +165,8 @@ def heal(
     fresh = keep is None or not last_step(keep)
     start = time.monotonic()
     pad = tokenizer.pad_token_id
-    losses = train(trained, texts, pad, healing, dtype(study), keep, teacher)
+    name = f"{study.name} less {len(dropped)} {healing.name} seed {healing.seed}"
+    losses = train(trained, texts, pad, healing, dtype(study), keep, teacher, name)
     seconds = round(time.monotonic() - start, 3) if fresh else None
     if base_digest(trained) != before:
         raise RuntimeError("the frozen 4-bit weights changed during training")

@@ -21,6 +21,7 @@ from lib.errors import UserError
 from lib.memory import memory
 from lib.schema import Study, Task
 from lib.shapes import Shape, planned_config, shape_of
+from lib.study import prompt_tasks
 from lib.surgery import slice_config
 from lib.sweep import layer_passes
 
@@ -116,38 +117,66 @@ def blocks(n_layers: int, ns: Collection[int]) -> list[Block]:
     return found
 
 
-def work(study: Study, shape: Shape, speed: Speed, questions: int) -> list[Work]:
-    """Everything that the sections measure, in their order; questions: tokens of all tasks."""
-    n_layers = shape.n_layers
-    healed = {
-        "healing": _ns(study.healing.fractions, n_layers),
-        "lora_rank": _ns(study.lora_rank.fractions, n_layers),
-    }
+def work(study: Study, shape: Shape, speed: Speed, questions: int, prompts: int = 0) -> list[Work]:
+    """Everything that the sections measure, in their order, but times and what is written.
+
+    questions: tokens of all tasks; prompts: of the task that is asked with other prompts, all
+    together."""
+    n_layers, healing, teacher = shape.n_layers, study.healing, study.teacher
     asked = questions + study.loss.n_sequences * study.loss.length
     text = study.distances.n_sequences * study.distances.length
+    row = healing.batch * healing.length
     found = []
 
-    def add(what: str, models: int, tokens: int, passes: int, pace: float) -> None:
-        found.append(Work(what, models, tokens, tokens * passes, tokens * passes * pace))
+    def add(what: str, models: int, tokens: int, passes: float, pace: float) -> None:
+        layer_tokens = round(tokens * passes)
+        found.append(Work(what, models, tokens, layer_tokens, layer_tokens * pace))
+
+    def heal(what: str, kept: list[int], steps: int, passes: float = 0) -> None:
+        """Training of models with so many layers, and what they are asked; passes: of a teacher,
+        forward through so many layers."""
+        add(what, len(kept), steps * row, sum(kept), speed.training)
+        if passes:
+            add("its teacher", len(kept), steps * row, passes, speed.forward)
+        add("questions and loss of these", len(kept), asked, sum(kept), speed.forward)
 
     twins = 2 if study.controls.untrained else 1
-    add("distances", twins, text, twins * n_layers, speed.forward)
+    texts = twins + len(study.other_texts)
+    add("distances", texts, text, texts * n_layers, speed.forward)
     every = blocks(n_layers, study.pruned_layers or range(1, n_layers))
     passes = layer_passes(block.kept(n_layers) for block in every)
     add("questions and loss, unhealed, in one pass", len(every), asked, passes, speed.forward)
-    controls = blocks(n_layers, healed["healing"])
-    passes = layer_passes(block.kept(n_layers) for block in controls)
-    add("the same in 4-bit", len(controls), asked, passes, speed.forward)
-    others = [rank for rank in study.lora_rank.ranks if rank != study.healing.rank]
-    for what, ns, times in (
-        (f"healing at rank {study.healing.rank}", [0, *healed["healing"]], 1),
-        (f"healing at {len(others)} other ranks", healed["lora_rank"], len(others)),
-    ):
-        # The unpruned model is the same for both strategies.
-        kept = [n_layers - n for n in ns for _ in (STRATEGIES if n else STRATEGIES[:1])] * times
-        trained = study.healing.steps * study.healing.batch * study.healing.length
-        add(what, len(kept), trained, sum(kept), speed.training)
-        add("questions and loss of these", len(kept), asked, sum(kept), speed.forward)
+    similar = [every[0], *every[2::2]]
+    passes = layer_passes(block.kept(n_layers) for block in similar)
+    add("other prompts, unhealed, in one pass", len(similar), prompts, passes, speed.forward)
+    ns = _ns(healing.fractions, n_layers)
+    if healing.recipe == "qlora":
+        controls = blocks(n_layers, ns)
+        passes = layer_passes(block.kept(n_layers) for block in controls)
+        add("questions and loss in 4-bit, unhealed", len(controls), asked, passes, speed.forward)
+    # The unpruned model is the same for both strategies.
+    both = [n_layers - n for n in [0, *ns] for _ in (STRATEGIES if n else STRATEGIES[:1])]
+    heal(f"healing, {healing.name}", both, healing.steps)
+    one = [n_layers - n for n in [0, *ns]]
+    add("other prompts of these", len(one), prompts, sum(one), speed.forward)
+    ranks = [rank for rank in study.lora_rank.ranks if rank != healing.rank]
+    if healing.recipe != "full" and ranks:
+        ns = _ns(study.lora_rank.fractions, n_layers)
+        kept = [n_layers - n for n in ns for _ in STRATEGIES] * len(ranks)
+        heal(f"healing at {len(ranks)} other ranks", kept, healing.steps)
+    seeds = set(study.healing_seeds.seeds) - {healing.seed}
+    if seeds:
+        ns = _ns(study.healing_seeds.fractions, n_layers)
+        kept = [n_layers - n for n in ns] * len(seeds)
+        heal(f"healing with {len(seeds)} other seeds", kept, healing.steps)
+    if teacher.seeds and healing.recipe != "full":
+        ns = _ns(teacher.fractions, n_layers)
+        kept = [n_layers - n for n in ns] * len(teacher.seeds)
+        # A block in the middle ends so many layers in. At equal time plain healing has more steps.
+        ends = [(n_layers - n) // 2 + n for n in ns] * len(teacher.seeds)
+        heal("healing with a teacher", kept, healing.steps, sum(ends))
+        factor = 1 + sum(ends) / (2 * sum(kept))
+        heal("plain healing as long as that", kept, round(healing.steps * factor))
     return found
 
 
@@ -161,7 +190,9 @@ def plan(study: Study) -> str:
     shape = shape_of(config, study.healing.targets)
     speed = measured_speed(config, study, max(shape.by_layer))
     sizes = [task_size(study, task) for task in study.tasks]
-    todo = work(study, shape, speed, sum(tokens for _, tokens, _ in sizes))
+    prompts = [task for task in prompt_tasks(study) if task not in study.tasks]
+    asked = [sum(task_size(study, task)[1] for task in tasks) for tasks in (study.tasks, prompts)]
+    todo = work(study, shape, speed, *asked)
     lines = [
         f"study {study.name}: {study.model}",
         "shape: "

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib import claims, evidence, judging, paths, tables
+from lib import ablations, claims, cost, evidence, fates, judging, other_texts, paths, tables
 from lib.bench import Bench
 from lib.conditions import main_conditions, rank_conditions
 from lib.errors import UserError
@@ -67,5 +67,23 @@ def _tables(bench: Bench) -> dict[str, pd.DataFrame]:
         "lora_rank": tables.rank_table(bench, ranks),
         "healing": tables.healing_table(bench, main + ranks),
     }
+    asked = bench.study.other_texts and other_texts.measured(bench)
+    made |= {
+        "healing_seeds": ablations.seeds_table(bench),
+        "healing_seeds_compared": ablations.seeds_compared(bench),
+        "prompts": ablations.prompts_table(bench),
+        "prompts_compared": ablations.prompts_compared(bench),
+        "strategies_compared": ablations.strategies_compared(bench),
+        "ranks_compared": ablations.ranks_compared(bench),
+        "teacher": ablations.teacher_table(bench),
+        "cost": cost.cost_table(bench),
+        "questions": fates.question_table(bench),
+        "texts": fates.texts_table(bench),
+    }
+    if asked:
+        made |= {
+            "text_distances": other_texts.text_distances(asked),
+            "text_blocks": other_texts.text_blocks(asked),
+        }
     untrained = tables.untrained_distances(bench)
     return made if untrained is None else made | {"untrained_distances": untrained}

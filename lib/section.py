@@ -164,10 +164,11 @@ def headline(bench: Bench, qa: pd.DataFrame, loss: pd.DataFrame) -> HTML:
         ] = f"{100 * flat:.3g}%"
     rows = loss[loss["strategy"].isin(["similarity", "none"]) & (loss["healing"] != "none")]
     rows = rows.sort_values("fraction").set_index("fraction")["loss"]
-    half = min(rows.index, key=lambda fraction: abs(fraction - 0.5))
-    values[f"nats per token more, healed, with {100 * half:.3g}% dropped"] = (
-        f"{rows[half] - rows[0.0]:+.2f}"
-    )
+    if 0.0 in rows.index:  # healing may have broken down
+        half = min(rows.index, key=lambda fraction: abs(fraction - 0.5))
+        values[f"nats per token more, healed, with {100 * half:.3g}% dropped"] = (
+            f"{rows[half] - rows[0.0]:+.2f}"
+        )
     return key_numbers(values)
 
 
@@ -189,10 +190,31 @@ def run_times(bench: Bench) -> pd.DataFrame:
     ).reset_index()
 
 
+def differences(compared: pd.DataFrame) -> HTML:
+    """Paired differences, in points of accuracy."""
+    rows = pd.DataFrame(
+        {
+            "task": compared["task"],
+            **({"shots": compared["shots"]} if "varied" not in compared else {}),
+            **({"models": compared["models"]} if "models" in compared else {}),
+            "compared": compared["compared"] + " − " + compared["base"],
+            "prunings": compared["prunings"],
+            "questions": compared["n_questions"],
+            "points": [_points(r.difference, r.stderr) for r in compared.itertuples()],
+            "p": [f"{p:.3f}" if p >= 0.001 else "< 0.001" for p in compared["p"]],
+        }
+    )
+    return show(rows)
+
+
+def _points(difference: float, stderr: float) -> str:
+    return f"{100 * difference:+.1f} ± {100 * stderr:.1f}"
+
+
 def written(texts: pd.DataFrame) -> HTML:
     """What the models write, a table per prompt."""
     parts = (
-        f"<p>After <em>{escape(' '.join(prompt.split()))}</em> the models go on:</p>"
+        f"<p>After <em>{escape(fates.on_one_line(prompt))}</em> the models go on:</p>"
         + show(fates.side_by_side(texts, prompt), words=True).data
         for prompt in texts["prompt"].unique()
     )

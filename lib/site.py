@@ -47,6 +47,7 @@ def build(chosen: Study) -> int:
     model_tables.write(STAGE / "book" / "tables")
     for one in studies:
         stage_study(one)
+    link_pages(studies[0])
     (STAGE / "_toc.yml").write_text(
         yaml.safe_dump(contents(studies), sort_keys=False, allow_unicode=True), encoding="utf-8"
     )
@@ -98,7 +99,7 @@ def stage_study(one: Study) -> None:
     if one.name != paths.DEFAULT_STUDY:
         own = set().union(*(labels(notebook) for notebook in notebooks.values()))
         for notebook in notebooks.values():
-            rename_labels(notebook, own, re.sub(r"[^a-z0-9]+", "-", one.name.lower()))
+            rename_labels(notebook, own, suffix(one))
     for name, notebook in notebooks.items():
         tidy(notebook)
         (folder / name).write_text(json.dumps(notebook, ensure_ascii=False), encoding="utf-8")
@@ -131,18 +132,34 @@ def labels(notebook: dict[str, Any]) -> set[str]:
     return {label for pair in found for label in pair if LABEL.fullmatch(label)}
 
 
+def renamed(text: str, own: set[str], suffix: str) -> str:
+    return LABEL.sub(lambda m: f"{m[0]}-{suffix}" if m[0] in own else m[0], text)
+
+
+def suffix(one: Study) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", one.name.lower())
+
+
 def rename_labels(notebook: dict[str, Any], own: set[str], suffix: str) -> None:
     """Give a further study's labels its name, so that each stays unique in the book."""
-
-    def renamed(text: str) -> str:
-        return LABEL.sub(lambda m: f"{m[0]}-{suffix}" if m[0] in own else m[0], text)
-
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":
-            cell["source"] = renamed("".join(cell["source"]))
+            cell["source"] = renamed("".join(cell["source"]), own, suffix)
         if figure := cell["metadata"].get("mystnb", {}).get("figure"):
             for key in figure:
-                figure[key] = renamed(figure[key])
+                figure[key] = renamed(figure[key], own, suffix)
+
+
+def link_pages(first: Study) -> None:
+    """Prose pages refer to the sections of the study that opens the book, whose labels may have its
+    name."""
+    if first.name == paths.DEFAULT_STUDY:
+        return
+    sources = paths.sections().values()
+    own = set().union(*(labels(json.loads(path.read_text("utf-8"))) for path in sources))
+    for page in (STAGE / "book").glob("*.md"):
+        text = renamed(page.read_text("utf-8"), own, suffix(first))
+        page.write_text(text, encoding="utf-8")
 
 
 def contents(studies: list[Study]) -> dict[str, Any]:

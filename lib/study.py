@@ -121,6 +121,23 @@ def override(study: Study, **changes: object) -> Study:
         raise UserError(f"parameters of study {study.name}: {_first_error(error)}") from None
 
 
+def prompt_tasks(study: Study) -> list[Task]:
+    """One task with its examples in several orders, then with several numbers of them (Fig. 7)."""
+    prompts, tasks = study.prompts, study.tasks
+    knowledge = [task for task in tasks if task.role == "knowledge"] or tasks
+    name = prompts.task or knowledge[0].name
+    named = [task for task in tasks if task.name == name]
+    like = next((task for task in named if task.shots == prompts.shots), named[0])
+    changes = [{"shots": prompts.shots, "order": order} for order in range(prompts.orders)]
+    changes += [{"shots": shots, "order": 0} for shots in sorted(prompts.numbers)]
+    found: list[Task] = []
+    for change in changes:
+        task = like.model_copy(update=change | {"limit": prompts.limit or like.limit})
+        if task not in found:
+            found.append(task)
+    return found
+
+
 def effective(study: Study) -> dict[str, object]:
     """All settings, defaults included, as flat `section.key: value` pairs for display."""
     flat: dict[str, object] = {}

@@ -142,7 +142,11 @@ def loss_table(bench: Bench, conditions: list[Condition]) -> pd.DataFrame:
 def metrics_table(bench: Bench, conditions: list[Condition]) -> pd.DataFrame:
     """Accuracy and normalised loss of healed models, one below the other: metric, task (of a loss
     its corpus), shots, …, value, stderr; the standard error of a loss is normalised too."""
-    conditions = [condition for condition in conditions if condition.healing]
+    conditions = [one for one in sound(bench, conditions) if one.healing]
+    order = ["metric", "task", "shots", "strategy", "n", "fraction", "start", "stop"]
+    columns = [*order, "value", "stderr", "healing", "weights", "seed"]
+    if not conditions:
+        return pd.DataFrame(columns=columns)
     qa, loss = qa_table(bench, conditions), loss_table(bench, conditions)
     scale = math.log(bench.vocab_size)
     parts = [
@@ -156,14 +160,14 @@ def metrics_table(bench: Bench, conditions: list[Condition]) -> pd.DataFrame:
         ),
     ]
     table = pd.concat([part.astype({"shots": "Int64"}) for part in parts], ignore_index=True)
-    order = ["metric", "task", "shots", "strategy", "n", "fraction", "start", "stop"]
-    return table[[*order, "value", "stderr", "healing", "weights", "seed"]]
+    return table[columns]
 
 
 def rank_table(bench: Bench, conditions: list[Condition]) -> pd.DataFrame:
     """Accuracy and normalised loss by rank."""
     table = metrics_table(bench, conditions)
-    table.insert(0, "rank", table["healing"].str.extract(r"-r(\d+)")[0].astype(int))
+    ranks = table["healing"].astype(str).str.extract(r"-r(\d+)")[0]
+    table.insert(0, "rank", ranks.astype(int))
     return table
 
 

@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,24 @@ class _Taught(Trainer):
         return loss + self.weight * share * (apart - apart.detach())
 
 
+def check_tensorboard() -> None:
+    """Raises UserError when its logs are asked for and the package is not installed."""
+    if os.environ.get("TENSORBOARD_DIR") and not find_spec("tensorboard"):
+        raise UserError("TENSORBOARD_DIR: needs `pip install tensorboard`")
+
+
+def _tensorboard(name: str) -> list[TrainerCallback]:
+    """Logs for TensorBoard below TENSORBOARD_DIR, where that is set."""
+    folder = os.environ.get("TENSORBOARD_DIR")
+    if not folder:
+        return []
+    check_tensorboard()
+    from torch.utils.tensorboard import SummaryWriter
+    from transformers.integrations import TensorBoardCallback
+
+    return [TensorBoardCallback(SummaryWriter(str(Path(folder) / name)))]
+
+
 def logged_steps(healing: Healing) -> list[int]:
     """The steps after which the training loss is logged: about twenty."""
     every = max(1, healing.steps // 20)
@@ -123,6 +142,7 @@ def train(
     compute: torch.dtype,
     keep: Path | None = None,
     teacher: Teacher | None = None,
+    name: str = "healing",
 ) -> list[float]:
     """Train what requires gradients on steps · batch rows of tokens, each once; returns the losses
     logged (nats per token, each the mean since the one before). Rows shorter than others are filled
@@ -130,8 +150,9 @@ def train(
     and stands last.
 
     keep: a folder for the state on the way; where there is some, training goes on from it and ends
-    as if it had never stopped. Raises UserError for a micro-batch that does not divide the
-    batch."""
+    as if it had never stopped. name: what its logs are called.
+
+    Raises UserError for a micro-batch that does not divide the batch."""
     micro = healing.micro_batch or healing.batch
     if healing.batch % micro:
         raise UserError(
@@ -170,7 +191,7 @@ def train(
             weight=healing.teacher,
             train_dataset=[{"input_ids": row} for row in texts],
             data_collator=partial(_collate, pad=pad),
-            callbacks=[watch],
+            callbacks=[watch, *_tensorboard(name)],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(_checkpoint(folder, done)) if done else None)

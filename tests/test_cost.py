@@ -71,7 +71,7 @@ def test_sizes_and_operations_are_those_counted_by_hand(bench, table):
 
 def test_measured_once(bench, table, monkeypatch):
     monkeypatch.setattr(cost, "read_and_write", None)
-    monkeypatch.setattr(cost, "load_4bit", None)
+    monkeypatch.setattr(cost.four_bit, "load_4bit", None)
     pd.testing.assert_frame_equal(cost.cost_table(Bench(bench.study)), table)
 
 
@@ -108,8 +108,8 @@ def test_times_are_per_token_and_the_models_take_turns(bench, monkeypatch):
 
     monkeypatch.setattr(cost, "counted_flops", lambda *_: 0)  # runs outside the rounds
     monkeypatch.setattr(cost.time, "perf_counter", lambda: clock[0])
-    load_4bit = cost.load_4bit
-    monkeypatch.setattr(cost, "load_4bit", lambda study: watched(load_4bit(study)))
+    load_4bit = cost.four_bit.load_4bit
+    monkeypatch.setattr(cost.four_bit, "load_4bit", lambda study: watched(load_4bit(study)))
     watched(bench.model)
     found = cost.cost_table(bench)
     turn = [kept for kept in (6, 4, 3, 1) for _ in range(1 + SETTINGS["tokens"])]
@@ -152,7 +152,7 @@ def test_of_a_mixture_two_of_four_experts_are_multiplied():
 
 def test_running_in_4bit_leaves_the_weights_as_they_were(bench):
     """On some CPUs, bitsandbytes would repack them at the first forward pass."""
-    model = cost.load_4bit(bench.study)
+    model = cost.four_bit.load_4bit(bench.study)
     before = four_bit.base_digest(model)
     size = cost.weight_bytes(model)
     prompt = cost.random_prompt(bench.vocab_size, 2, 8)

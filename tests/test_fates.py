@@ -198,6 +198,20 @@ def test_texts_are_those_that_were_recorded(world):
     assert list(dict.fromkeys(table["prompt"])) == sorted(bench.writing_prompts)
 
 
+def words(text: str) -> list[str]:
+    return text.replace("⏎", " ").split()
+
+
+def test_line_breaks_are_shown_on_one_line():
+    texts = pd.DataFrame(
+        {"prompt": "So", "models": models, "n": 0, "fraction": 0.0, "text": " it\n\n is  so.\n"}
+        for models in ("unhealed", "healed")
+    )
+    (shown,) = fates.side_by_side(texts, "So")["healed"]
+    assert words(shown) == ["it", "is", "so."] and "\n" not in shown
+    assert shown.count("⏎") == 2  # what ends the text breaks no line of it
+
+
 def test_texts_stand_side_by_side(world):
     bench, _ = world
     texts = fates.texts_table(bench)
@@ -207,7 +221,8 @@ def test_texts_stand_side_by_side(world):
     assert list(wide["dropped"]) == ["0%", "33.3%", "66.7%"]
     cells = texts[texts["prompt"] == prompt].set_index(["models", "n"])["text"]
     for n, row in zip((0, 2, 4), wide.itertuples(), strict=True):
-        assert (row.unhealed, row.healed) == (cells["unhealed", n], cells["healed", n])
+        assert words(row.unhealed) == words(cells["unhealed", n])
+        assert words(row.healed) == words(cells["healed", n])
     assert wide["unhealed"][0] == wide["healed"][0]  # one model
     assert list(wide["unhealed"][1:]) != list(wide["healed"][1:])
 
@@ -242,7 +257,7 @@ def test_every_prompt_has_a_table(world):
     seen = Seen(page)
     assert page.count("<table") == 3
     for prompt in bench.writing_prompts:
-        assert " ".join(prompt.split()) in seen.text
+        assert " ".join(words(prompt)) in " ".join(words(seen.text))
 
 
 def test_long_texts_are_shown_whole():

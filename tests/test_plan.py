@@ -120,7 +120,8 @@ def test_the_plan_of_a_study_at_hand(capsys, monkeypatch):
     assert {one.tokens for one in found if "questions" in one.what} == {asked}
     distances = found[0]
     text = study.distances.n_sequences * study.distances.length
-    assert distances.layer_tokens == 2 * text * config.num_hidden_layers
+    texts = 2 + len(study.other_texts)  # the untrained twin is measured on one
+    assert distances.layer_tokens == texts * text * config.num_hidden_layers
     assert distances.seconds == pytest.approx(distances.layer_tokens * 1e-6)
     healing = next(one for one in found if one.what.startswith("healing"))
     assert healing.tokens == study.healing.steps * study.healing.batch * study.healing.length

@@ -10,7 +10,12 @@ from conftest import Studies
 
 from lib import check, evidence, models, paths, study, tables
 from lib.bench import Bench
-from lib.conditions import main_conditions, rank_conditions
+from lib.conditions import (
+    main_conditions,
+    rank_conditions,
+    seed_conditions,
+    teacher_conditions,
+)
 from lib.errors import UserError
 from lib.measure import measure
 from lib.publish import publish
@@ -22,7 +27,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory, write_study: Studies) -> 
     folder = tmp_path_factory.mktemp("other")
     one = study.load(str(write_study(folder, stem="other", title="Another run")))
     bench = Bench(one)
-    measure(bench, main_conditions(bench) + rank_conditions(bench))
+    measure(bench, main_conditions(bench) + rank_conditions(bench) + seed_conditions(bench))
+    measure(bench, sum(teacher_conditions(bench).values(), []))
     tables.save(bench, "qa", tables.qa_table(bench, main_conditions(bench)))
     bench.store.put("loss", "of older settings", {"n": 1}, {"loss": 1.5})
     return one

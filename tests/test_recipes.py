@@ -180,7 +180,7 @@ def test_one_step_with_a_teacher_follows_the_gradient_of_both_losses(
     )
     caught = {}
 
-    def catching(model, texts, pad, recipe, compute, keep, teacher):
+    def catching(model, texts, pad, recipe, compute, keep, teacher, name):
         caught.update(model=model, teacher=teacher, rows=list(texts), pad=pad)
         gradients = {}
         step = torch.optim.Optimizer.step

@@ -10,6 +10,8 @@ from transformers.models.llama.modeling_llama import LlamaMLP
 from lib import healing, models, training
 from lib import study as studies
 from lib.blocks import Block
+from lib.check import check
+from lib.errors import UserError
 
 BLOCK = Block(2, 4)
 
@@ -134,3 +136,12 @@ def test_checkpointed_gradients_are_the_same(study, tokenizer, alone, monkeypatc
     rows = 2 * study.healing.steps  # micro-batches
     n_layers = models.load_config(study).num_hidden_layers
     assert calls.total() == 2 * rows * (n_layers - BLOCK.n)
+
+
+def test_logs_for_tensorboard_need_its_package(study, monkeypatch, tmp_path):
+    monkeypatch.setenv("TENSORBOARD_DIR", str(tmp_path))
+    monkeypatch.setattr(training, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="needs `pip install tensorboard`"):
+        check(study)
+    monkeypatch.delenv("TENSORBOARD_DIR")
+    assert training._tensorboard("any") == []

@@ -1,17 +1,21 @@
-"""What models write, against decoding by hand without a cache; and which models are asked to."""
+"""What models write, against decoding by hand without a cache; which models are asked to; and that
+no text that a model is healed on is one that its loss is measured on."""
 
 import copy
+import random
 
 import pytest
 import torch
-from conftest import sentences
+from conftest import sentences, write_jsonl
 from transformers import AutoModelForCausalLM
 
-from lib import corpora, measure, models, writing
+from lib import corpora, healing, measure, models, writing
 from lib import study as studies
 from lib.bench import Bench
 from lib.blocks import UNPRUNED, Block
 from lib.conditions import Condition, main_conditions, rank_conditions, writes
+from lib.errors import UserError
+from lib.schema import Loss, Text
 from lib.surgery import drop
 
 PROMPTS = ["On day 3 Ada walked to the", "Greta kept", "It rained for 5 hours. Nobody"]
@@ -178,3 +182,80 @@ def test_the_text_that_prompts_come_from_is_part_of_the_evidence(bench):
     one = Condition("none", UNPRUNED, bench.weights)
     inputs = measure.probe_inputs(bench, one, bench.study.writing)
     assert inputs["text"] == corpora.source(bench.study.validation_text)
+
+
+class Streamed(list):
+    """Rows of a dataset on the hub."""
+
+    def shuffle(self, seed: int, buffer_size: int) -> "Streamed":
+        rows = Streamed(self)
+        random.Random(seed + buffer_size).shuffle(rows)
+        return rows
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """Datasets by name, each a list of documents, served as the hub does; files as always."""
+    known: dict[str, list[str]] = {}
+    real = corpora._load_dataset
+
+    def load(name, *arguments, **options):
+        if name not in known:
+            return real(name, *arguments, **options)
+        return Streamed({"text": document} for document in known[name])
+
+    monkeypatch.setattr(corpora, "_load_dataset", load)
+    corpora.measured_on.cache_clear()
+    yield known
+    corpora.measured_on.cache_clear()
+
+
+@pytest.mark.parametrize("sample", ["first", "random"])
+def test_the_documents_measured_on_are_those_of_the_loss(hub, tokenizer, sample):
+    hub["text"] = sentences(40)
+    loss = Loss(n_sequences=12, length=400, sample=sample, seed=3)
+    text = Text(dataset="text")
+    seed = 3 if sample == "random" else None
+    rows = corpora.document_sequences(text, tokenizer, 12, 400, seed)
+    used = {tokenizer.decode(row, skip_special_tokens=True) for row in rows}
+    assert used == set(sentences(12)) or sample == "random"
+    known = corpora.measured_on(text, loss)
+    assert known == {corpora.fingerprint(document) for document in used}
+    assert len(known) == 12
+
+
+@pytest.mark.parametrize("packing", [True, False])
+@pytest.mark.parametrize("streamed", ["validation_text", "healing_text", "both"])
+def test_a_streamed_text_to_heal_on_holds_nothing_that_is_measured(
+    hub, write_study, tmp_path, tokenizer, monkeypatch, streamed, packing
+):
+    """Neither where both are streamed nor where one of them is a file; before anything is trained.
+    What the loss is not measured on does not matter."""
+    hub["measured"], hub["read"] = sentences(40), sentences(120, 1000)
+    keys = ("validation_text", "healing_text") if streamed == "both" else (streamed,)
+    names = {"validation_text": "measured", "healing_text": "read"}
+    path = write_study(
+        tmp_path,
+        **{key: {"dataset": names[key]} for key in keys},
+        loss={"n_sequences": 8, "length": 400, "sample": "first"},
+        healing={"recipe": "lora", "steps": 1, "length": 8, "packing": packing},
+    )
+    study = studies.load(str(path))
+
+    def heal_on(documents: list[str]) -> None:
+        """All of them are read."""
+        hub["read"] = documents
+        write_jsonl(tmp_path / "healing.jsonl", [{"text": document} for document in documents])
+        corpora.measured_on.cache_clear()
+        tokens = sum(map(len, tokenizer(documents)["input_ids"]))
+        batch = tokens // 8 if packing else len(documents)
+        one = studies.override(study, healing={"batch": batch})
+        healing.heal(one, one.healing, [2], tokenizer)
+
+    others = sentences(20, 1000)
+    with monkeypatch.context() as patch:
+        patch.setattr(healing, "load_base", None)
+        with pytest.raises(UserError, match="a document of it is in the validation text") as raised:
+            heal_on([*others, f"  {sentences(1, 7)[0]}\n"])
+    assert "On day 7" in str(raised.value) and "\n" not in str(raised.value)
+    heal_on([*others, sentences(1, 8)[0]])  # the ninth document, which the loss does not see
