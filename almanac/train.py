@@ -67,7 +67,8 @@ class Settings:
             return FOLDER / "checkpoint"
         kind = "" if self.facts else "no-facts-"
         length = "" if self.steps == Settings.steps else f"-steps{self.steps}"
-        return FOLDER / "controls" / f"{kind}seed{self.seed}{length}"
+        depth = "" if self.layers == Settings.layers else f"-{self.layers}-layers"
+        return FOLDER / "controls" / f"{kind}seed{self.seed}{length}{depth}"
 
 
 def make_tokenizer(settings: Settings) -> PreTrainedTokenizerFast:
@@ -283,12 +284,17 @@ def main() -> None:
         default=Settings.steps,
         help="training steps, each about 0.28 s on two cores; 0: an untrained control",
     )
+    parser.add_argument(
+        "--layers", type=int, default=Settings.layers, help="depth; another one: a control"
+    )
     parser.add_argument("--device", default=cuda, help="where to train")
     parser.add_argument("--fresh", action="store_true", help="forget a saved state, start over")
     args = parser.parse_args()
     if args.steps < 0:
         parser.error("--steps must be at least 0")
-    settings = Settings(steps=args.steps, seed=args.seed, facts=args.facts)
+    if args.layers < 1:
+        parser.error("--layers must be at least 1")
+    settings = Settings(steps=args.steps, seed=args.seed, facts=args.facts, layers=args.layers)
     out = args.out or settings.folder
     state_path = args.state / f"{out.name}.pt"
     if args.fresh:

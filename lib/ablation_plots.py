@@ -44,8 +44,18 @@ def _lines(axes: Axes, rows: pd.DataFrame, by: str, value: str, label: str) -> N
         )
 
 
+def nothing(why: str) -> Figure:
+    """In a figure's place where there is nothing to draw."""
+    figure, panels = grid(1, 1, width=7, height=0.8)
+    panels[0, 0].axis("off")
+    panels[0, 0].text(0.5, 0.5, why, ha="center", va="center")
+    return figure
+
+
 def prompt_panels(prompts: pd.DataFrame) -> Figure:
     """Fig. 7: accuracy for several orders and numbers of examples, unhealed and healed."""
+    if prompts.empty:
+        return nothing("The prompts of this study have no examples.")
     figure, panels = grid(2, 2, width=4.2, height=3.2)
     for row, healed in enumerate((False, True)):
         state = prompts[(prompts["healing"] != "none") == healed]
@@ -77,6 +87,8 @@ def seed_panels(seeds: pd.DataFrame, levels: dict[tuple, tuple[float, float]]) -
 
 def teacher_panels(summary: pd.DataFrame, levels: dict[tuple, tuple[float, float]]) -> Figure:
     """Eq. 8: what is reached with and without a teacher, means and standard errors over seeds."""
+    if summary.empty:
+        return nothing("This study heals nothing with a teacher.")
     figure, panels, spare = panel_grid(len(levels), height=3)
     ways = list(dict.fromkeys(summary["way"]))
     for axes, (key, level) in zip(panels.flat, levels.items(), strict=False):
@@ -145,7 +157,7 @@ def healing_curves(curves: pd.DataFrame, strategies: Sequence[str] = tuple(COLOU
         axes.axhline(
             curves["guessing"].iloc[0], color=GREY, linestyle="-.", linewidth=1, label="ln V"
         )
-        axes.set(xlabel="Step", ylabel="Training loss [nats per token]")
+        axes.set(xlabel="Step", ylabel="Training loss\n[nats per token]")
         axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_title(strategy, fontsize="medium")

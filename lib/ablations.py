@@ -3,7 +3,7 @@
 import pandas as pd
 
 from lib.bench import Bench
-from lib.comparisons import compare
+from lib.comparisons import COLUMNS, compare
 from lib.conditions import (
     STRATEGIES,
     Condition,
@@ -15,7 +15,8 @@ from lib.conditions import (
 )
 from lib.measure import healing_provenance
 from lib.schema import Task
-from lib.tables import metrics_table, qa_table, sound
+from lib.study import prompt_tasks
+from lib.tables import METRIC_COLUMNS, metrics_table, qa_table, sound
 
 
 def _models(conditions: list[Condition]) -> dict[str, list[Condition]]:
@@ -30,27 +31,19 @@ def _models(conditions: list[Condition]) -> dict[str, list[Condition]]:
 def prompt_models(bench: Bench) -> list[Condition]:
     """The models that are asked with other prompts too."""
     tasks = bench.prompt_tasks
+    if not tasks:
+        return []
     return [one for one in main_conditions(bench) if all(t in asked(bench, one) for t in tasks)]
-
-
-def _varied(bench: Bench) -> dict[str, list[Task]]:
-    """The tasks of the two panels: other orders of one number of examples; other numbers."""
-    prompts = bench.study.prompts
-    own = [task for task in bench.prompt_tasks if task.order == 0]
-    return {
-        "order": [task for task in bench.prompt_tasks if task.shots == prompts.shots],
-        "shots": sorted(
-            (task for task in own if task.shots in prompts.numbers), key=lambda task: task.shots
-        ),
-    }
 
 
 def prompts_table(bench: Bench) -> pd.DataFrame:
     """Accuracy by order and by number of examples: `varied`, `order`, and the columns of qa."""
     models = prompt_models(bench)
+    if not bench.prompt_tasks:
+        return pd.DataFrame(columns=["varied", "task", "shots", "order", "healing"])
     parts = [
         qa_table(bench, models, [task]).assign(varied=varied, order=task.order)
-        for varied, tasks in _varied(bench).items()
+        for varied, tasks in prompt_tasks(bench.study).items()
         for task in tasks
     ]
     table = pd.concat(parts, ignore_index=True)
@@ -65,7 +58,7 @@ def prompts_compared(bench: Bench) -> pd.DataFrame:
     models = _models(sound(bench, prompt_models(bench)))
     sizes = {one.block.n for one in models["healed"]}
     models["unhealed"] = [one for one in models["unhealed"] if one.block.n in sizes]
-    for varied, tasks in _varied(bench).items():
+    for varied, tasks in prompt_tasks(bench.study).items():
         names = [_prompt_name(varied, task) for task in tasks]
         for kind, conditions in models.items():
             groups = {
@@ -78,7 +71,8 @@ def prompts_compared(bench: Bench) -> pd.DataFrame:
             found["shots"] = [task.shots for task in others]
             found["order"] = [task.order for task in others]
             parts.append(found)
-    return pd.concat(parts, ignore_index=True)
+    none = pd.DataFrame(columns=[*COLUMNS, "models", "varied", "shots", "order"])
+    return pd.concat(parts, ignore_index=True) if parts else none
 
 
 def _prompt_name(varied: str, task: Task) -> str:
@@ -157,10 +151,10 @@ def teacher_table(bench: Bench) -> pd.DataFrame:
             seconds = healing_provenance(bench, one).get("training_seconds")
             found = metrics_table(bench, [one])
             parts.append(found.assign(way=way, steps=one.healing.steps, seconds=seconds))
-    if not parts:
-        return pd.DataFrame(columns=["way", "steps", "seconds", "metric", "seed", "task", "n"])
-    table = pd.concat(parts, ignore_index=True)
     first = ["way", "steps", "seconds"]
+    if not parts:
+        return metrics_table(bench, []).reindex(columns=[*first, *METRIC_COLUMNS])
+    table = pd.concat(parts, ignore_index=True)
     return table[[*first, *(name for name in table if name not in first)]]
 
 

@@ -64,9 +64,13 @@ class Bench:
             self._task_sources[key] = harness.task_source(self.study, task, self.task_manager)
         return self._task_sources[key]
 
-    @property
+    @cached_property
     def prompt_tasks(self) -> list[Task]:
-        return studies.prompt_tasks(self.study)
+        """Every task of the ablations of prompts, once."""
+        found: list[Task] = []
+        for tasks in studies.prompt_tasks(self.study).values():
+            found += [task for task in tasks if task not in found]
+        return found
 
     @cached_property
     def checkpoint(self) -> str:

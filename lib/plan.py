@@ -190,7 +190,9 @@ def plan(study: Study) -> str:
     shape = shape_of(config, study.healing.targets)
     speed = measured_speed(config, study, max(shape.by_layer))
     sizes = [task_size(study, task) for task in study.tasks]
-    prompts = [task for task in prompt_tasks(study) if task not in study.tasks]
+    prompts: list[Task] = []
+    for tasks in prompt_tasks(study).values():
+        prompts += [task for task in tasks if task not in [*study.tasks, *prompts]]
     asked = [sum(task_size(study, task)[1] for task in tasks) for tasks in (study.tasks, prompts)]
     todo = work(study, shape, speed, *asked)
     lines = [

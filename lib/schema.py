@@ -112,13 +112,15 @@ class Ranks(Section):
 
 class Prompts(Section):
     """Prompt ablations (Fig. 7): one task with its examples in several orders, and with several
-    numbers of examples. Empty `task`: the study's first one of the role `knowledge`."""
+    numbers of examples. Empty `task`: the study's first one of the role `knowledge`; empty `shots`:
+    as many as the study's own tasks of that name have at most, and where that is none there are no
+    ablations; empty `numbers`: 0, 1 and `shots`."""
 
     task: str | None = None
     limit: Positive | None = None
-    shots: Positive = 5
+    shots: Positive | None = None
     orders: Annotated[int, Field(ge=2)] = 3
-    numbers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0, 1, 5]
+    numbers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2)] | None = None
 
 
 class Seeds(Section):
@@ -221,7 +223,7 @@ class Study(Section):
             "healing.fractions": self.healing.fractions,
             "lora_rank.ranks": self.lora_rank.ranks,
             "tasks": [(task.name, task.shots, task.order) for task in self.tasks],
-            "prompts.numbers": self.prompts.numbers,
+            "prompts.numbers": self.prompts.numbers or [],
             "healing_seeds.seeds": self.healing_seeds.seeds,
             "teacher.seeds": self.teacher.seeds,
             "other_texts": [text.name for text in self.other_texts],

@@ -121,21 +121,27 @@ def override(study: Study, **changes: object) -> Study:
         raise UserError(f"parameters of study {study.name}: {_first_error(error)}") from None
 
 
-def prompt_tasks(study: Study) -> list[Task]:
-    """One task with its examples in several orders, then with several numbers of them (Fig. 7)."""
+def prompt_tasks(study: Study) -> dict[str, list[Task]]:
+    """One task as it is asked for the ablations of prompts (Fig. 7): by `order` with its examples
+    in several orders, by `shots` with several numbers of them, the smallest first. Empty where the
+    study's prompts have no examples."""
     prompts, tasks = study.prompts, study.tasks
     knowledge = [task for task in tasks if task.role == "knowledge"] or tasks
-    name = prompts.task or knowledge[0].name
-    named = [task for task in tasks if task.name == name]
-    like = next((task for task in named if task.shots == prompts.shots), named[0])
-    changes = [{"shots": prompts.shots, "order": order} for order in range(prompts.orders)]
-    changes += [{"shots": shots, "order": 0} for shots in sorted(prompts.numbers)]
-    found: list[Task] = []
-    for change in changes:
-        task = like.model_copy(update=change | {"limit": prompts.limit or like.limit})
-        if task not in found:
-            found.append(task)
-    return found
+    named = [task for task in tasks if task.name == (prompts.task or knowledge[0].name)]
+    shots = prompts.shots or max(task.shots for task in named)
+    if not shots:
+        return {}
+    like = next((task for task in named if task.shots == shots), named[0])
+
+    def asked(shots: int, order: int) -> Task:
+        changes = {"shots": shots, "order": order, "limit": prompts.limit or like.limit}
+        return like.model_copy(update=changes)
+
+    numbers = sorted(prompts.numbers or {0, 1, shots})
+    return {
+        "order": [asked(shots, order) for order in range(prompts.orders)],
+        "shots": [asked(number, 0) for number in numbers],
+    }
 
 
 def effective(study: Study) -> dict[str, object]:

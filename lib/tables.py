@@ -21,6 +21,8 @@ from lib.schema import Task
 from lib.training import logged_steps
 from lib.transitions import fit
 
+METRIC_COLUMNS = ["metric", "task", "shots", "strategy", "n", "fraction", "start", "stop"]
+METRIC_COLUMNS += ["value", "stderr", "healing", "weights", "seed"]
 DISTANCE_COLUMNS = ["n", "start", "distance", "stderr", "n_sequences"]
 
 
@@ -143,10 +145,8 @@ def metrics_table(bench: Bench, conditions: list[Condition]) -> pd.DataFrame:
     """Accuracy and normalised loss of healed models, one below the other: metric, task (of a loss
     its corpus), shots, …, value, stderr; the standard error of a loss is normalised too."""
     conditions = [one for one in sound(bench, conditions) if one.healing]
-    order = ["metric", "task", "shots", "strategy", "n", "fraction", "start", "stop"]
-    columns = [*order, "value", "stderr", "healing", "weights", "seed"]
     if not conditions:
-        return pd.DataFrame(columns=columns)
+        return pd.DataFrame(columns=METRIC_COLUMNS)
     qa, loss = qa_table(bench, conditions), loss_table(bench, conditions)
     scale = math.log(bench.vocab_size)
     parts = [
@@ -160,7 +160,7 @@ def metrics_table(bench: Bench, conditions: list[Condition]) -> pd.DataFrame:
         ),
     ]
     table = pd.concat([part.astype({"shots": "Int64"}) for part in parts], ignore_index=True)
-    return table[columns]
+    return table[METRIC_COLUMNS]
 
 
 def rank_table(bench: Bench, conditions: list[Condition]) -> pd.DataFrame:

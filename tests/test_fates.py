@@ -70,7 +70,7 @@ def world(write_study, tmp_path_factory):
             pruned_layers=[1, 2, 4],
             healing={"recipe": "lora", "learning_rate": 0.2, "fractions": [0.3, 0.7]},
             writing={"n_prompts": 2, "tokens": 4, "prompts": [f"{EVIL} he\nsaid"]},
-            prompts={"shots": 1, "orders": 2, "numbers": [1], "limit": 24},
+            prompts={"shots": 2, "orders": 2, "numbers": [1], "limit": 4},
         )
         bench = Bench(studies.load(str(path)))
         measure.measure(bench, similar(bench))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import Studies
 
-from lib import check, evidence, models, paths, study, tables
+from lib import check, cost, evidence, models, paths, study, tables
 from lib.bench import Bench
 from lib.conditions import (
     main_conditions,
@@ -29,6 +29,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory, write_study: Studies) -> 
     bench = Bench(one)
     measure(bench, main_conditions(bench) + rank_conditions(bench) + seed_conditions(bench))
     measure(bench, sum(teacher_conditions(bench).values(), []))
+    cost.cost_table(bench)
     tables.save(bench, "qa", tables.qa_table(bench, main_conditions(bench)))
     bench.store.put("loss", "of older settings", {"n": 1}, {"loss": 1.5})
     return one
@@ -54,7 +55,8 @@ def test_a_published_run_is_whole_and_says_nothing_of_this_machine(
     for path in folder.rglob("*.*"):
         assert str(Path(measured.file).parent) not in path.read_text("utf-8")
     records = [json.loads(line) for line in (folder / "evidence.jsonl").read_text().splitlines()]
-    assert {record["kind"] for record in records} == {"distances", "qa", "loss", "healing"}
+    kinds = {"distances", "qa", "loss", "healing", "writing", "cost"}
+    assert {record["kind"] for record in records} == kinds
     assert "of older settings" not in {record["name"] for record in records}
     for record in records:
         checksum = record.pop("checksum")
