@@ -7,8 +7,8 @@ from lib.comparisons import COLUMNS, compare
 from lib.conditions import (
     STRATEGIES,
     Condition,
-    asked,
     main_conditions,
+    prompted,
     rank_conditions,
     seed_conditions,
     teacher_conditions,
@@ -30,10 +30,9 @@ def _models(conditions: list[Condition]) -> dict[str, list[Condition]]:
 
 def prompt_models(bench: Bench) -> list[Condition]:
     """The models that are asked with other prompts too."""
-    tasks = bench.prompt_tasks
-    if not tasks:
+    if not bench.prompt_tasks:
         return []
-    return [one for one in main_conditions(bench) if all(t in asked(bench, one) for t in tasks)]
+    return [one for one in main_conditions(bench) if prompted(bench, one)]
 
 
 def prompts_table(bench: Bench) -> pd.DataFrame:
@@ -90,7 +89,7 @@ def seeds_compared(bench: Bench) -> pd.DataFrame:
     """Every other seed against the study's own; means over the fractions, paired."""
     healed = [one for one in sound(bench, seed_conditions(bench)) if one.healing]
     own = bench.study.healing.seed
-    seeds = sorted({one.healing.seed for one in healed}, key=lambda seed: (seed != own, seed))
+    seeds = sorted({own, *(one.healing.seed for one in healed)})
     groups = {
         f"seed {seed}": [
             (one, task) for one in healed if one.healing.seed == seed for task in bench.study.tasks
@@ -137,7 +136,7 @@ def _by_task_and_shots(
             for name, group in groups.items()
         }
         found = compare(bench, of_task, base, by_strategy)
-        found.insert(min(1, found.shape[1]), "shots", task.shots)
+        found.insert(1, "shots", task.shots)
         parts.append(found)
     return pd.concat(parts, ignore_index=True)
 
@@ -182,11 +181,20 @@ def ways_side_by_side(summary: pd.DataFrame) -> pd.DataFrame:
         digits = 3 if metric == "accuracy" else 4
         rows.append(
             {"": name, "dropped": f"{100 * fraction:.3g}%"}
-            | {r.way: f"{r.value:.{digits}f} ± {r.stderr:.{digits}f}" for r in found.itertuples()}
+            | {r.way: _with_error(r.value, r.stderr, digits) for r in found.itertuples()}
         )
     for fraction, found in summary.drop_duplicates(["fraction", "way"]).groupby("fraction"):
         rows.append(
             {"": "steps; seconds", "dropped": f"{100 * fraction:.3g}%"}
-            | {r.way: f"{r.steps}; {r.seconds:.0f}" for r in found.itertuples()}
+            | {
+                r.way: f"{r.steps}; {'–' if pd.isna(r.seconds) else f'{r.seconds:.0f}'}"
+                for r in found.itertuples()
+            }
         )
     return pd.DataFrame(rows)
+
+
+def _with_error(value: float, stderr: float, digits: int) -> str:
+    """Of one seed there is no error."""
+    error = "" if pd.isna(stderr) else f" ± {stderr:.{digits}f}"
+    return f"{value:.{digits}f}{error}"

@@ -108,7 +108,7 @@ class Bench:
                 writing.seed,
             )
             found = [self.tokenizer.decode(row, skip_special_tokens=True) for row in ids]
-        return found + writing.prompts
+        return list(dict.fromkeys(found + writing.prompts))
 
     @property
     def weights(self) -> str:

@@ -67,12 +67,17 @@ def check(study: Study) -> None:
 def _check_lengths(bench: Bench) -> None:
     study = bench.study
     longest = getattr(bench.config.get_text_config(), "max_position_embeddings", None)
-    for part in ("distances", "loss", "healing"):
-        length = getattr(study, part).length
+    lengths = {
+        f"{part}.length": getattr(study, part).length for part in ("distances", "loss", "healing")
+    }
+    own = [len(bench.tokenizer(prompt)["input_ids"]) for prompt in study.writing.prompts]
+    lengths["writing: prompt and tokens,"] = (
+        max([study.writing.prompt_tokens, *own]) + study.writing.tokens
+    )
+    for name, length in lengths.items():
         if longest is not None and length > longest:
             raise UserError(
-                f"study {study.name}: {part}.length {length} is above the model's context of "
-                f"{longest}"
+                f"study {study.name}: {name} {length} is above the model's context of {longest}"
             )
 
 
@@ -115,4 +120,4 @@ def _most_steps(bench: Bench) -> int:
     n_layers = bench.n_layers
     deepest = [Block(n_layers - n, n_layers) for n in bench.healed_ns(teacher.fractions)]
     steps = [equal_time_steps(bench, healing, block) for block in deepest]
-    return max([healing.steps, *steps])
+    return max(steps)

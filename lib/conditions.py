@@ -133,15 +133,20 @@ def equal_time_steps(bench: Bench, recipe: Healing, block: Block) -> int:
     return round(recipe.steps * factor)
 
 
-def asked(bench: Bench, condition: Condition) -> list[Task]:
-    """The questions that a model is asked: the study's tasks, and, similarity-informed, unhealed
-    or healed with the study's own recipe, the prompts of the ablation too."""
-    study = bench.study
+def prompted(bench: Bench, condition: Condition) -> bool:
+    """Whether a model is asked the prompts of the ablation: those similarity-informed, unhealed or
+    healed with the study's own recipe."""
+    if condition.strategy not in ("none", "similarity"):
+        return False
     plain = condition.healing is None and condition.weights == bench.weights
-    similar = condition.strategy in ("none", "similarity")
-    prompts = similar and (plain or condition.healing == study.healing)
-    more = [task for task in bench.prompt_tasks if task not in study.tasks] if prompts else []
-    return [*study.tasks, *more]
+    return plain or condition.healing == bench.study.healing
+
+
+def asked(bench: Bench, condition: Condition) -> list[Task]:
+    """The questions that a model is asked: the study's tasks, and the prompts of the ablation."""
+    tasks = bench.study.tasks
+    more = bench.prompt_tasks if prompted(bench, condition) else []
+    return [*tasks, *(task for task in more if task not in tasks)]
 
 
 def writes(bench: Bench, condition: Condition) -> bool:

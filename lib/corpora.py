@@ -4,7 +4,7 @@ import hashlib
 import logging
 import random
 from collections.abc import Collection, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -101,11 +101,20 @@ def check_disjoint(validation: Text, healing: Text) -> None:
 
 
 @lru_cache(maxsize=1)
-def measured_on(validation: Text, sample: Loss) -> frozenset[bytes]:
+def measured_on(
+    validation: Text, sample: Loss, tokenizer: PreTrainedTokenizerBase
+) -> frozenset[bytes]:
     """Fingerprints of the documents on which loss is measured, where they are streamed: files are
     compared as a whole (`check_disjoint`)."""
     found = documents(validation, sample.seed if sample.sample == "random" else None)
-    return frozenset(map(fingerprint, islice(found, sample.n_sequences)))
+    short = partial(tokenizer, truncation=True, max_length=2)
+    used = (document for document in found if _predicts(short(document)["input_ids"]))
+    return frozenset(map(fingerprint, islice(used, sample.n_sequences)))
+
+
+def _predicts(sequence: list[int]) -> bool:
+    """Whether there is a token to predict."""
+    return len(sequence) >= 2
 
 
 def document_sequences(
@@ -123,7 +132,7 @@ def document_sequences(
         tokenizer(document, truncation=True, max_length=length)["input_ids"]
         for document in documents(text, seed, refused)
     )
-    found = list(islice((sequence for sequence in ids if len(sequence) >= 2), count))
+    found = list(islice(filter(_predicts, ids), count))
     return _enough(found, count, text, f"documents of at least 2 tokens (asked: {count})")
 
 

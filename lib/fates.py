@@ -16,6 +16,7 @@ STATES = {"unhealed": False, "healed": True}  # in the order of figures
 def curve(bench: Bench, healed: bool) -> list[Condition]:
     """The models that are followed: the unpruned one, then similarity-informed prunings by size."""
     found = [one for one in main_conditions(bench) if writes(bench, one) and not broken(bench, one)]
+    found.sort(key=lambda one: one.block.n)
     if not healed:
         return [one for one in found if not one.healing]
     return [unpruned(bench)] + [one for one in found if one.healing and one.block.n]
@@ -43,26 +44,17 @@ def question_table(bench: Bench) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def right_answers(bench: Bench, task: Task, healed: bool) -> tuple[np.ndarray, list[float]]:
-    """Whether each question was answered rightly [prunings, questions], the questions that stay
-    right longest first; and the fractions."""
-    models = curve(bench, healed)
-    right = np.array([answers(bench, one, task) for one in models]).astype(bool)
-    until = right.cumprod(axis=0).sum(axis=0)  # up to which pruning without a miss
-    order = np.lexsort((-right.sum(axis=0), -until))
-    return right[:, order], [bench.fraction(one.block.n) for one in models]
-
-
 def lost_questions(bench: Bench, task: Task, count: int) -> pd.DataFrame:
     """Some questions that the unpruned model answers rightly: those healed prunings lose first,
     those lost in the middle, and those kept longest; with the prompt's end, the right answer, and
     up to which fraction it was given without a miss."""
-    right = np.array([answers(bench, one, task) for one in curve(bench, True)]).astype(bool)
-    fractions = [bench.fraction(one.block.n) for one in curve(bench, True)]
+    models = curve(bench, True)
+    right = np.array([answers(bench, one, task) for one in models]).astype(bool)
+    fractions = [bench.fraction(one.block.n) for one in models]
     until = right.cumprod(axis=0).sum(axis=0)
     known = np.flatnonzero(right[0])
     known = known[np.argsort(until[known], kind="stable")]
-    chosen = known[np.unique(np.linspace(0, len(known) - 1, min(count, len(known))).astype(int))]
+    chosen = known[np.linspace(0, len(known) - 1, min(count, len(known))).astype(int)]
     documents = _documents(bench, task)
     return pd.DataFrame(
         {
@@ -80,10 +72,12 @@ def _documents(bench: Bench, task: Task) -> list[tuple[str, str]]:
     loaded = harness.load(bench.task_manager, task.name)["tasks"]
     for _, one in sorted(loaded.items()):
         for _, document in one.doc_iterator(limit=task.limit):
-            target = one.doc_to_target(document)
-            if isinstance(target, int):
-                target = one.doc_to_choice(document)[target]
-            found.append((str(one.doc_to_text(document)), str(target)))
+            # Either may be the number of a choice.
+            both = [
+                one.doc_to_choice(document)[part] if isinstance(part, int) else str(part)
+                for part in (one.doc_to_text(document), one.doc_to_target(document))
+            ]
+            found.append(tuple(both))
     return found
 
 

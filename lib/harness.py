@@ -28,6 +28,7 @@ from lib.errors import UserError
 from lib.evidence import file_digest
 from lib.journal import Journal
 from lib.schema import Study, Task
+from lib.study import permuted
 from lib.surgery import pruned
 
 QUICK = 5000  # requests
@@ -195,9 +196,7 @@ class Questions:
 
 def _permuted(sample: Callable[..., Sequence], order: int, *args: Any, **given: Any) -> list:
     """The sampler's examples in another order, the same one for every question."""
-    examples = list(sample(*args, **given))
-    random.Random(order).shuffle(examples)
-    return examples
+    return permuted(sample(*args, **given), order)
 
 
 def _forget_answers(task: Any, **_: Any) -> None:

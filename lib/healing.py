@@ -148,7 +148,7 @@ def heal(
     cut = windows if healing.packing else document_sequences
     count = healing.steps * healing.batch
     local = study.validation_text.path and study.healing_text.path
-    refused = frozenset() if local else measured_on(study.validation_text, study.loss)
+    refused = frozenset() if local else measured_on(study.validation_text, study.loss, tokenizer)
     found = cut(study.healing_text, tokenizer, count, healing.length, healing.seed, refused)
     texts = [torch.as_tensor(row, dtype=torch.int32) for row in found]
     model = load_base(study, healing)

@@ -44,6 +44,8 @@ def flat_region(tables: Tables) -> Outcome:
     checks, notes = [], []
     for task in testable_tasks(qa):
         curve = series(of_task(qa, task), "similarity", "healed")
+        if curve.empty or curve["n"].iloc[0]:
+            raise Untestable("the healing of the whole model broke down")
         lost = curve["accuracy"].iloc[0] - curve["accuracy"]
         noise = 2 * np.hypot(curve["stderr"], curve["stderr"].iloc[0])
         flat = (lost <= np.maximum(FLAT_LOSS, noise)).cumprod().astype(bool)

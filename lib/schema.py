@@ -3,6 +3,7 @@
 `lib.study` loads files into it. Importing this module is cheap (no torch).
 """
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -122,6 +123,12 @@ class Prompts(Section):
     orders: Annotated[int, Field(ge=2)] = 3
     numbers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2)] | None = None
 
+    @model_validator(mode="after")
+    def enough_orders(self) -> "Prompts":
+        if self.shots and self.orders > math.factorial(self.shots):
+            raise ValueError(f"{self.shots} examples have no {self.orders} orders")
+        return self
+
 
 class Seeds(Section):
     """Healing with other seeds (Fig. 8), similarity-informed; with no seeds there is no such
@@ -222,7 +229,7 @@ class Study(Section):
             "pruned_layers": self.pruned_layers or [],
             "healing.fractions": self.healing.fractions,
             "lora_rank.ranks": self.lora_rank.ranks,
-            "tasks": [(task.name, task.shots, task.order) for task in self.tasks],
+            "tasks": [(task.name, task.shots) for task in self.tasks],
             "prompts.numbers": self.prompts.numbers or [],
             "healing_seeds.seeds": self.healing_seeds.seeds,
             "teacher.seeds": self.teacher.seeds,

@@ -240,4 +240,4 @@ def show(table: pd.DataFrame, digits: int = 3, words: bool = False) -> HTML:
         html = table.to_html(
             index=False, na_rep="", float_format=lambda value: f"{value:.{digits}f}", border=0
         )
-    return HTML(f'<div class="table-box{" words" if words else ""}">{html}</div>')
+    return HTML(f'<div class="table-box{" words mathjax_ignore" if words else ""}">{html}</div>')

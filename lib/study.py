@@ -8,7 +8,11 @@ Importing this module is cheap (no torch), so that the command line can refuse a
 The settings themselves are described in `lib.schema`.
 """
 
+import itertools
+import math
+import random
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
@@ -121,6 +125,26 @@ def override(study: Study, **changes: object) -> Study:
         raise UserError(f"parameters of study {study.name}: {_first_error(error)}") from None
 
 
+def _orders(shots: int, count: int) -> list[int]:
+    """The first so many seeds, from 0 on, that put the examples in different orders; fewer where
+    there are no more orders."""
+    count = min(count, math.factorial(shots))
+    found: dict[tuple[int, ...], int] = {}
+    for order in itertools.count():
+        found.setdefault(tuple(permuted(range(shots), order)), order)
+        if len(found) == count:
+            break
+    return list(found.values())
+
+
+def permuted(examples: Iterable, order: int) -> list:
+    """A task's examples in an order of its own; 0: as they are."""
+    found = list(examples)
+    if order:
+        random.Random(order).shuffle(found)
+    return found
+
+
 def prompt_tasks(study: Study) -> dict[str, list[Task]]:
     """One task as it is asked for the ablations of prompts (Fig. 7): by `order` with its examples
     in several orders, by `shots` with several numbers of them, the smallest first. Empty where the
@@ -139,7 +163,7 @@ def prompt_tasks(study: Study) -> dict[str, list[Task]]:
 
     numbers = sorted(prompts.numbers or {0, 1, shots})
     return {
-        "order": [asked(shots, order) for order in range(prompts.orders)],
+        "order": [asked(shots, order) for order in _orders(shots, prompts.orders)],
         "shots": [asked(number, 0) for number in numbers],
     }
 

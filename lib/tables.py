@@ -211,6 +211,8 @@ def transition_table(bench: Bench, conditions: list[Condition]) -> pd.DataFrame:
     for task in bench.study.tasks:
         for members in curves.values():
             curve = [replace(members[0], strategy="none", block=UNPRUNED), *members]
+            if broken(bench, curve[0]):
+                continue  # nothing to fall from
             whole_model = record(bench, curve[0], task)
             found = fit(
                 np.array([bench.fraction(condition.block.n) for condition in curve]),

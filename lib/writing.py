@@ -1,6 +1,7 @@
 """What pruned models write: greedy continuations of the same prompts."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ def continuations(
     rows = [tokenizer(prompt, return_tensors="pt").to(model.device) for prompt in prompts]
     for block in blocks:
         texts = []
-        with pruned(model, block), torch.inference_mode():
+        with pruned(model, block), _generating(model, plan), torch.inference_mode():
             for row in rows:
                 # Token types are no input of a causal model, though some tokenizers make them.
                 given = {key: row[key] for key in ("input_ids", "attention_mask")}
@@ -38,3 +39,13 @@ def continuations(
                 new = out[0, row["input_ids"].shape[1] :]
                 texts.append(tokenizer.decode(new, skip_special_tokens=True))
         yield {"prompts": list(prompts), "texts": texts}
+
+
+@contextmanager
+def _generating(model: PreTrainedModel, plan: GenerationConfig) -> Iterator[None]:
+    """A checkpoint's own settings fill in whatever a plan leaves open, a repetition penalty say."""
+    own, model.generation_config = model.generation_config, plan
+    try:
+        yield
+    finally:
+        model.generation_config = own

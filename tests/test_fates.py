@@ -70,7 +70,7 @@ def world(write_study, tmp_path_factory):
             pruned_layers=[1, 2, 4],
             healing={"recipe": "lora", "learning_rate": 0.2, "fractions": [0.3, 0.7]},
             writing={"n_prompts": 2, "tokens": 4, "prompts": [f"{EVIL} he\nsaid"]},
-            prompts={"shots": 2, "orders": 2, "numbers": [1], "limit": 4},
+            prompts={"shots": 2, "orders": 2, "numbers": [0, 2], "limit": 4},
         )
         bench = Bench(studies.load(str(path)))
         measure.measure(bench, similar(bench))
@@ -196,6 +196,36 @@ def test_texts_are_those_that_were_recorded(world):
     assert set(table.itertuples(index=False, name=None)) == known
     assert len(table) == len(known) == 3 * 2 * 3
     assert list(dict.fromkeys(table["prompt"])) == sorted(bench.writing_prompts)
+
+
+def test_with_nothing_to_write_there_is_an_empty_table(world, monkeypatch):
+    bench, _ = world
+    nothing = {"prompts": [], "texts": []}
+    monkeypatch.setattr(fates, "record", lambda *_: nothing)
+    table = fates.texts_table(bench)
+    assert table.empty and section.written(table).data == ""
+
+
+def test_a_curve_goes_by_size(world):
+    bench, _ = world
+    for wanted in ([4, 2, 1], [4]):  # of the last, the control of the other size comes later
+        other = Bench(bench.study.model_copy(update={"pruned_layers": wanted}))
+        other.__dict__["distances"] = bench.distances
+        for healed in fates.STATES.values():
+            assert [one.block.n for one in fates.curve(other, healed)] == [0, 2, 4]
+
+
+def test_a_choice_that_is_the_question_is_shown(write_study, tmp_path):
+    """As in winogrande, where the text that is asked about is a number of a choice."""
+    bench = Bench(studies.load(str(write_study(tmp_path))))
+    file = tmp_path / "tasks" / "quiz.yaml"
+    turned = {"doc_to_text": "answer", "doc_to_target": "{{question}}"}
+    settings = yaml.safe_load(file.read_text("utf-8")) | turned
+    file.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    right = [PLACES[(i + i * 7 % 4) % 8] for i in range(24)]
+    asked = [f"On day {i} {NAMES[i % 8]} walked to the" for i in range(24)]
+    found = fates._documents(bench, bench.study.tasks[0])
+    assert found == list(zip(right, asked, strict=True))
 
 
 def words(text: str) -> list[str]:

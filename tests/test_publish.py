@@ -28,7 +28,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory, write_study: Studies) -> 
     one = study.load(str(write_study(folder, stem="other", title="Another run")))
     bench = Bench(one)
     measure(bench, main_conditions(bench) + rank_conditions(bench) + seed_conditions(bench))
-    measure(bench, sum(teacher_conditions(bench).values(), []))
+    for conditions in teacher_conditions(bench).values():
+        measure(bench, conditions)
     cost.cost_table(bench)
     tables.save(bench, "qa", tables.qa_table(bench, main_conditions(bench)))
     bench.store.put("loss", "of older settings", {"n": 1}, {"loss": 1.5})

@@ -9,7 +9,7 @@ import torch
 from conftest import sentences, write_jsonl
 from transformers import AutoModelForCausalLM
 
-from lib import corpora, healing, measure, models, writing
+from lib import check, corpora, healing, measure, models, writing
 from lib import study as studies
 from lib.bench import Bench
 from lib.blocks import UNPRUNED, Block
@@ -105,6 +105,18 @@ def test_what_a_tokenizer_says_besides_tokens_is_no_input(llama, tokenizer):
     assert texts(llama, talkative, UNPRUNED) == texts(llama, tokenizer, UNPRUNED)
 
 
+@pytest.mark.parametrize(
+    "likes", [{"repetition_penalty": 1.5}, {"no_repeat_ngram_size": 1}, {"num_beams": 3}], ids=str
+)
+def test_what_a_checkpoint_likes_to_generate_with_does_not_matter(llama, tokenizer, likes):
+    """Many a generation_config.json penalises repetition, which is not the likeliest token."""
+    expected = texts(llama, tokenizer, Block(2, 4), 12)
+    for key, value in likes.items():
+        setattr(llama.generation_config, key, value)
+    assert texts(llama, tokenizer, Block(2, 4), 12) == expected
+    assert all(getattr(llama.generation_config, key) == value for key, value in likes.items())
+
+
 @pytest.fixture(scope="module")
 def bench(write_study, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
@@ -114,7 +126,7 @@ def bench(write_study, tmp_path_factory):
             pruned_layers=[1, 3],
             healing={"recipe": "lora", "fractions": [0.5]},
             writing={"n_prompts": 3, "prompt_tokens": 7, "tokens": 5, "prompts": ["Farid said"]},
-            prompts={"shots": 2, "orders": 2, "numbers": [0], "limit": 4},
+            prompts={"shots": 2, "orders": 2, "numbers": [0, 2], "limit": 4},
         )
         yield Bench(studies.load(str(path)))
 
@@ -130,6 +142,30 @@ def test_prompts_are_beginnings_of_documents_and_the_studys_own(bench):
     assert again.writing_prompts[:3] != drawn
     none = other.model_copy(update={"n_prompts": 0})
     assert Bench(bench.study.model_copy(update={"writing": none})).writing_prompts == [own]
+
+
+def test_the_same_prompt_is_written_after_once(bench):
+    twice = bench.study.writing.model_copy(update={"n_prompts": 0, "prompts": ["So", "Ada", "So"]})
+    other = Bench(bench.study.model_copy(update={"writing": twice}))
+    assert other.writing_prompts == ["So", "Ada"]
+
+
+@pytest.mark.parametrize(
+    ("writing", "fits"),
+    [
+        ({"prompt_tokens": 24, "tokens": 104}, True),
+        ({"prompt_tokens": 24, "tokens": 105}, False),
+        ({"prompt_tokens": 2, "tokens": 50, "prompts": ["Ada bought a loaf. " * 30]}, False),
+    ],
+)
+def test_what_is_written_has_to_fit_the_context(write_study, tmp_path, writing, fits):
+    """Of 128 tokens; families that learn their positions cannot go on after it."""
+    study = studies.load(str(write_study(tmp_path, writing=writing)))
+    if fits:
+        check.check(study)
+    else:
+        with pytest.raises(UserError, match=r"writing.* above the model's context of 128"):
+            check.check(study)
 
 
 def test_models_of_one_strategy_and_recipe_write_side_by_side(bench):
@@ -219,9 +255,24 @@ def test_the_documents_measured_on_are_those_of_the_loss(hub, tokenizer, sample)
     rows = corpora.document_sequences(text, tokenizer, 12, 400, seed)
     used = {tokenizer.decode(row, skip_special_tokens=True) for row in rows}
     assert used == set(sentences(12)) or sample == "random"
-    known = corpora.measured_on(text, loss)
+    known = corpora.measured_on(text, loss, tokenizer)
     assert known == {corpora.fingerprint(document) for document in used}
     assert len(known) == 12
+
+
+def test_documents_with_nothing_to_predict_are_passed_over_here_too(tmp_path):
+    """With a tokenizer that puts no token before a text."""
+    texts = ["one", "two words", "three words here", "and more words"]
+    text = Text(path=str(write_jsonl(tmp_path / "a.jsonl", [{"text": one} for one in texts])))
+
+    def tokenizer(document, **_):
+        return {"input_ids": document.split()}
+
+    corpora.measured_on.cache_clear()
+    known = corpora.measured_on(text, Loss(n_sequences=2, length=9, sample="first"), tokenizer)
+    used = corpora.document_sequences(text, tokenizer, 2, 9, None)
+    assert [" ".join(row) for row in used] == texts[1:3]
+    assert known == {corpora.fingerprint(one) for one in texts[1:3]}
 
 
 @pytest.mark.parametrize("packing", [True, False])

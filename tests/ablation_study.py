@@ -1,0 +1,57 @@
+"""The small study on which tests of the ablations are run, measured once for all of them."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from lib import conditions, measure
+from lib import study as studies
+from lib.bench import Bench
+
+STUDY = {
+    "pruned_layers": [1, 3],
+    "healing": {"recipe": "lora", "learning_rate": 0.3, "steps": 4, "seed": 5},
+    "prompts": {"shots": 5, "orders": 3, "numbers": [5, 0], "limit": 20},
+    "healing_seeds": {"seeds": [2], "fractions": [0.5]},
+    "teacher": {"seeds": [5, 2], "fractions": [0.5], "weight": 2.0},
+    "lora_rank": {"ranks": [2], "fractions": [0.5]},
+    "writing": {"n_prompts": 1, "tokens": 2},
+}
+
+
+def all_conditions(bench) -> list:
+    """What the sections on ablations ask for, one after the other."""
+    return [
+        *conditions.main_conditions(bench),
+        *conditions.rank_conditions(bench),
+        *conditions.seed_conditions(bench),
+        *(one for group in conditions.teacher_conditions(bench).values() for one in group),
+    ]
+
+
+@pytest.fixture(scope="session")
+def ablation_file(write_study, tmp_path_factory) -> str:
+    return str(write_study(tmp_path_factory.mktemp("ablations"), **STUDY))
+
+
+@pytest.fixture(scope="session")
+def ablation_bench(ablation_file, tmp_path_factory) -> Iterator[Bench]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RESULTS_DIR", str(tmp_path_factory.mktemp("results")))
+        bench = Bench(studies.load(ablation_file))
+        measure.measure(bench, all_conditions(bench))
+    yield bench
+
+
+def hits(bench, condition, task) -> list[int]:
+    return [int(one) for one in measure.recorded(bench, condition, task)["correct"][task.name]]
+
+
+def similar(bench, healed: bool) -> list:
+    """Similarity-informed prunings of half the layers, healed with the study's recipe or not."""
+    (found,) = (
+        one
+        for one in conditions.main_conditions(bench)
+        if one.strategy == "similarity" and one.block.n == 3 and bool(one.healing) == healed
+    )
+    return [found]
