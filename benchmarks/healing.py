@@ -3,7 +3,10 @@ alternately in one run on a random Llama over real text.
 
     .venv/bin/python benchmarks/healing.py --text FILE.jsonl [--width 512 --layers 4 --length 1024]
 
-Padded rows hold one document each; useful tokens are those that are not padding.
+Padded rows hold one document each; useful tokens are those that are not padding. How many are
+depends on the tokenizer: the embedded one has 1,024 tokens and makes long rows of English;
+--vocabulary trains one of that size on the text itself, with which rows are as long as with a
+model's own.
 """
 
 import argparse
@@ -20,8 +23,9 @@ from transformers import (
     TrainingArguments,
 )
 
+from almanac.tokenizer import train_tokenizer
 from lib import four_bit, healing, training
-from lib.corpora import document_sequences, windows
+from lib.corpora import document_sequences, documents, windows
 from lib.schema import Healing, Study, Text
 
 FFN = ["gate_proj", "up_proj", "down_proj"]
@@ -66,15 +70,19 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=1024)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--vocabulary", type=int, help="of a tokenizer trained on the text")
     args = parser.parse_args()
     source, text = Text(path=str(args.text.resolve())), tokenizer()
+    if args.vocabulary:
+        text = train_tokenizer(documents(source, None), args.vocabulary, args.length)
     recipe = Healing(rank=8, steps=args.steps, batch=4, micro_batch=4, length=args.length)
     count = recipe.steps * recipe.batch
     packed = list(windows(source, text, count, args.length, 0).int())
-    documents = document_sequences(source, text, count, args.length, 0)
-    padded = [torch.tensor(row, dtype=torch.int32) for row in documents]
+    rows = document_sequences(source, text, count, args.length, 0)
+    padded = [torch.tensor(row, dtype=torch.int32) for row in rows]
     with tempfile.TemporaryDirectory() as folder:
-        random_llama(args.layers, args.width, args.length).save_pretrained(folder)
+        model = random_llama(args.layers, args.width, args.length, len(text))
+        model.save_pretrained(folder)
         text.save_pretrained(folder)
         study = Study(model=folder, device="cpu")
 

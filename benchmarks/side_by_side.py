@@ -17,11 +17,13 @@ def tokenizer() -> AutoTokenizer:
     return AutoTokenizer.from_pretrained(TOKENIZER)
 
 
-def random_llama(layers: int, width: int, positions: int = 512) -> PreTrainedModel:
-    """A Llama with random weights and the embedded default's vocabulary."""
+def random_llama(
+    layers: int, width: int, positions: int = 512, vocabulary: int | None = None
+) -> PreTrainedModel:
+    """A Llama with random weights; as large a vocabulary as the embedded default's, or another."""
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=len(tokenizer()),
+        vocab_size=vocabulary or len(tokenizer()),
         hidden_size=width,
         intermediate_size=width * 5 // 2,
         num_hidden_layers=layers,

@@ -16,6 +16,7 @@ from lib.plots import (
     accuracy_levels,
     fraction_axis,
     grid,
+    nothing,
     panel_grid,
     shared_legend,
 )
@@ -44,14 +45,6 @@ def _lines(axes: Axes, rows: pd.DataFrame, by: str, value: str, label: str) -> N
         )
 
 
-def nothing(why: str) -> Figure:
-    """In a figure's place where there is nothing to draw."""
-    figure, panels = grid(1, 1, width=7, height=0.8)
-    panels[0, 0].axis("off")
-    panels[0, 0].text(0.5, 0.5, why, ha="center", va="center")
-    return figure
-
-
 def prompt_panels(prompts: pd.DataFrame) -> Figure:
     """Fig. 7: accuracy for several orders and numbers of examples, unhealed and healed."""
     if prompts.empty:
@@ -76,6 +69,8 @@ def seed_panels(seeds: pd.DataFrame, levels: dict[tuple, tuple[float, float]]) -
     """Fig. 8: accuracy on every task, and the loss, for several seeds of healing.
 
     levels: the unpruned model's value and chance by (metric, task, shots), a panel each."""
+    if seeds.empty:
+        return nothing("This study heals with one seed.")
     figure, panels, spare = panel_grid(len(levels), height=3)
     for axes, (key, level) in zip(panels.flat, levels.items(), strict=False):
         _lines(axes, _of(seeds, key), "seed", "value", "seed {}")

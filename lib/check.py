@@ -26,24 +26,25 @@ def check(study: Study) -> None:
     memory.check_memory(study, shapes.shape_of(bench.config, study.healing.targets))
     for n in study.pruned_layers or []:
         check_n(n, bench.n_layers)
-    for part, fractions in {
-        "healing": study.healing.fractions,
-        "lora_rank": study.lora_rank.fractions,
-        "healing_seeds": study.healing_seeds.fractions,
-        "teacher": study.teacher.fractions,
-    }.items():
+    asked = {"healing": study.healing.fractions, "lora_rank": study.lora_rank.fractions}
+    asked |= {"healing_seeds": study.healing_seeds.fractions} if study.healing_seeds.seeds else {}
+    asked |= {"teacher": study.teacher.fractions} if study.teacher.seeds else {}
+    for part, fractions in asked.items():
         if not bench.healed_ns(fractions):
             raise UserError(
                 f"study {study.name}: {part}.fractions {fractions} stand for no layer of "
                 f"{bench.n_layers}"
             )
-    widest = min(
-        min(anatomy.linear_weight(model, name).shape)
-        for name in anatomy.ffn_modules(model, study.healing.targets)
-    )
-    for rank in {study.healing.rank, *study.lora_rank.ranks}:
-        if rank > widest:
-            raise UserError(f"study {study.name}: rank {rank} is above the FFN's width, {widest}")
+    if study.healing.recipe != "full":
+        widest = min(
+            min(anatomy.linear_weight(model, name).shape)
+            for name in anatomy.ffn_modules(model, study.healing.targets)
+        )
+        for rank in {study.healing.rank, *study.lora_rank.ranks}:
+            if rank > widest:
+                raise UserError(
+                    f"study {study.name}: rank {rank} is above the FFN's width, {widest}"
+                )
     if study.healing.micro_batch and study.healing.batch % study.healing.micro_batch:
         raise UserError(f"study {study.name}: healing.micro_batch does not divide healing.batch")
     known = sorted(path.parent.name for path in paths.published("").glob("*/study.json"))

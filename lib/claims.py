@@ -54,7 +54,8 @@ CLAIMS = [
         ("qa",),
         f"Healed, similarity: accuracy stays within {FLAT_LOSS:.2f} (or 2 standard errors) of the "
         f"unpruned model healed the same way up to a fraction of at least {FLAT_FRACTION:.2f}; "
-        "on every task that the unpruned model can do: reproduced, on some: partly.",
+        "on every task that the unpruned model can do: reproduced, on some: partly. The standard "
+        "errors are those of two accuracies side by side; paired ones would be smaller.",
         "Accuracy drops by more than the margin before that fraction on every task.",
         rules.flat_region,
     ),
@@ -143,7 +144,9 @@ CLAIMS = [
         ("qa", "loss"),
         f"Means over the healed fractions: (a) accuracies differ by at most {COMPARABLE:.2f} or 2 "
         f"standard errors on every task, (b) normalised losses by at most {COMPARABLE:.2f}. Both: "
-        "reproduced, one: partly.",
+        "reproduced, one: partly. The standard errors are those of two accuracies side by side; "
+        "the paired ones in strategies_compared.csv are smaller, and a difference beyond them may "
+        "still pass.",
         "One strategy is ahead in accuracy and in loss after healing, too.",
         rules.healed_comparable,
     ),
@@ -165,9 +168,9 @@ CLAIMS = [
         "Fig. 8",
         ("healing_seeds", "healing_seeds_compared"),
         "Healed, similarity: (a) for every seed and task, means over the fractions, paired over "
-        f"questions: accuracy differs from that of the first seed by at most {COMPARABLE:.2f} or 2 "
-        f"standard errors; (b) at every fraction normalised losses of all seeds lie within "
-        f"{COMPARABLE:.2f}. Both: reproduced, one: partly.",
+        f"questions: accuracy differs from that of the study's own seed by at most "
+        f"{COMPARABLE:.2f} or 2 standard errors; (b) at every fraction normalised losses of all "
+        f"seeds lie within {COMPARABLE:.2f}. Both: reproduced, one: partly.",
         "Seeds differ in accuracy and in loss.",
         further_rules.seeds,
     ),
@@ -222,7 +225,9 @@ CLAIMS = [
         "§4.1",
         ("families",),
         "Healed, similarity, every pair of runs of different depth on one task: the deeper one has "
-        f"the larger critical fraction in all pairs: reproduced, in {MOST:.2f} of them: partly.",
+        f"the larger critical fraction in all pairs: reproduced, in {MOST:.2f} of them: partly. "
+        "Controls and runs of one checkpoint count as runs, so pairs are not independent; which "
+        "there are depends on what was run in this clone.",
         "Shallower models keep their accuracy as long or longer.",
         further_rules.families,
     ),

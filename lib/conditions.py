@@ -77,14 +77,16 @@ def main_conditions(bench: Bench) -> list[Condition]:
 
 
 def rank_conditions(bench: Bench) -> list[Condition]:
-    """The study's own rank at the fractions of the rank comparison, and the others; none where all
-    weights are trained.
+    """The study's own rank at the fractions of the rank comparison, and the others; none where
+    there are no others, or all weights are trained.
 
     The unpruned, unhealed model, with which they are compared, comes first."""
     study = bench.study
     if study.healing.recipe == "full":
         return [unpruned(bench)]
     ranks = sorted({*study.lora_rank.ranks, study.healing.rank})
+    if len(ranks) < 2:
+        return [unpruned(bench)]
     recipes = [study.healing.model_copy(update={"rank": rank}) for rank in ranks]
     return [unpruned(bench)] + [
         condition
@@ -96,9 +98,11 @@ def rank_conditions(bench: Bench) -> list[Condition]:
 
 def seed_conditions(bench: Bench) -> list[Condition]:
     """The study's own seed of healing and the others, similarity-informed, after the unpruned,
-    unhealed model."""
+    unhealed model; none where there are no others."""
     study = bench.study
     seeds = sorted({*study.healing_seeds.seeds, study.healing.seed})
+    if len(seeds) < 2:
+        return [unpruned(bench)]
     recipes = [study.healing.model_copy(update={"seed": seed}) for seed in seeds]
     return [unpruned(bench)] + [
         condition

@@ -18,6 +18,7 @@ from lib.hub import explain
 from lib.schema import Loss, Text
 
 SUFFIXES = {".jsonl": "json", ".json": "json", ".txt": "text"}
+DISTINCT = 32  # tokens from which on a document is like no other
 SHUFFLE_BUFFER = 10_000  # documents held while a streamed hub dataset is shuffled
 
 
@@ -105,11 +106,13 @@ def measured_on(
     validation: Text, sample: Loss, tokenizer: PreTrainedTokenizerBase
 ) -> frozenset[bytes]:
     """Fingerprints of the documents on which loss is measured, where they are streamed: files are
-    compared as a whole (`check_disjoint`)."""
+    compared as a whole (`check_disjoint`). Without short ones, such as headings, of which two texts
+    have the same by chance."""
     found = documents(validation, sample.seed if sample.sample == "random" else None)
-    short = partial(tokenizer, truncation=True, max_length=2)
-    used = (document for document in found if _predicts(short(document)["input_ids"]))
-    return frozenset(map(fingerprint, islice(used, sample.n_sequences)))
+    short = partial(tokenizer, truncation=True, max_length=DISTINCT)
+    used = ((document, short(document)["input_ids"]) for document in found)
+    used = islice((pair for pair in used if _predicts(pair[1])), sample.n_sequences)
+    return frozenset(fingerprint(document) for document, ids in used if len(ids) >= DISTINCT)
 
 
 def _predicts(sequence: list[int]) -> bool:

@@ -4,9 +4,10 @@
     python -m lib.export OUT --study mine.yaml --simple 8        # deepest 8, last one kept
     python -m lib.export OUT --study mine.yaml --drop 21:29      # layers 21–28
 
-What the book has healed already is not healed again, and a healing that was stopped goes on. OUT is
-an ordinary checkpoint in float32; OUT/adapter holds the adapters alone, in
-peft's format, for the pruned checkpoint that `lib.pruning` writes. It appears whole or not at all.
+What the book has healed already is not healed again (but with `full`, which keeps no adapters), and
+a healing that was stopped goes on. OUT is an ordinary checkpoint in float32; OUT/adapter holds the
+adapters alone, in peft's format, for the pruned checkpoint that `lib.pruning` writes. It appears
+whole or not at all.
 """
 
 import argparse

@@ -1,5 +1,7 @@
 """What becomes of each question, and of each sentence, as layers go (the reviewers' question)."""
 
+import re
+
 import numpy as np
 import pandas as pd
 
@@ -10,6 +12,7 @@ from lib.measure import broken
 from lib.schema import Task
 from lib.tables import answers, record
 
+LONGEST = 24  # letters in a row, on a page
 STATES = {"unhealed": False, "healed": True}  # in the order of figures
 
 
@@ -58,9 +61,9 @@ def lost_questions(bench: Bench, task: Task, count: int) -> pd.DataFrame:
     documents = _documents(bench, task)
     return pd.DataFrame(
         {
+            "right up to": f"{100 * fractions[until[i] - 1]:.3g}% dropped",
             "question": on_one_line(documents[i][0]),
             "answer": on_one_line(documents[i][1]),
-            "right up to": f"{100 * fractions[until[i] - 1]:.3g}% dropped",
         }
         for i in chosen
     )
@@ -73,8 +76,9 @@ def _documents(bench: Bench, task: Task) -> list[tuple[str, str]]:
     for _, one in sorted(loaded.items()):
         for _, document in one.doc_iterator(limit=task.limit):
             # Either may be the number of a choice.
+            chosen = one.config.doc_to_choice is not None
             both = [
-                one.doc_to_choice(document)[part] if isinstance(part, int) else str(part)
+                one.doc_to_choice(document)[part] if chosen and isinstance(part, int) else str(part)
                 for part in (one.doc_to_text(document), one.doc_to_target(document))
             ]
             found.append(tuple(both))
@@ -97,8 +101,9 @@ def texts_table(bench: Bench) -> pd.DataFrame:
 
 
 def on_one_line(text: str) -> str:
-    """Line breaks shown as such."""
-    return " ⏎ ".join(" ".join(line.split()) for line in text.strip().split("\n"))
+    """Line breaks shown as such; what a broken model repeats without end may wrap."""
+    lines = (" ".join(line.split()) for line in text.strip().split("\n"))
+    return re.sub(rf"(\S{{{LONGEST}}})(?=\S)", "\\1\u200b", " ⏎ ".join(lines))
 
 
 def side_by_side(texts: pd.DataFrame, prompt: str) -> pd.DataFrame:

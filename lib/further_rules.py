@@ -119,6 +119,8 @@ def healing_by_role(tables: Tables) -> Outcome:
         if not merged:
             raise Untestable(f"no task of the kind '{role}' that the unpruned model can do")
         both = pd.concat(merged).query("n > 0")
+        if both.empty:
+            raise Untestable("no model was healed")
         gains[role] = float((both["accuracy"] - both["accuracy_before"]).mean())
         errors[role] = float(np.hypot(both["stderr"], both["stderr_before"]).mean())
     more = gains["reading"] - gains["knowledge"]
@@ -183,6 +185,8 @@ def teacher(tables: Tables) -> Outcome:
         for metric in ("normalized_loss", "accuracy")
         for way in TEACHING[:2]
     }
+    if min(map(len, found.values())) < 2:
+        raise Untestable("fewer than two seeds were healed in every way")
     error = {key: values.std(ddof=1) / np.sqrt(len(values)) for key, values in found.items()}
 
     def better(way: str) -> Check:

@@ -161,8 +161,8 @@ class Questions:
         self._loaded = load(manager, task.name)
         self._built = False
         for one in self._loaded["tasks"].values():
-            if one.get_config("num_fewshot") != 0:  # a task that says 0 itself stays at that
-                one.set_config(key="num_fewshot", value=task.shots)
+            _check_shots(one, task)
+            one.set_config(key="num_fewshot", value=task.shots)
             one.set_fewshot_seed(seed=SEEDS["examples"])
             if task.order:
                 one.sampler.sample = partial(_permuted, one.sampler.sample, task.order)
@@ -271,6 +271,15 @@ def metric(task: Any) -> str | None:
     return wanted if wanted in task.aggregation() else None
 
 
+def _check_shots(one: Any, task: Task) -> None:
+    """Raises UserError for examples that the harness would leave out of the prompt in silence."""
+    if task.shots and one.get_config("num_fewshot") == 0:
+        raise UserError(
+            f"lm-eval task '{one.config.task}': takes no examples (num_fewshot: 0); ask it with "
+            "shots: 0"
+        )
+
+
 def check_tasks(study: Study, manager: Any, asked: Sequence[Task]) -> None:
     """The questions of local tasks can be read, and scored, and there are as many examples as their
     prompts show."""
@@ -283,9 +292,12 @@ def check_tasks(study: Study, manager: Any, asked: Sequence[Task]) -> None:
                     f"{', '.join(one.aggregation())}; read are multiple_choice with acc and "
                     "generate_until with exact_match"
                 )
-            if task.shots and one.get_config("num_fewshot") != 0:
+            _check_shots(one, task)
+            if task.shots:
                 examples = len(list(one.fewshot_docs() or []))
-                if task.shots > examples:
+                # Where they are taken from the questions, each leaves itself out.
+                shared = one.fewshot_cfg.split == one.config.test_split
+                if task.shots + shared > examples:
                     raise UserError(
                         f"lm-eval task '{one.config.task}': {task.shots} examples are asked for, "
                         f"it has {examples}; lower shots (of tasks, or of prompts)"
@@ -300,7 +312,11 @@ def task_source(study: Study, task: Task, manager: Any) -> dict[str, Any]:
     source: dict[str, Any] = {"harness": metadata.version("lm_eval")}
     if task.name in local_tasks(study):
         folder = Path(study.task_path)
-        files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.suffix != ".pyc"]
+        files = [
+            p
+            for p in sorted(folder.rglob("*"))
+            if p.is_file() and p.suffix != ".pyc" and not p.name.startswith(".")
+        ]
         source["files"] = {str(p.relative_to(folder)): file_digest(p) for p in files}
     documents = hashlib.sha256()
     tasks = load(manager, task.name)["tasks"]

@@ -228,6 +228,9 @@ def written_out(model: PreTrainedModel, study: Study, dropped: Collection[int]) 
     bits, would mostly be the weight again."""
     plain = load_model(study, weights=torch.float32)
     drop(plain, dropped)
+    if not linear4bit(model):  # the rounded values that adapters were trained on
+        for weight in plain.parameters():
+            weight.data = weight.data.to(dtype(study)).float()
     with torch.no_grad():
         for name, module in model.named_modules():
             if isinstance(module, LoraLayer):

@@ -53,6 +53,9 @@ def condition_inputs(bench: Bench, condition: Condition) -> dict[str, Any]:
         # Dropout draws its masks per micro-batch.
         recipe = condition.healing.model_dump(exclude={"fractions", "gradient_checkpointing"})
         recipe["micro_batch"] = recipe["micro_batch"] or recipe["batch"]
+        if recipe["recipe"] == "full":  # which has no adapters
+            for key in ("rank", "dropout", "targets"):
+                del recipe[key]
         # What is recorded without these keys was trained so.
         for key, value in {"packing": True, "recipe": "qlora", "teacher": 0.0}.items():
             if recipe[key] == value:

@@ -159,16 +159,24 @@ def work(study: Study, shape: Shape, speed: Speed, questions: int, prompts: int 
     heal(f"healing, {healing.name}", both, healing.steps)
     one = [n_layers - n for n in [0, *ns]]
     add("other prompts of these", len(one), prompts, sum(one), speed.forward)
-    ranks = [rank for rank in study.lora_rank.ranks if rank != healing.rank]
+    ranks = {*study.lora_rank.ranks} - {healing.rank}
     if healing.recipe != "full" and ranks:
-        ns = _ns(study.lora_rank.fractions, n_layers)
-        kept = [n_layers - n for n in ns for _ in STRATEGIES] * len(ranks)
+        sizes = _ns(study.lora_rank.fractions, n_layers)
+        more = [n for n in sizes if n not in ns]  # that the study's own rank has not been healed at
+        kept = [n_layers - n for n in sizes * len(ranks) + more for _ in STRATEGIES]
         heal(f"healing at {len(ranks)} other ranks", kept, healing.steps)
-    seeds = set(study.healing_seeds.seeds) - {healing.seed}
-    if seeds:
-        ns = _ns(study.healing_seeds.fractions, n_layers)
-        kept = [n_layers - n for n in ns] * len(seeds)
-        heal(f"healing with {len(seeds)} other seeds", kept, healing.steps)
+    seeds = {*study.healing_seeds.seeds} - {healing.seed}
+    wanted = {
+        (seed, n)
+        for seed in ({*seeds, healing.seed} if seeds else ())
+        for n in _ns(study.healing_seeds.fractions, n_layers)
+    }
+    if healing.recipe != "full":  # what a teacher is compared with
+        taught = [(seed, n) for seed in teacher.seeds for n in _ns(teacher.fractions, n_layers)]
+        wanted |= {*taught}
+    kept = [n_layers - n for seed, n in sorted(wanted) if seed != healing.seed or n not in ns]
+    if kept:
+        heal("healing, other seeds or fractions", kept, healing.steps)
     if teacher.seeds and healing.recipe != "full":
         ns = _ns(teacher.fractions, n_layers)
         kept = [n_layers - n for n in ns] * len(teacher.seeds)

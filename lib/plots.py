@@ -114,6 +114,8 @@ def rank_panels(ranks: pd.DataFrame, levels: dict[tuple, tuple[float, float]]) -
 
     `levels`: the unpruned model's value and chance by (metric, task, shots), a row of panels
     each."""
+    if ranks.empty:
+        return nothing("This study compares no ranks.")
     figure, panels = grid(len(levels), 2, width=4.2, height=2.9)
     shades = sns.color_palette("viridis", ranks["rank"].nunique())
     for (i, (key, level)), (j, strategy) in product(enumerate(levels.items()), enumerate(COLOURS)):
@@ -193,6 +195,14 @@ def pruning_panels(
     loss_levels(axes, loss)
     axes.set_title(f"{loss['corpus'].iloc[0]} loss", fontsize="medium")
     shared_legend(figure, panels, spare)
+    return figure
+
+
+def nothing(why: str) -> Figure:
+    """In a figure's place where there is nothing to draw."""
+    figure, panels = grid(1, 1, width=7, height=0.8)
+    panels[0, 0].axis("off")
+    panels[0, 0].text(0.5, 0.5, why, ha="center", va="center")
     return figure
 
 

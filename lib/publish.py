@@ -67,8 +67,10 @@ def _tables(bench: Bench) -> dict[str, pd.DataFrame]:
         "lora_rank": tables.rank_table(bench, ranks),
         "healing": tables.healing_table(bench, main + ranks),
     }
-    asked = bench.study.other_texts and other_texts.measured(bench)
+    found = other_texts.measured(bench)
     made |= {
+        "text_distances": other_texts.text_distances(found),
+        "text_blocks": other_texts.text_blocks(found),
         "healing_seeds": ablations.seeds_table(bench),
         "healing_seeds_compared": ablations.seeds_compared(bench),
         "prompts": ablations.prompts_table(bench),
@@ -80,10 +82,5 @@ def _tables(bench: Bench) -> dict[str, pd.DataFrame]:
         "questions": fates.question_table(bench),
         "texts": fates.texts_table(bench),
     }
-    if asked:
-        made |= {
-            "text_distances": other_texts.text_distances(asked),
-            "text_blocks": other_texts.text_blocks(asked),
-        }
     untrained = tables.untrained_distances(bench)
     return made if untrained is None else made | {"untrained_distances": untrained}

@@ -198,10 +198,11 @@ def differences(compared: pd.DataFrame) -> HTML:
             **({"shots": compared["shots"]} if "varied" not in compared else {}),
             **({"models": compared["models"]} if "models" in compared else {}),
             "compared": compared["compared"] + " − " + compared["base"],
-            "prunings": compared["prunings"],
-            "questions": compared["n_questions"],
             "points": [_points(r.difference, r.stderr) for r in compared.itertuples()],
             "p": [f"{p:.3f}" if p >= 0.001 else "< 0.001" for p in compared["p"]],
+            "prunings × questions": [
+                f"{r.prunings} × {r.n_questions}" for r in compared.itertuples()
+            ],
         }
     )
     return show(rows)
