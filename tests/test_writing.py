@@ -261,18 +261,20 @@ def test_the_documents_measured_on_are_those_of_the_loss(hub, tokenizer, sample)
 
 
 def test_documents_with_nothing_to_predict_are_passed_over_here_too(tmp_path):
-    """With a tokenizer that puts no token before a text."""
-    texts = ["one", "two words", "three words here", "and more words"]
+    """With a tokenizer that puts no token before a text. A heading is measured on, but two texts
+    may have the same."""
+    long = [" ".join(f"{word}{i}" for i in range(40)) for word in ("a", "b", "c")]
+    texts = ["one", long[0], "A heading", *long[1:]]
     text = Text(path=str(write_jsonl(tmp_path / "a.jsonl", [{"text": one} for one in texts])))
 
     def tokenizer(document, **_):
         return {"input_ids": document.split()}
 
     corpora.measured_on.cache_clear()
-    known = corpora.measured_on(text, Loss(n_sequences=2, length=9, sample="first"), tokenizer)
-    used = corpora.document_sequences(text, tokenizer, 2, 9, None)
-    assert [" ".join(row) for row in used] == texts[1:3]
-    assert known == {corpora.fingerprint(one) for one in texts[1:3]}
+    known = corpora.measured_on(text, Loss(n_sequences=3, length=99, sample="first"), tokenizer)
+    used = corpora.document_sequences(text, tokenizer, 3, 99, None)
+    assert [" ".join(row) for row in used] == texts[1:4]
+    assert known == {corpora.fingerprint(one) for one in long[:2]}
 
 
 @pytest.mark.parametrize("packing", [True, False])
