@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from lib.cost import RESAMPLES
+from lib.judging import straight_line
 from lib.plots import SHADES, fraction_axis, grid, shared_legend
 
 # What falls: its column, and that of its standard error, if it has one.
@@ -62,9 +63,8 @@ def fitted(rows: pd.DataFrame, column: str) -> tuple[float, float, float]:
     """The least-squares line through a column against fraction: its value at fraction 0 and at
     fraction 1, and R²."""
     fraction, values = rows["fraction"].to_numpy(), rows[column].to_numpy(float)
-    slope, start = np.polyfit(fraction, values, 1)
-    missed = ((values - start - slope * fraction) ** 2).sum()
-    return start, start + slope, float(1 - missed / ((values - values.mean()) ** 2).sum())
+    slope, start, fit = straight_line(fraction, values)
+    return start, start + slope, fit
 
 
 def lines(cost: pd.DataFrame) -> pd.DataFrame:

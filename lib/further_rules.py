@@ -24,6 +24,7 @@ from lib.judging import (
     of_task,
     percent,
     series,
+    straight_line,
     testable_tasks,
 )
 
@@ -133,11 +134,9 @@ def healing_by_role(tables: Tables) -> Outcome:
 
 
 def _straight(table: pd.DataFrame, column: str) -> float:
-    """R² of the least-squares line through a column against the fraction; 0 where it rises."""
-    f, value = table["fraction"].to_numpy(), table[column].to_numpy()
-    slope, intercept = np.polyfit(f, value, 1)
-    rest = ((value - slope * f - intercept) ** 2).sum()
-    return 0.0 if slope >= 0 else float(1 - rest / ((value - value.mean()) ** 2).sum())
+    """R² of the line through a column against the fraction; 0 where it rises."""
+    slope, _, fit = straight_line(table["fraction"].to_numpy(), table[column].to_numpy(float))
+    return fit if slope < 0 else 0.0
 
 
 def cost(tables: Tables) -> Outcome:

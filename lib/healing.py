@@ -226,11 +226,10 @@ def written_out(model: PreTrainedModel, study: Study, dropped: Collection[int]) 
 
     In float32 whatever the study's dtype: the sum of a weight and a small adapter, rounded to 16
     bits, would mostly be the weight again."""
-    plain = load_model(study, weights=torch.float32)
+    # What is not in 4-bit has the rounded values that its adapters were trained on.
+    values = torch.float32 if linear4bit(model) else dtype(study)
+    plain = load_model(study, weights=values).float()
     drop(plain, dropped)
-    if not linear4bit(model):  # the rounded values that adapters were trained on
-        for weight in plain.parameters():
-            weight.data = weight.data.to(dtype(study)).float()
     with torch.no_grad():
         for name, module in model.named_modules():
             if isinstance(module, LoraLayer):

@@ -7,6 +7,7 @@ numbers that they judge were seen.
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 VERDICTS = ("reproduced", "partly", "not reproduced", "not testable here")
@@ -112,6 +113,13 @@ def series(table: pd.DataFrame, strategy: str, state: State) -> pd.DataFrame:
     """One curve against fraction, the unpruned model first."""
     rows = table[table["strategy"].isin([strategy, "none"])]
     return of_state(rows, state).sort_values("fraction")
+
+
+def straight_line(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
+    """The least-squares line through points: slope, value at 0, and R², the variance explained."""
+    slope, start = np.polyfit(x, y, 1)
+    missed = ((y - start - slope * x) ** 2).sum()
+    return float(slope), float(start), float(1 - missed / ((y - y.mean()) ** 2).sum())
 
 
 def of_task(qa: pd.DataFrame, task: tuple[str, int]) -> pd.DataFrame:

@@ -35,6 +35,7 @@ from lib.judging import (
     of_task,
     percent,
     series,
+    straight_line,
     testable_tasks,
 )
 
@@ -138,8 +139,7 @@ def loss_continuous(tables: Tables) -> Outcome:
     if len(curve) < 4:
         raise Untestable("fewer than three healed fractions")
     f, loss = curve["fraction"].to_numpy(), curve["normalized_loss"].to_numpy()
-    slope, intercept = np.polyfit(f, loss, 1)
-    fit = 1 - ((loss - slope * f - intercept) ** 2).sum() / ((loss - loss.mean()) ** 2).sum()
+    _, _, fit = straight_line(f, loss)
     steepest = float(np.max(np.diff(loss) / np.diff(f)) / ((loss[-1] - loss[0]) / (f[-1] - f[0])))
     note = (
         f"a straight line explains {fit:.2f} of the variance up to {percent(f[-1])}; "

@@ -214,12 +214,14 @@ def _points(difference: float, stderr: float) -> str:
 
 def written(texts: pd.DataFrame) -> HTML:
     """What the models write, a table per prompt."""
+    if texts.empty:
+        return HTML("")
     parts = (
         f"<p>After <em>{escape(fates.on_one_line(prompt))}</em> the models go on:</p>"
         + show(fates.side_by_side(texts, prompt), words=True).data
         for prompt in texts["prompt"].unique()
     )
-    return HTML("".join(parts))
+    return HTML(f'<div class="written">{"".join(parts)}</div>')
 
 
 def key_numbers(values: dict[str, str]) -> HTML:

@@ -1,7 +1,5 @@
 """The small study on which tests of the ablations are run, measured once for all of them."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from lib import conditions, measure
@@ -30,17 +28,21 @@ def all_conditions(bench) -> list:
 
 
 @pytest.fixture(scope="session")
-def ablation_file(write_study, tmp_path_factory) -> str:
-    return str(write_study(tmp_path_factory.mktemp("ablations"), **STUDY))
-
-
-@pytest.fixture(scope="session")
-def ablation_bench(ablation_file, tmp_path_factory) -> Iterator[Bench]:
+def ablation_bench(write_study, tmp_path_factory) -> Bench:
+    """Measured once; tests take `ablated`."""
+    file = str(write_study(tmp_path_factory.mktemp("ablations"), **STUDY))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RESULTS_DIR", str(tmp_path_factory.mktemp("results")))
-        bench = Bench(studies.load(ablation_file))
+        bench = Bench(studies.load(file))
         measure.measure(bench, all_conditions(bench))
-    yield bench
+    return bench
+
+
+@pytest.fixture
+def ablated(ablation_bench: Bench, monkeypatch) -> Bench:
+    """The study with all its evidence, and its results folder that of this test."""
+    monkeypatch.setenv("RESULTS_DIR", str(ablation_bench.store.folder.parent.parent))
+    return ablation_bench
 
 
 def hits(bench, condition, task) -> list[int]:

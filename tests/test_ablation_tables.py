@@ -12,24 +12,12 @@ from lib import ablations, claims, conditions, measure, tables
 from lib.bench import Bench
 from lib.schema import Task
 
-
-@pytest.fixture
-def file(ablation_file):
-    return ablation_file
-
-
-@pytest.fixture
-def bench(ablation_bench, monkeypatch):
-    monkeypatch.setenv("RESULTS_DIR", str(ablation_bench.store.folder.parent.parent))
-    return ablation_bench
-
-
 # The tables.
 
 
-def test_prompts_are_tabled_by_order_and_by_number(bench):
-    table = ablations.prompts_table(bench)
-    models_ = ablations.prompt_models(bench)
+def test_prompts_are_tabled_by_order_and_by_number(ablated):
+    table = ablations.prompts_table(ablated)
+    models_ = ablations.prompt_models(ablated)
     assert len(models_) == 5
     rows = table.groupby(["varied", "shots", "order"]).size().to_dict()
     keys = {("order", 5, order) for order in range(3)} | {("shots", 5, 0), ("shots", 0, 0)}
@@ -41,75 +29,75 @@ def test_prompts_are_tabled_by_order_and_by_number(bench):
             if (one.strategy, one.block.n, one.recipe) == (row.strategy, row.n, row.healing)
         )
         task = Task(name="quiz", shots=row.shots, order=row.order, limit=20)
-        assert row.accuracy == statistics.mean(hits(bench, one, task)) and row.n_questions == 20
+        assert row.accuracy == statistics.mean(hits(ablated, one, task)) and row.n_questions == 20
 
 
-def test_other_orders_are_compared_with_the_harnesss_own(bench):
-    table = ablations.prompts_compared(bench).query("varied == 'order'")
+def test_other_orders_are_compared_with_the_harnesss_own(ablated):
+    table = ablations.prompts_compared(ablated).query("varied == 'order'")
     found = set(table[["models", "order", "shots"]].itertuples(index=False, name=None))
     assert found == {(kind, order, 5) for kind in ("healed", "unhealed") for order in (1, 2)}
     for row in table.itertuples():
-        (one,) = similar(bench, row.models == "healed")
+        (one,) = similar(ablated, row.models == "healed")
         task = Task(name="quiz", shots=5, limit=20)
-        own = hits(bench, one, task)
-        other = hits(bench, one, task.model_copy(update={"order": row.order}))
+        own = hits(ablated, one, task)
+        other = hits(ablated, one, task.model_copy(update={"order": row.order}))
         assert (row.difference, row.stderr) == pytest.approx(by_loop([other], [own]))
         assert (row.base, row.prunings, row.n_questions) == ("order 0", 1, 20)
     assert table["stderr"].any()
 
 
-def test_other_numbers_of_examples_are_compared_with_the_smallest(bench):
-    table = ablations.prompts_compared(bench).query("varied == 'shots'")
+def test_other_numbers_of_examples_are_compared_with_the_smallest(ablated):
+    table = ablations.prompts_compared(ablated).query("varied == 'shots'")
     assert list(table["models"]) == ["unhealed", "healed"]
     for row in table.itertuples():
-        (one,) = similar(bench, row.models == "healed")
+        (one,) = similar(ablated, row.models == "healed")
         more, none = (Task(name="quiz", shots=shots, limit=20) for shots in (5, 0))
-        sides = [[hits(bench, one, more)], [hits(bench, one, none)]]
+        sides = [[hits(ablated, one, more)], [hits(ablated, one, none)]]
         assert (row.difference, row.stderr) == pytest.approx(by_loop(*sides))
         assert (row.compared, row.base, row.shots) == ("5 examples", "0 examples", 5)
     assert table["difference"].any()
 
 
-def test_other_seeds_are_compared_with_the_studys_own(bench):
-    table = ablations.seeds_compared(bench)
-    quiz = bench.study.tasks[0]
-    models_ = {one.healing.seed: one for one in conditions.seed_conditions(bench) if one.healing}
+def test_other_seeds_are_compared_with_the_studys_own(ablated):
+    table = ablations.seeds_compared(ablated)
+    quiz = ablated.study.tasks[0]
+    models_ = {one.healing.seed: one for one in conditions.seed_conditions(ablated) if one.healing}
     (row,) = table.itertuples()
-    sides = [[hits(bench, models_[seed], quiz)] for seed in (2, 5)]
+    sides = [[hits(ablated, models_[seed], quiz)] for seed in (2, 5)]
     assert (row.difference, row.stderr) == pytest.approx(by_loop(*sides))
     assert (row.compared, row.base) == ("seed 2", "seed 5")
     assert (row.task, row.shots, row.n_questions) == ("quiz", 0, 24)
-    seeds = ablations.seeds_table(bench)
+    seeds = ablations.seeds_table(ablated)
     assert sorted(seeds["seed"]) == [2, 2, 5, 5]
     assert seeds[seeds["metric"] == "accuracy"]["value"].nunique() > 1
 
 
-def test_strategies_are_compared_healed_and_not(bench):
-    table = ablations.strategies_compared(bench)
+def test_strategies_are_compared_healed_and_not(ablated):
+    table = ablations.strategies_compared(ablated)
     assert list(table["models"]) == ["unhealed", "healed"]
-    quiz = bench.study.tasks[0]
+    quiz = ablated.study.tasks[0]
     for row in table.itertuples():
         sides = []
         for strategy in ("similarity", "simple"):
             (one,) = (
                 one
-                for one in conditions.main_conditions(bench)
+                for one in conditions.main_conditions(ablated)
                 if (one.strategy, one.block.n) == (strategy, 3)
                 and bool(one.healing) == (row.models == "healed")
             )
-            sides.append([hits(bench, one, quiz)])
+            sides.append([hits(ablated, one, quiz)])
         assert (row.difference, row.stderr) == pytest.approx(by_loop(*sides))
         assert (row.compared, row.base, row.prunings) == ("similarity", "simple", 1)
 
 
-def test_ranks_are_compared_with_the_lowest(bench):
-    (row,) = ablations.ranks_compared(bench).itertuples()
+def test_ranks_are_compared_with_the_lowest(ablated):
+    (row,) = ablations.ranks_compared(ablated).itertuples()
     assert (row.compared, row.base, row.prunings) == ("rank 4", "rank 2", 2)
-    quiz = bench.study.tasks[0]
+    quiz = ablated.study.tasks[0]
     sides = [
         [
-            hits(bench, one, quiz)
-            for one in conditions.rank_conditions(bench)
+            hits(ablated, one, quiz)
+            for one in conditions.rank_conditions(ablated)
             if one.healing and one.healing.rank == rank
         ]
         for rank in (4, 2)
@@ -117,19 +105,19 @@ def test_ranks_are_compared_with_the_lowest(bench):
     assert (row.difference, row.stderr) == pytest.approx(by_loop(*sides))
 
 
-def test_what_a_teacher_changes_is_tabled_by_seed_and_summed_up(bench):
-    table = ablations.teacher_table(bench)
+def test_what_a_teacher_changes_is_tabled_by_seed_and_summed_up(ablated):
+    table = ablations.teacher_table(ablated)
     assert len(table) == 3 * 2 * 2  # ways, seeds, metrics
-    for way, group in conditions.teacher_conditions(bench).items():
+    for way, group in conditions.teacher_conditions(ablated).items():
         for one in group:
             rows = table[(table["way"] == way) & (table["seed"] == one.healing.seed)]
             assert set(rows["steps"]) == {one.healing.steps}
             assert (rows["seconds"] > 0).all()
             values = rows.set_index("metric")["value"]
-            share = statistics.mean(hits(bench, one, bench.study.tasks[0]))
-            loss = measure.recorded(bench, one, bench.study.loss)["loss"]
+            share = statistics.mean(hits(ablated, one, ablated.study.tasks[0]))
+            loss = measure.recorded(ablated, one, ablated.study.loss)["loss"]
             assert values["accuracy"] == share
-            assert values["normalized_loss"] == pytest.approx(loss / math.log(bench.vocab_size))
+            assert values["normalized_loss"] == pytest.approx(loss / math.log(ablated.vocab_size))
     summary = ablations.teacher_summary(table)
     assert len(summary) == 3 * 2
     for row in summary.itertuples():
@@ -141,13 +129,13 @@ def test_what_a_teacher_changes_is_tabled_by_seed_and_summed_up(bench):
         assert row.seeds == 2
 
 
-def test_without_a_teacher_the_tables_are_empty(bench):
+def test_without_a_teacher_the_tables_are_empty(ablated):
     for update in (
-        {"healing": bench.study.healing.model_copy(update={"recipe": "full"})},
-        {"teacher": bench.study.teacher.model_copy(update={"seeds": []})},
+        {"healing": ablated.study.healing.model_copy(update={"recipe": "full"})},
+        {"teacher": ablated.study.teacher.model_copy(update={"seeds": []})},
     ):
-        table = ablations.teacher_table(Bench(bench.study.model_copy(update=update)))
-        assert list(table.columns) == list(ablations.teacher_table(bench).columns)
+        table = ablations.teacher_table(Bench(ablated.study.model_copy(update=update)))
+        assert list(table.columns) == list(ablations.teacher_table(ablated).columns)
         assert table.empty and ablations.teacher_summary(table).empty
 
 
@@ -162,36 +150,36 @@ def breaking(monkeypatch):
     return let
 
 
-def test_without_the_studys_own_seed_none_is_compared(bench, breaking):
+def test_without_the_studys_own_seed_none_is_compared(ablated, breaking):
     breaking(lambda one: one.healing.seed == 5)
-    assert ablations.seeds_compared(bench).empty
-    assert set(ablations.seeds_table(bench)["seed"]) == {2}
+    assert ablations.seeds_compared(ablated).empty
+    assert set(ablations.seeds_table(ablated)["seed"]) == {2}
 
 
-def test_where_everything_broke_down_tables_are_empty(bench, breaking):
-    columns = list(ablations.seeds_table(bench).columns)
+def test_where_everything_broke_down_tables_are_empty(ablated, breaking):
+    columns = list(ablations.seeds_table(ablated).columns)
     breaking(lambda one: True)
-    found = ablations.seeds_table(bench)
+    found = ablations.seeds_table(ablated)
     assert found.empty and list(found.columns) == columns
     for compared in (
-        ablations.seeds_compared(bench),
-        ablations.ranks_compared(bench),
-        ablations.strategies_compared(bench),
-        ablations.prompts_compared(bench),
+        ablations.seeds_compared(ablated),
+        ablations.ranks_compared(ablated),
+        ablations.strategies_compared(ablated),
+        ablations.prompts_compared(ablated),
     ):
         assert compared.empty and "difference" in compared
-    assert set(ablations.prompts_table(bench)["healing"]) == {"none"}
-    assert tables.rank_table(bench, conditions.rank_conditions(bench)).empty
-    assert ablations.teacher_summary(ablations.teacher_table(bench)).empty
+    assert set(ablations.prompts_table(ablated)["healing"]) == {"none"}
+    assert tables.rank_table(ablated, conditions.rank_conditions(ablated)).empty
+    assert ablations.teacher_summary(ablations.teacher_table(ablated)).empty
 
 
-def test_without_the_whole_healed_model_no_healed_curve_is_fitted(bench, breaking):
-    found = conditions.main_conditions(bench)
-    before = tables.transition_table(bench, found)
+def test_without_the_whole_healed_model_no_healed_curve_is_fitted(ablated, breaking):
+    found = conditions.main_conditions(ablated)
+    before = tables.transition_table(ablated, found)
     assert set(before["healing"]) == {"none", "lora-r4"}
     breaking(lambda one: not one.block.n)
-    assert set(tables.transition_table(bench, found)["healing"]) == {"none"}
-    qa = tables.qa_table(bench, found)
+    assert set(tables.transition_table(ablated, found)["healing"]) == {"none"}
+    qa = tables.qa_table(ablated, found)
     assert len(qa[qa["healing"] != "none"]) == 2
 
 

@@ -14,28 +14,16 @@ from lib.evidence import Store
 from lib.schema import Task
 from lib.teacher import relative_cost
 
-
-@pytest.fixture
-def file(ablation_file):
-    return ablation_file
-
-
-@pytest.fixture
-def bench(ablation_bench, monkeypatch):
-    monkeypatch.setenv("RESULTS_DIR", str(ablation_bench.store.folder.parent.parent))
-    return ablation_bench
-
-
 # Which models there are, and what they are asked.
 
 
 @pytest.mark.parametrize("recipe", ["qlora", "lora", "full"])
 @pytest.mark.parametrize("wanted", [[1, 3], [1], None], ids=str)
-def test_every_model_is_listed_once(bench, recipe, wanted):
-    recipe = bench.study.healing.model_copy(update={"recipe": recipe, "fractions": [0.2, 0.5]})
+def test_every_model_is_listed_once(ablated, recipe, wanted):
+    recipe = ablated.study.healing.model_copy(update={"recipe": recipe, "fractions": [0.2, 0.5]})
     update = {"healing": recipe, "pruned_layers": wanted}
-    other = Bench(bench.study.model_copy(update=update))
-    other.__dict__["distances"] = bench.distances
+    other = Bench(ablated.study.model_copy(update=update))
+    other.__dict__["distances"] = ablated.distances
     found = conditions.main_conditions(other)
     keys = [(one.strategy, one.block.n, one.recipe, one.weights) for one in found]
     assert len(set(keys)) == len(keys)
@@ -68,22 +56,22 @@ def test_claims_are_judged_whatever_the_recipe(recipe, results_dir):
     assert (found[0]["verdict"] == "reproduced").sum() == 11
 
 
-def test_one_task_is_asked_in_orders_and_numbers(bench):
-    found = bench.prompt_tasks
+def test_one_task_is_asked_in_orders_and_numbers(ablated):
+    found = ablated.prompt_tasks
     assert len(set(found)) == len(found)
     assert {(task.name, task.limit, task.role) for task in found} == {("quiz", 20, "knowledge")}
     asked = {(task.shots, task.order) for task in found}
     assert asked == {(5, 0), (5, 1), (5, 2), (0, 0)}
 
 
-def prompts(bench, tasks, **changes):
-    study = bench.study.model_copy(
-        update={"tasks": tasks, "prompts": bench.study.prompts.model_copy(update=changes)}
+def prompts(ablated, tasks, **changes):
+    study = ablated.study.model_copy(
+        update={"tasks": tasks, "prompts": ablated.study.prompts.model_copy(update=changes)}
     )
     return Bench(study).prompt_tasks
 
 
-def test_the_task_of_the_prompts_is_the_first_of_knowledge_or_the_one_named(bench):
+def test_the_task_of_the_prompts_is_the_first_of_knowledge_or_the_one_named(ablated):
     tasks = [
         Task(name="read", role="reading"),
         Task(name="know", limit=7),
@@ -92,25 +80,25 @@ def test_the_task_of_the_prompts_is_the_first_of_knowledge_or_the_one_named(benc
     ]
     # Its limit is that of the same number of examples, where the study asks it so.
     for shots, limit in ((3, 5), (2, 7)):
-        found = prompts(bench, tasks, limit=None, shots=shots)
+        found = prompts(ablated, tasks, limit=None, shots=shots)
         assert {(task.name, task.limit) for task in found} == {("know", limit)}
-    assert {task.limit for task in prompts(bench, tasks)} == {20}
-    assert {task.name for task in prompts(bench, tasks, task="more")} == {"more"}
-    assert {task.name for task in prompts(bench, tasks[:1])} == {"read"}
+    assert {task.limit for task in prompts(ablated, tasks)} == {20}
+    assert {task.name for task in prompts(ablated, tasks, task="more")} == {"more"}
+    assert {task.name for task in prompts(ablated, tasks[:1])} == {"read"}
 
 
-def test_only_models_of_one_curve_are_asked_the_prompts(bench):
-    tasks = set(bench.prompt_tasks)
+def test_only_models_of_one_curve_are_asked_the_prompts(ablated):
+    tasks = set(ablated.prompt_tasks)
     seen = []
-    for one in all_conditions(bench):
-        found = conditions.asked(bench, one)
-        assert found[0] == bench.study.tasks[0] and len(set(found)) == len(found)
+    for one in all_conditions(ablated):
+        found = conditions.asked(ablated, one)
+        assert found[0] == ablated.study.tasks[0] and len(set(found)) == len(found)
         if tasks <= set(found):
             key = (one.strategy, one.block.n, one.healing)
             seen += [key] if key not in seen else []
         else:
             assert not tasks & set(found)
-    recipe = bench.study.healing
+    recipe = ablated.study.healing
     assert seen == [
         ("none", 0, None),
         *(("similarity", n, None) for n in (1, 3)),
@@ -119,16 +107,16 @@ def test_only_models_of_one_curve_are_asked_the_prompts(bench):
     ]
 
 
-def test_seeds_and_ways_of_teaching_change_one_thing_each(bench):
-    recipe = bench.study.healing
-    seeds = [one.healing for one in conditions.seed_conditions(bench) if one.healing]
+def test_seeds_and_ways_of_teaching_change_one_thing_each(ablated):
+    recipe = ablated.study.healing
+    seeds = [one.healing for one in conditions.seed_conditions(ablated) if one.healing]
     assert [one.seed for one in seeds] == [2, 5]
     assert all(one.model_copy(update={"seed": 5}) == recipe for one in seeds)
-    ways = conditions.teacher_conditions(bench)
+    ways = conditions.teacher_conditions(ablated)
     assert tuple(ways) == TEACHING
     for plain, longer, taught in zip(*ways.values(), strict=True):
-        assert plain.block == longer.block == taught.block == bench.block("similarity", 3)
-        factor = relative_cost(bench.config, plain.block)
+        assert plain.block == longer.block == taught.block == ablated.block("similarity", 3)
+        factor = relative_cost(ablated.config, plain.block)
         assert longer.healing.steps == round(4 * factor) > 4
         assert longer.healing.model_copy(update={"steps": 4}) == plain.healing
         assert taught.healing.model_copy(update={"teacher": 0.0}) == plain.healing
@@ -137,16 +125,16 @@ def test_seeds_and_ways_of_teaching_change_one_thing_each(bench):
     assert [one.healing.seed for one in ways[TEACHING[0]]] == [5, 2]
 
 
-def test_where_all_weights_are_trained_nobody_teaches(bench):
-    full = bench.study.healing.model_copy(update={"recipe": "full"})
-    other = Bench(bench.study.model_copy(update={"healing": full}))
+def test_where_all_weights_are_trained_nobody_teaches(ablated):
+    full = ablated.study.healing.model_copy(update={"recipe": "full"})
+    other = Bench(ablated.study.model_copy(update={"healing": full}))
     assert conditions.teacher_conditions(other) == {way: [] for way in TEACHING}
 
 
-def test_without_adapters_there_are_no_ranks(bench):
-    full = bench.study.healing.model_copy(update={"recipe": "full"})
-    other = Bench(bench.study.model_copy(update={"healing": full}))
-    other.__dict__["distances"] = bench.distances
+def test_without_adapters_there_are_no_ranks(ablated):
+    full = ablated.study.healing.model_copy(update={"recipe": "full"})
+    other = Bench(ablated.study.model_copy(update={"healing": full}))
+    other.__dict__["distances"] = ablated.distances
     found = conditions.rank_conditions(other)
     assert not any(one.healing for one in found)
     assert tables.rank_table(other, found).empty
@@ -177,10 +165,10 @@ def listener():
     return Listener()
 
 
-def heard(bench, task) -> list[tuple[list[str], str, str]]:
+def heard(ablated, task) -> list[tuple[list[str], str, str]]:
     """Examples, question and choice of every request."""
     model = listener()
-    harness.Questions(task, bench.task_manager).ask(model)
+    harness.Questions(task, ablated.task_manager).ask(model)
     return [(*split(prompt), choice) for prompt, choice in model.asked]
 
 
@@ -190,9 +178,9 @@ def split(prompt: str) -> tuple[list[str], str]:
 
 
 @pytest.mark.parametrize("shots", [5, 8])
-def test_orders_hold_the_same_examples(bench, shots):
+def test_orders_hold_the_same_examples(ablated, shots):
     own, *others = (
-        heard(bench, Task(name="quiz", shots=shots, order=order, limit=6)) for order in range(3)
+        heard(ablated, Task(name="quiz", shots=shots, order=order, limit=6)) for order in range(3)
     )
     permutations = set()
     for other in others:
@@ -207,9 +195,11 @@ def test_orders_hold_the_same_examples(bench, shots):
 
 
 @pytest.mark.parametrize(("shots", "orders"), [(2, 2), (3, 6), (4, 5)])
-def test_no_two_orders_are_alike(bench, shots, orders):
-    limited = bench.study.prompts.model_copy(update={"shots": shots, "orders": orders, "limit": 2})
-    other = Bench(bench.study.model_copy(update={"prompts": limited}))
+def test_no_two_orders_are_alike(ablated, shots, orders):
+    limited = ablated.study.prompts.model_copy(
+        update={"shots": shots, "orders": orders, "limit": 2}
+    )
+    other = Bench(ablated.study.model_copy(update={"prompts": limited}))
     tasks = [task for task in other.prompt_tasks if task.shots == shots]
     assert len(tasks) == orders and tasks[0].order == 0
     asked = [tuple(tuple(examples) for examples, *_ in heard(other, task)) for task in tasks]
@@ -221,30 +211,30 @@ def test_of_two_examples_there_are_no_three_orders(write_study, tmp_path):
         studies.load(str(write_study(tmp_path, prompts={"shots": 2, "orders": 3})))
 
 
-def test_the_first_order_is_the_harnesss_own(bench):
+def test_the_first_order_is_the_harnesss_own(ablated):
     """After others, of which nothing is left, it is what lm-eval asks by itself."""
-    heard(bench, Task(name="quiz", shots=3, order=1, limit=6))
-    found = heard(bench, Task(name="quiz", shots=3, limit=6))
+    heard(ablated, Task(name="quiz", shots=3, order=1, limit=6))
+    found = heard(ablated, Task(name="quiz", shots=3, limit=6))
     alone = listener()
     harness.harness().simple_evaluate(
         alone,
         tasks=["quiz"],
         num_fewshot=3,
         limit=6,
-        task_manager=bench.task_manager,
+        task_manager=ablated.task_manager,
         bootstrap_iters=0,
     )
     assert found == [(*split(prompt), choice) for prompt, choice in alone.asked]
 
 
-def test_orders_do_not_share_evidence(bench):
+def test_orders_do_not_share_evidence(ablated):
     """And what was recorded before there were orders stays."""
-    one = similar(bench, healed=False)[0]
-    tasks = [task for task in bench.prompt_tasks if task.shots == 5]
-    inputs = [measure.probe_inputs(bench, one, task) for task in tasks]
+    one = similar(ablated, healed=False)[0]
+    tasks = [task for task in ablated.prompt_tasks if task.shots == 5]
+    inputs = [measure.probe_inputs(ablated, one, task) for task in tasks]
     assert ["order" in given["task"] for given in inputs] == [False, True, True]
     kinds_and_names = [measure.kind_and_name(one, task) for task in tasks]
-    found = [bench.store.path(*k, g) for k, g in zip(kinds_and_names, inputs, strict=True)]
+    found = [ablated.store.path(*k, g) for k, g in zip(kinds_and_names, inputs, strict=True)]
     assert len(set(found)) == len({path.name.rpartition("-")[2] for path in found}) == 3
     assert all(path.exists() for path in found)
 
@@ -252,11 +242,11 @@ def test_orders_do_not_share_evidence(bench):
 # What is recorded is not measured again.
 
 
-def test_what_is_recorded_is_not_measured_again(bench, monkeypatch):
+def test_what_is_recorded_is_not_measured_again(ablated, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("measured again")
 
-    again = Bench(bench.study)
+    again = Bench(ablated.study)
     monkeypatch.setattr(Store, "put", refuse)
     monkeypatch.setattr(models, "load_model", refuse)
     monkeypatch.setattr(healing, "heal", refuse)
@@ -265,15 +255,15 @@ def test_what_is_recorded_is_not_measured_again(bench, monkeypatch):
     assert len(table) == 1 + 2 * 2 + 1 + 2
 
 
-def test_a_healed_model_is_asked_more_without_being_trained_again(bench, monkeypatch, tmp_path):
+def test_a_healed_model_is_asked_more_without_being_trained_again(ablated, monkeypatch, tmp_path):
     """And answers as one does that was healed and asked at once, with no results from before."""
     folder = tmp_path / "tasks"
     folder.mkdir()
     write_task(folder, "later", 40)
     later = Task(name="later")
-    tasks = {"tasks": [*bench.study.tasks, later], "task_path": str(folder)}
+    tasks = {"tasks": [*ablated.study.tasks, later], "task_path": str(folder)}
     write_task(folder)
-    more = Bench(bench.study.model_copy(update=tasks))
+    more = Bench(ablated.study.model_copy(update=tasks))
     wanted = similar(more, healed=True)
     with monkeypatch.context() as patch:
         patch.setattr(healing, "heal", None)
@@ -281,7 +271,7 @@ def test_a_healed_model_is_asked_more_without_being_trained_again(bench, monkeyp
     fresh_results = tmp_path / "fresh"
     monkeypatch.setenv("RESULTS_DIR", str(fresh_results))
     fresh = Bench(more.study)
-    fresh.__dict__["distances"] = bench.distances
+    fresh.__dict__["distances"] = ablated.distances
     measure.measure(fresh, wanted)
     assert list(fresh_results.rglob("evidence/healing/*.json"))
     answered = [hits(one, wanted[0], later) for one in (more, fresh)]

@@ -196,32 +196,51 @@ def test_a_shape_is_not_inherited_by_another_model(tmp_path):
     assert studies.load(str(path)).shape is None
 
 
-@pytest.mark.parametrize(
-    ("room", "changes", "says"),
-    [
-        (1e6, {}, "a checkpoint with 0 of"),
-        (9e6, {}, None),
-        (20e6, {"healing": {"length": 256, "batch": 64}}, "healing.micro_batch: "),
-        (14.5e6, {"dtype": "float32"}, None),
-    ],
-)
-def test_too_little_memory_says_what_fits(room, changes, says, monkeypatch):
-    study = studies.override(studies.load("almanac"), **changes)
-    shape = shapes.shape_of(models.load_config(study))
+def refusal_of_memory(study, room, monkeypatch) -> str:
     monkeypatch.setattr(memory, "machine_memory", lambda _: int(room))
-    needs = memory.memory(study, shape)
-    if max(needs.values()) <= room:
-        memory.check_memory(study, shape)
-        return
     with pytest.raises(UserError) as error:
-        memory.check_memory(study, shape)
+        memory.check_memory(study, shapes.shape_of(models.load_config(study)))
     message = str(error.value)
     assert "\n" not in message and "needs about" in message
-    if says:
-        assert says in message or "fit" in message
-    if "micro_batch: " in message:
-        part = int(message.rpartition("micro_batch: ")[2].split()[0])
-        assert study.healing.batch % part == 0 and part < study.healing.batch
+    return message
+
+
+def test_where_memory_is_enough_nothing_is_said(monkeypatch):
+    study = studies.load("almanac")
+    shape = shapes.shape_of(models.load_config(study))
+    most = max(memory.memory(study, shape).values())
+    monkeypatch.setattr(memory, "machine_memory", lambda _: int(most) + 1)
+    memory.check_memory(study, shape)
+
+
+def test_of_activations_fewer_at_once_fit(monkeypatch):
+    study = studies.override(studies.load("almanac"), healing={"batch": 12})
+    shape = shapes.shape_of(models.load_config(study))
+    needs = {part: memory.memory(study, shape, part)["healing"] for part in (12, 6, 4, 3, 2, 1)}
+    assert "healing.micro_batch: 4 would fit" in refusal_of_memory(study, needs[4], monkeypatch)
+    line = refusal_of_memory(study, needs[1] - 1, monkeypatch)
+    assert line.endswith("with gradient_checkpointing: true would fit")
+    recipe = study.healing.model_copy(update={"gradient_checkpointing": True})
+    checkpointed = study.model_copy(update={"healing": recipe})
+    fits = [n for n in needs if memory.memory(checkpointed, shape, n)["healing"] < needs[1]]
+    assert f"healing.micro_batch: {max(fits)} with" in line
+
+
+@pytest.mark.parametrize("kept", [0, 5, 15])
+def test_of_a_model_too_large_so_many_layers_fit(kept, monkeypatch):
+    study = studies.override(studies.load("almanac"), dtype="bfloat16")
+    shape = shapes.shape_of(models.load_config(study))
+    outside = shape.total - sum(shape.by_layer)
+    # Two bytes each; half a layer more makes no whole one.
+    room = 2 * (outside + (kept + 0.5) * shape.by_layer[0]) if kept else 1000
+    says = f"a checkpoint with {kept} of its 16 layers would fit" if kept else "nothing fit"
+    assert says in refusal_of_memory(study, room, monkeypatch)
+
+
+def test_half_of_the_bytes_fit(monkeypatch):
+    study = studies.override(studies.load("almanac"), dtype="float32")
+    total = shapes.shape_of(models.load_config(study)).total
+    assert "dtype: bfloat16 would fit" in refusal_of_memory(study, 3 * total, monkeypatch)
 
 
 def test_memory_of_this_machine_is_in_gigabytes():

@@ -211,7 +211,7 @@ def test_one_step_with_a_teacher_follows_the_gradient_of_both_losses(
     (out.loss + 3.0 * apart).backward()
     norm = torch.nn.utils.clip_grad_norm_(adapted.parameters(), 1.0)
     assert norm > 0 and apart > 0
-    assert caught["losses"][0] == pytest.approx(float(out.loss), rel=1e-4)
+    assert caught["losses"][0] == pytest.approx(out.loss.item(), rel=1e-4)
     for name, parameter in adapted.named_parameters():
         if parameter.requires_grad:
             scale = parameter.grad.abs().max() + 1e-9

@@ -14,18 +14,6 @@ from lib.blocks import Block
 from lib.errors import UserError
 from lib.teacher import Teacher, relative_cost
 
-
-@pytest.fixture
-def file(ablation_file):
-    return ablation_file
-
-
-@pytest.fixture
-def bench(ablation_bench, monkeypatch):
-    monkeypatch.setenv("RESULTS_DIR", str(ablation_bench.store.folder.parent.parent))
-    return ablation_bench
-
-
 # What a teacher costs.
 
 
@@ -59,12 +47,12 @@ def test_the_teacher_runs_up_to_the_end_of_the_block_and_no_further(block, tiny_
     assert ran == list(range(block.stop))
 
 
-def test_no_healing_is_longer_than_what_the_texts_are_checked_for(bench):
+def test_no_healing_is_longer_than_what_the_texts_are_checked_for(ablated):
     """Whatever the block, which is not known before distances are measured."""
-    most = check._most_steps(bench)
-    n_layers, recipe = bench.n_layers, bench.study.healing
+    most = check._most_steps(ablated)
+    n_layers, recipe = ablated.n_layers, ablated.study.healing
     possible = [
-        conditions.equal_time_steps(bench, recipe, Block(start, start + 3))
+        conditions.equal_time_steps(ablated, recipe, Block(start, start + 3))
         for start in range(n_layers - 2)
     ]
     assert most == max(possible) > possible[0] > recipe.steps

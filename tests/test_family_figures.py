@@ -1,0 +1,175 @@
+"""Studies side by side: how they are drawn, and the page of a study that is alone."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Studies
+from family_runs import run_of, tables
+from matplotlib import pyplot as plt
+
+from lib import families, family_plots, paths, plots, study
+from lib.bench import Bench
+from lib.conditions import main_conditions
+from lib.measure import measure
+
+
+def lines(axes: plt.Axes) -> dict[str, plt.Line2D]:
+    """The curves of a panel, by their labels."""
+    handles, labels = axes.get_legend_handles_labels()
+    return {
+        label: handle[0]
+        for handle, label in zip(handles, labels, strict=True)
+        if isinstance(handle, tuple)
+    }
+
+
+@pytest.mark.parametrize("healed", [True, False])
+def test_a_panel_holds_the_studies_that_have_its_task(healed: bool) -> None:
+    runs = [
+        run_of("own", critical=0.4),
+        run_of("same", critical=0.6),
+        run_of("other $x$", layers=12, tasks=(("know", 0), ("more", 5))),
+    ]
+    figure = family_plots.accuracy_by_run(families.table(runs, "qa"), healed)
+    panels = {axes.get_title(): axes for axes in figure.axes if axes.get_title()}
+    shown = {title: set(lines(axes)) for title, axes in panels.items()}
+    assert shown == {
+        "know (0-shot)": {"Own", "Same", r"Other \$X\$"},
+        "read (0-shot)": {"Own", "Same"},
+        "more (5-shot)": {r"Other \$X\$"},
+    }
+    qa = runs[1].tables["qa"]
+    wanted = qa[(qa["task"] == "read") & qa["strategy"].isin(["none", "similarity"])]
+    state = (wanted["healing"] != "none") if healed else (wanted["weights"] == "bf16")
+    wanted = wanted[state].sort_values("n")
+    drawn = lines(panels["read (0-shot)"])["Same"]
+    assert drawn.get_xdata() == pytest.approx(wanted["fraction"].to_numpy())
+    assert drawn.get_ydata() == pytest.approx(wanted["accuracy"].to_numpy())
+    figure.canvas.draw()
+    plt.close(figure)
+
+
+def test_every_chance_level_is_drawn() -> None:
+    runs = [run_of("own"), run_of("other")]
+    runs[1].tables["qa"] = runs[1].tables["qa"].assign(constant=0.35)
+    figure = family_plots.accuracy_by_run(families.table(runs, "qa"), True)
+    flat = [
+        line.get_ydata()[0]
+        for line in figure.axes[0].get_lines()
+        if len(set(line.get_ydata())) == 1
+    ]
+    assert {0.25, 0.3, 0.35} <= set(flat)
+    plt.close(figure)
+
+
+def test_losses_on_different_texts_have_panels_of_their_own() -> None:
+    runs = [run_of("own"), run_of("other"), run_of("third", corpus="C4")]
+    figure = family_plots.loss_by_run(families.table(runs, "loss"))
+    shown = {axes.get_title(): set(lines(axes)) for axes in figure.axes}
+    assert shown == {
+        "text, unhealed": {"Own", "Other"}, "text, healed": {"Own", "Other"},
+        "C4, unhealed": {"Third"}, "C4, healed": {"Third"},
+    }  # fmt: skip
+    for axes in figure.axes:
+        assert any(set(line.get_ydata()) == {1} for line in axes.get_lines())
+    # Standard errors in units of ln V too: 0.05 nats over ln 1000.
+    bars = figure.axes[0].collections[0].get_segments()
+    assert np.ptp(bars[0][:, 1]) == pytest.approx(2 * 0.05 / np.log(1000))
+    plt.close(figure)
+
+
+def test_no_two_studies_look_alike() -> None:
+    styles = family_plots.line_styles([f"study {i}" for i in range(40)])
+    looks = {
+        (style["color"], str(style["linestyle"]), style["marker"]) for style in styles.values()
+    }
+    assert len(looks) == 40
+    eight = list(styles.values())[:8]
+    assert len({style["color"] for style in eight}) == 8
+    without_colour = {(str(style["linestyle"]), style["marker"]) for style in eight}
+    assert len(without_colour) == 8
+
+
+def test_heat_maps_are_rescaled_row_by_row_and_marked_at_the_minimum() -> None:
+    runs = [run_of("own", seed=1), run_of("deep", layers=11, seed=2)]
+    table = runs[0].tables["angular_distances"]
+    table.loc[table["n"] == 3, "distance"] = 0.2  # a tie goes to the deepest start
+    optimal = families.most_similar_blocks(runs)
+    figure = family_plots.distance_maps(families.table(runs, "angular_distances"), optimal)
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles[:2] == ["Own", "Deep"]
+    for axes, run in zip(figure.axes, runs, strict=False):
+        rows = run.tables["angular_distances"]
+        drawn = axes.collections[0].get_array()
+        (crosses,) = (line for line in axes.get_lines() if line.get_marker() == "x")
+        marked = {y + 0.5: x - 0.5 for x, y in crosses.get_xydata()}
+        assert sorted(marked) == list(range(1, run.layers))
+        for n in range(1, run.layers):
+            row = rows[rows["n"] == n].sort_values("start")
+            least = row[row["distance"] == row["distance"].min()]["start"].max()
+            assert marked[n] == least
+            values, low = row["distance"].to_numpy(), row["distance"].min()
+            spread = values.max() - low or 1
+            assert np.asarray(drawn[n - 1, : len(values)]) == pytest.approx((values - low) / spread)
+    plt.close(figure)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory, write_study: Studies) -> study.Study:
+    """A small study with the evidence behind its main tables."""
+    folder = tmp_path_factory.mktemp("families")
+    one = study.load(str(write_study(folder, stem="small", title="Small")))
+    bench = Bench(one)
+    measure(bench, main_conditions(bench))
+    return one
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(paths, "published", lambda name: tmp_path / "published" / name)
+    monkeypatch.setattr(paths, "BUILD", tmp_path / "_build")
+    return tmp_path / "published"
+
+
+def test_a_study_alone_says_so_and_is_drawn(
+    measured: study.Study, elsewhere: Path, capsys: pytest.CaptureFixture
+) -> None:
+    bench = Bench(measured)
+    runs = families.families(bench)
+    assert "No other study has been run in this clone" in capsys.readouterr().out
+    assert [(run.name, run.title, run.layers) for run in runs] == [("small", "Small", 6)]
+    assert runs[0].parameters == sum(one.numel() for one in bench.model.parameters())
+    plots.style()
+    qa, loss = (families.table(runs, name) for name in ("qa", "loss"))
+    figures = [
+        family_plots.accuracy_by_run(qa, True),
+        family_plots.accuracy_by_run(qa, False),
+        family_plots.loss_by_run(loss),
+        family_plots.distance_maps(
+            families.table(runs, "angular_distances"), families.most_similar_blocks(runs)
+        ),
+    ]
+    for figure in figures:
+        figure.canvas.draw()
+        plt.close(figure)
+    assert families.critical_fractions(runs)["own"].all()
+    assert len(families.side_by_side(families.critical_fractions(runs))) == 2
+
+
+def test_titles_that_are_the_same_get_the_studies_names(
+    measured: study.Study, elsewhere: Path
+) -> None:
+    for name, title in {"twin": "Small", "other": "Other"}.items():
+        folder = elsewhere / name
+        (folder / "tables").mkdir(parents=True)
+        for table, rows in tables().items():
+            rows.to_csv(folder / "tables" / f"{table}.csv", index=False)
+        (folder / "study.json").write_text(json.dumps({"title": title, "settings": {}}))
+    runs = families.families(Bench(measured))
+    assert [run.title for run in runs] == ["Small (small)", "Other", "Small (twin)"]
+    assert families.listing(runs)["from"].tolist() == ["this clone", "published", "published"]
+    both = families.table(runs, "qa")
+    assert list(dict.fromkeys(both["run"])) == [run.title for run in runs]
+    assert len(both) == sum(len(run.tables["qa"]) for run in runs)
