@@ -1,15 +1,19 @@
 # make book [STUDY=name or path]   the whole book, into _build/html
+# make compare [STUDY=…]           this run against the published one of the same name
 # make test                        all tests
-# Both set up .venv first, if it is not there.
+# Each sets up .venv first, if it is not there.
 PYTHON ?= python3
 STUDY ?= almanac
 BIN := .venv/bin
 
-.PHONY: book test lock clean
+.PHONY: book compare test lock clean
 .SILENT:
 
 book: .venv/.ready
 	$(BIN)/python -m lib.run book --study "$(STUDY)"
+
+compare: .venv/.ready
+	$(BIN)/python -m lib.compare --study "$(STUDY)"
 
 test: .venv/.ready
 	$(BIN)/python -m pytest

@@ -12,8 +12,8 @@ from transformers import PreTrainedModel
 from lib import corpora, geometry, harness, models, paths
 from lib import study as studies
 from lib.blocks import Block, check_n, layers_to_drop, simple
-from lib.evidence import Store
 from lib.schema import NamedText, Study, Task, Text
+from lib.store import Store
 
 WEIGHTS = {torch.float32: "float32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 

@@ -1,5 +1,7 @@
 """Everything that can be found wrong with a study without measuring: seconds, before hours."""
 
+from transformers import PreTrainedModel
+
 from lib import anatomy, corpora, cost, four_bit, harness, memory, models, paths, shapes
 from lib.bench import Bench
 from lib.blocks import Block, check_n
@@ -12,18 +14,19 @@ from lib.training import check_tensorboard
 ENOUGH = 1_000_000  # tokens; a text that has so many is not checked for more
 
 
-def check(study: Study) -> None:
-    """Raises UserError, one line, for the first mistake found."""
+def check(study: Study, here: bool = True) -> None:
+    """Raises UserError, one line, for the first mistake found. here: what it measures it measures
+    on this machine, whose device and memory have to do."""
+    if not here:
+        study = study.model_copy(update={"device": "cpu"})
     models.device(study)
     check_tensorboard()
     bench = Bench(study)
     model = anatomy.skeleton(bench.config)
     anatomy.layers(model)
     models.check_tensors(study)
-    reason = four_bit.impossible(model, models.device(study))
-    if study.healing.recipe == "qlora" and reason:
-        raise UserError(f"model {study.model}: {reason}; healing: {{recipe: lora}} needs no 4-bit")
-    memory.check_memory(study, shapes.shape_of(bench.config, study.healing.targets))
+    if here:
+        _check_device(bench, model)
     for n in study.pruned_layers or []:
         check_n(n, bench.n_layers)
     asked = {"healing": study.healing.fractions, "lora_rank": study.lora_rank.fractions}
@@ -63,6 +66,14 @@ def check(study: Study) -> None:
     _check_lengths(bench)
     _check_texts(bench)
     harness.check_tasks(study, bench.task_manager, [*study.tasks, *bench.prompt_tasks])
+
+
+def _check_device(bench: Bench, model: PreTrainedModel) -> None:
+    study = bench.study
+    reason = four_bit.impossible(model, models.device(study))
+    if study.healing.recipe == "qlora" and reason:
+        raise UserError(f"model {study.model}: {reason}; healing: {{recipe: lora}} needs no 4-bit")
+    memory.check_memory(study, shapes.shape_of(bench.config, study.healing.targets))
 
 
 def _check_lengths(bench: Bench) -> None:

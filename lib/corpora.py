@@ -13,8 +13,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from lib.errors import UserError
-from lib.evidence import file_digest
 from lib.hub import explain
+from lib.records import file_digest
 from lib.schema import Loss, Text
 
 SUFFIXES = {".jsonl": "json", ".json": "json", ".txt": "text"}

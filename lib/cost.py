@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from lib import evidence, four_bit, models, shapes
+from lib import four_bit, models, provenance, shapes
 from lib import study as studies
 from lib.anatomy import skeleton
 from lib.bench import Bench
@@ -129,7 +129,7 @@ def _measured(bench: Bench, weights: str) -> dict[str, Any]:
 def device_name(bench: Bench) -> str:
     """The processor or GPU that the study runs on."""
     device = models.device(bench.study)
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else evidence.processor()
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else provenance.processor()
 
 
 def _measure(

@@ -1,225 +1,217 @@
-"""Measurements on disk: one small JSON file each, kept for ever, measured once.
+"""Measurements on disk, from the command line: what there is, whether it is whole, and merging it.
 
-A record's name carries a digest of everything that decides its value (`inputs`), so a value is
-found again exactly when it would come out the same. What does not decide it (device, batch size,
-date) stands beside it as provenance. Records are written whole or not at all, and each carries a
-checksum of its own content: one that is cut off, edited or of another schema is named, set aside
-and measured again.
+    python -m lib.evidence list PLACE --kind qa      # what is recorded
+    python -m lib.evidence verify PLACE              # name what is damaged or was set aside
+    python -m lib.evidence export PLACE OUT.csv      # or OUT.jsonl
+    python -m lib.evidence merge SOURCE... TARGET    # add to the last place what the others have
 
-    store = Store(paths.results("almanac"))
-    value = store.get_or_measure("loss", "simple n=4", inputs, lambda: {...})
+PLACE is a study's name, its results folder or an evidence.jsonl file.
 """
 
-import datetime
-import errno
-import hashlib
-import json
-import os
-import platform
-import re
-import resource
-import subprocess
+import argparse
+import filecmp
+import shutil
+import signal
 import sys
-import time
 from collections.abc import Callable
-from contextlib import suppress
-from functools import cache
-from importlib import metadata
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lib import paths
+from lib import listing, paths
 from lib.errors import UserError
+from lib.folders import claimed, copy_new, unwritable, write_atomically, write_new
+from lib.records import (
+    Record,
+    digest,
+    file_digest,
+    in_place,
+    locate,
+    locate_new,
+    read,
+    records,
+    verify,
+)
+from lib.store import Store
 
-SCHEMA = 1
-PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "lm_eval", "numpy")
-
-
-def canonical(value: Any) -> str:
-    """One spelling per value; refuses NaN, which JSON cannot carry."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def digest(value: Any, size: int = 16) -> str:
-    return hashlib.sha256(canonical(value).encode()).hexdigest()[:size]
-
-
-class Store:
-    """The evidence of one study. `get_or_measure` is all that sections need."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder / "evidence"
-        self.used: set[Path] = set()  # the records that were asked for and found
-
-    def path(self, kind: str, name: str, inputs: dict[str, Any]) -> Path:
-        readable = re.sub(r"[^A-Za-z0-9.=-]+", "_", name).strip("_")[:80]
-        return self.folder / kind / f"{readable}-{digest(inputs)}.json"
-
-    def unfinished(self, inputs: Any) -> Path:
-        """Where to keep what is found on the way to values with these inputs."""
-        return self.folder.parent / "unfinished" / f"{digest(inputs)}.jsonl"
-
-    def get(self, kind: str, name: str, inputs: dict[str, Any]) -> dict[str, Any] | None:
-        """The recorded value, or None. A damaged record is set aside and counts as none."""
-        inputs = json.loads(canonical(inputs))  # tuples become lists, as they are read back
-        path = self.path(kind, name, inputs)
-        if not path.exists():
-            return None
-        record, problem = read(path)
-        if problem is None and record["inputs"] != inputs:
-            problem = "its inputs are not those its name stands for"
-        if problem is not None:
-            aside = path.with_suffix(".damaged")
-            os.replace(path, aside)
-            print(f"evidence {path.name}: {problem}; set aside, measuring again", file=sys.stderr)
-            return None
-        self.used.add(path)
-        return record["value"]
-
-    def put(
-        self, kind: str, name: str, inputs: dict[str, Any], value: dict[str, Any], **provenance: Any
-    ) -> Path:
-        inputs, value = json.loads(canonical(inputs)), json.loads(canonical(value))
-        path = self.path(kind, name, inputs)
-        record = {
-            "schema": SCHEMA,
-            "kind": kind,
-            "name": name,
-            "inputs": inputs,
-            "value": value,
-            "provenance": surroundings() | provenance,
-        }
-        record["checksum"] = digest(record, 64)
-        write_atomically(path, json.dumps(record, indent=1, sort_keys=True, allow_nan=False))
-        return path
-
-    def get_or_measure(
-        self,
-        kind: str,
-        name: str,
-        inputs: dict[str, Any],
-        measure: Callable[[], dict[str, Any]],
-        **provenance: Any,
-    ) -> dict[str, Any]:
-        """The recorded value, or else `measure()`, recorded."""
-        found = self.get(kind, name, inputs)
-        if found is not None:
-            return found
-        start = time.monotonic()
-        value = json.loads(canonical(measure()))
-        seconds = round(time.monotonic() - start, 3)
-        self.put(kind, name, inputs, value, seconds=seconds, **provenance)
-        return value
+__all__ = [  # what other modules ask for
+    "Store",
+    "digest",
+    "file_digest",
+    "merge",
+    "read",
+    "records",
+    "verify",
+    "write_atomically",
+]
 
 
-def read(path: Path) -> tuple[dict[str, Any], str | None]:
-    """A record and what is wrong with it (None: nothing)."""
+@dataclass
+class Merged:
+    """What a merge did."""
+
+    added: int = 0
+    known: int = 0
+    adapters: int = 0
+    conflicts: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+
+
+def merge(sources: list[Path], target: Path) -> Merged:
+    """Add to a results folder the records that results folders and .jsonl files have, and the
+    adapters of healed models. What the target has stays as it is, and sources are only read.
+
+    Adapters belong to the record whose digest they bear: they come with it, before it, and only
+    where the target has no other record of that healing.
+
+    Raises UserError when the target cannot be written; what was added until then stays."""
+    store, found = Store(target), Merged()
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"evidence {path}: cannot be read: {error.strerror}") from None
-    except ValueError:
-        return {}, "cut off or not JSON"
-    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-        return {}, f"not of schema {SCHEMA}"
-    checksum = record.pop("checksum", None)
-    if checksum != digest(record, 64):
-        return {}, "edited: its checksum does not match its content"
-    return record, None
-
-
-def verify(folder: Path) -> list[str]:
-    """One line for every damaged record below a folder."""
-    problems = []
-    for path in sorted(folder.rglob("evidence/*/*.json")):
-        record, problem = read(path)
-        if problem is None and not path.stem.endswith(digest(record["inputs"])):
-            problem = "its name does not fit its inputs"
-        if problem is not None:
-            problems.append(f"evidence {path}: {problem}")
-    return problems
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Temporary file, fsync, rename: readers see the old content or the new, never a part.
-
-    Raises UserError when the disk is full or the folder cannot be written."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                f"no space left to write {path}: free some (or set RESULTS_DIR) and run again; "
-                "everything recorded so far is kept"
-            ) from None
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, remembered by its size, time and inode, so that big ones are read once."""
-    stat = path.stat()
-    key = digest([str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino])
-    note = paths.BUILD / "digests" / key
-    if note.exists() and len(known := note.read_text().strip()) == 64:
-        return known
-    with open(path, "rb") as file:
-        value = hashlib.file_digest(file, "sha256").hexdigest()
-    write_atomically(note, value)
-    return value
-
-
-@cache
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "absent"
+        raise unwritable(target, error) from None
+    says = f"another process is merging into {target}; waiting"
+    with claimed(target / "merge", says) as alone:
+        for left in (target / "adapters").glob(".*.copying") if alone else []:
+            shutil.rmtree(left, ignore_errors=True)  # of a merge that was killed
+        for source in sources:
+            for label, record, problem in in_place(source):
+                if problem is None:
+                    _merge(source, store, record, found)
+                else:
+                    found.damaged.append(f"evidence {label}: {problem}")
     return found
 
 
-@cache
-def _commit() -> str:
+def _merge(source: Path, store: Store, record: Record, found: Merged) -> None:
+    name = digest(record["inputs"])
+    theirs, ours = source / "adapters" / name, store.folder.parent / "adapters" / name
+    path = store.path(record["kind"], record["name"], record["inputs"])
+    standing = store.standing(record)
+    if standing is None and ours.exists() and not _same_files(theirs, ours):
+        found.conflicts.append(f"evidence {path}: {ours} is of another training; left out")
+        return
+    agree = standing is None or standing["value"] == record["value"]
+    if agree and theirs.is_dir() and not ours.exists():
+        found.adapters += copy_new(theirs, ours)
+    standing = standing or store.add(record)
+    if standing is None:
+        found.added += 1
+    elif standing["value"] == record["value"]:
+        found.known += 1
+    else:
+        differs = listing.difference(standing, record)
+        found.conflicts.append(f"evidence {path}: here / in {source}: {differs}; the first stays")
+
+
+def _same_files(one: Path, other: Path) -> bool:
+    names = [
+        {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+        for folder in (one, other)
+    ]
+    same = all(filecmp.cmp(one / name, other / name, shallow=False) for name in names[0] & names[1])
+    return names[0] == names[1] and same
+
+
+def main(arguments: list[str] | None = None) -> int:
+    about = (__doc__ or "").split("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m lib.evidence", description=about)
+    commands = parser.add_subparsers(required=True, metavar="command")
+    place = "a study's name, its results folder or an evidence.jsonl file"
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], says: str) -> Any:
+        found = commands.add_parser(name, help=says, description=says)
+        found.set_defaults(run=run)
+        return found
+
+    one = command("list", _list, "show what is recorded")
+    one.add_argument("place", help=place)
+    one.add_argument("--kind", help="only records of this kind, such as qa")
+    one = command("verify", _verify, "name what is damaged, misnamed or was set aside")
+    one.add_argument("place", help=place)
+    one = command("export", _export, "write all records into one file")
+    one.add_argument("place", help=place)
+    one.add_argument("out", help="a file that does not exist, ending in .jsonl or .csv")
+    one = command("merge", _merge_command, "add to the last place what the others have")
+    one.add_argument("sources", nargs="+", metavar="source", help=place)
+    one.add_argument(
+        "target", help="a study's name, or the path of a results folder, which may be new"
+    )
+    options = parser.parse_args(arguments)
     try:
-        done = subprocess.run(
-            ["git", "-C", str(paths.ROOT), "rev-parse", "HEAD"], capture_output=True, text=True
-        )
-    except OSError:
-        return "unknown"
-    return done.stdout.strip() or "unknown"
+        return options.run(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; what was added is kept, and the same command goes on", file=sys.stderr)
+        return 130
 
 
-def surroundings() -> dict[str, Any]:
-    """Provenance: when, on what, with which versions. Peak memory is the process's so far."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    torch = sys.modules.get("torch")
-    on_gpu = torch is not None and torch.cuda.is_available()
-    return {
-        "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "processor": torch.cuda.get_device_name() if on_gpu else processor(),
-        "threads": torch.get_num_threads() if torch is not None else None,
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
-        "peak_gpu_memory_bytes": torch.cuda.max_memory_allocated() if on_gpu else None,
-        "python": platform.python_version(),
-        "packages": _versions(),
-        "commit": _commit(),
-    }
+def _list(options: argparse.Namespace) -> int:
+    found, damaged = _sound(options.place)
+    kinds = sorted({record["kind"] for record in found})
+    if options.kind is not None:
+        if options.kind not in kinds:
+            known = ", ".join(kinds) or "none"
+            raise UserError(f"no records of kind '{options.kind}' there; kinds are: {known}")
+        found = [record for record in found if record["kind"] == options.kind]
+    print(listing.table(found))
+    return _named(damaged)
 
 
-@cache
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+def _verify(options: argparse.Namespace) -> int:
+    problems = verify(locate(options.place))
+    print("\n".join(problems) or "every record is whole")
+    return 1 if problems else 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    out = paths.from_home(options.out)
+    form = {".jsonl": listing.lines, ".csv": listing.spreadsheet}.get(out.suffix)
+    if form is None:
+        raise UserError(f"file {out}: its name has to end in .jsonl or .csv")
+    found, damaged = _sound(options.place)
+    if not found:
+        raise UserError(f"place '{options.place}': has no records to export")
+    if not write_new(out, form(found)):
+        raise UserError(f"file {out}: is there already; nothing is overwritten")
+    print(f"{out}: {len(found):,} records")
+    return _named(damaged)
+
+
+def _sound(place: str) -> tuple[list[Record], list[str]]:
+    """The records of a place, and a line for each that is damaged."""
+    found, damaged = [], []
+    for label, record, problem in records(place):
+        if problem is None:
+            found.append(record)
+        else:
+            damaged.append(f"evidence {label}: {problem}; left out")
+    return found, damaged
+
+
+def _named(problems: list[str]) -> int:
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return 1 if problems else 0
+
+
+def _merge_command(options: argparse.Namespace) -> int:
+    sources, target = [locate(source) for source in options.sources], locate_new(options.target)
+    for source in sources:
+        if source.resolve() == target.resolve():
+            raise UserError(f"place {source}: is a source and the target")
+    found = merge(sources, target)
+    for line in found.conflicts + found.damaged:
+        print(line)
+    print(
+        f"{target}: {found.added:,} records and {found.adapters:,} adapters added; {found.known:,} "
+        f"there already, {len(found.conflicts):,} in conflict, {len(found.damaged):,} damaged"
+    )
+    return 1 if found.conflicts or found.damaged else 0
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `list … | head` ends without a traceback
+    sys.exit(main())

@@ -1,14 +1,162 @@
-"""Writing a folder whole or not at all."""
+"""Writing files and folders whole or not at all, also where many processes on many machines write
+into one folder, and claiming one for a while."""
 
+import errno
 import fcntl
 import os
+import secrets
 import shutil
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lib.errors import UserError
 from lib.paths import from_home
+
+FULL = {errno.ENOSPC, errno.EDQUOT}
+# What file systems without hard links answer.
+NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+POLL = 0.5  # seconds between two looks at what another process holds
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Temporary file, fsync, rename: readers see the old content or the new, never a part.
+
+    Raises UserError when the disk is full or the folder cannot be written."""
+    with _finished(path, text) as partial:
+        os.replace(partial, path)
+
+
+def write_new(path: Path, text: str) -> bool:
+    """The same, unless there is something of that name already: then that stays, and False is
+    returned. Of several processes that write at once, one wins.
+
+    Raises UserError as `write_atomically` does."""
+    with _finished(path, text) as partial:
+        try:
+            os.link(partial, path)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            # Without hard links two that finish in the same moment both pass here, and the second
+            # stays; either is whole.
+            if path.exists():
+                return False
+            os.rename(partial, path)
+    return True
+
+
+@contextmanager
+def _finished(path: Path, text: str) -> Iterator[Path]:
+    """A hidden file beside `path` with this text, on the disk for good; what becomes of its name is
+    brought there too, and what is left of it is gone in the end."""
+    # Drawn, since processes on two machines may have one number.
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
+    try:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(partial, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            yield partial
+            with suppress(OSError):  # not every file system can
+                _sync(path.parent)
+        finally:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from None
+
+
+def unwritable(path: Path, error: OSError) -> UserError:
+    """What to say when a file or folder cannot be written."""
+    if error.errno in FULL:
+        return UserError(
+            f"no space left to write {path}: free some (or set RESULTS_DIR) and run again; "
+            "everything recorded so far is kept"
+        )
+    return UserError(f"cannot write {path}: {error.strerror}")
+
+
+def copy_new(source: Path, out: Path) -> bool:
+    """Copy a folder whole or not at all, unless there is something in `out` already: then that
+    stays, and False is returned. A copy that was killed leaves a hidden folder, `.….copying`.
+
+    Raises UserError when the disk is full or either folder cannot be read or written."""
+    partial = out.with_name(f".{out.name}.{secrets.token_hex(8)}.copying")
+    try:
+        partial.mkdir(parents=True)
+        for file in sorted(source.rglob("*")):
+            if file.is_file():
+                copy = partial / file.relative_to(source)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, copy)
+                _sync(copy)
+        _sync(partial)
+        try:
+            os.rename(partial, out)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                return False
+            raise
+        with suppress(OSError):
+            _sync(out.parent)
+    except OSError as error:
+        if error.errno in FULL:
+            raise unwritable(out, error) from None
+        raise UserError(f"cannot copy {source} to {out}: {error.strerror}") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return True
+
+
+@contextmanager
+def claimed(path: Path, waiting: str) -> Iterator[bool]:
+    """Hold what a path stands for, alone among the processes that claim it; whether anything is
+    there does not matter. While another holds it this waits, having printed `waiting` once.
+
+    The claim ends with its process, however that ends; the hidden file `.<name>.lock` beside the
+    path stays. A process must not claim a path twice. Yields whether it is really held: where the
+    file system has no locks, or cannot be written, things go on without."""
+    handle = _lock(path.with_name(f".{path.name}.lock"), waiting)
+    try:
+        yield handle is not None
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _lock(file: Path, waiting: str) -> int | None:
+    """The open file, locked, or None where that is impossible."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # Never deleted, or two processes could hold two files of one name; and open for writing,
+        # without which network file systems give no exclusive lock.
+        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError:
+        return None
+    told = False
+    try:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return handle
+            except BlockingIOError:
+                if not told:
+                    print(waiting, file=sys.stderr, flush=True)
+                told = True
+                time.sleep(POLL)
+    except OSError:  # a file system without locks
+        os.close(handle)
+        return None
+    except BaseException:
+        os.close(handle)
+        raise
 
 
 def free_place(out: Path, folder: Path | None = None) -> Path:

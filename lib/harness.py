@@ -25,8 +25,8 @@ from lib import sweep
 from lib.batches import Row
 from lib.blocks import Block
 from lib.errors import UserError
-from lib.evidence import file_digest
 from lib.journal import Journal
+from lib.records import file_digest
 from lib.schema import Study, Task
 from lib.study import permuted
 from lib.surgery import pruned

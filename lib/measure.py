@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from lib.blocks import UNPRUNED, Block
 from lib.conditions import Condition, asked, unpruned, writes
 from lib.errors import UserError
 from lib.evidence import digest, read
+from lib.folders import claimed
 from lib.journal import Journal
 from lib.schema import Loss, Task, Writing
 
@@ -124,23 +125,29 @@ def broken(bench: Bench, condition: Condition) -> bool:
     return report is not None and report["train_loss"][-1] is None
 
 
-def _missing(bench: Bench, condition: Condition) -> bool:
+def _wanted(bench: Bench, condition: Condition, only: Sequence[Probe] | None) -> list[Probe]:
+    found = probes(bench, condition)
+    return found if only is None else [probe for probe in found if probe in only]
+
+
+def _missing(bench: Bench, condition: Condition, only: Sequence[Probe] | None) -> bool:
     if broken(bench, condition):
         return False
-    found = [recorded(bench, condition, probe) for probe in probes(bench, condition)]
+    found = [recorded(bench, condition, probe) for probe in _wanted(bench, condition, only)]
     if condition.healing:
         found.append(healing_record(bench, condition))
     return any(value is None for value in found)
 
 
-def measure(bench: Bench, conditions: list[Condition]) -> None:
-    """See to it that every accuracy and loss of these conditions is recorded.
+def measure(bench: Bench, conditions: list[Condition], only: Sequence[Probe] | None = None) -> None:
+    """See to it that every accuracy and loss of these conditions is recorded, or `only` some of
+    what they are asked; healed they are in any case.
 
     Prunings that are not healed share one model and one pass over the questions; a healed model
     is its own."""
     missing: dict[str, Condition] = {}  # two strategies may choose one block
     for condition in conditions:
-        if _missing(bench, condition):
+        if _missing(bench, condition, only):
             missing.setdefault(digest(condition_inputs(bench, condition)), condition)
     groups: dict[str, list[Condition]] = defaultdict(list)
     for key, condition in missing.items():
@@ -149,15 +156,15 @@ def measure(bench: Bench, conditions: list[Condition]) -> None:
         for group in groups.values():
             first = group[0].name
             bar.set_postfix_str(first if len(group) == 1 else f"{first} and {len(group) - 1} more")
-            _measure(bench, group)
+            _measure(bench, group, only)
             bar.update(len(group))
 
 
-def _measure(bench: Bench, conditions: list[Condition]) -> None:
+def _measure(bench: Bench, conditions: list[Condition], only: Sequence[Probe] | None) -> None:
     """Measure conditions that are prunings of one model (or one healed model)."""
     wanted: list[Probe] = []
     for condition in conditions:
-        wanted += [probe for probe in probes(bench, condition) if probe not in wanted]
+        wanted += [probe for probe in _wanted(bench, condition, only) if probe not in wanted]
     with materialised(bench, conditions[0]) as model:
         if broken(bench, conditions[0]):
             problem = healing_record(bench, conditions[0])["diverged"]
@@ -251,18 +258,27 @@ def materialised(bench: Bench, condition: Condition) -> Iterator[PreTrainedModel
     inputs = condition_inputs(bench, condition)
     keep = bench.store.unfinished(inputs).with_suffix("")
     kept = adapters(bench, condition)
-    how = (bench.study, condition.healing, condition.block)
-    if kept.exists() and healing_record(bench, condition):
-        yield healing.reload(*how, kept)
-    else:
-        shutil.rmtree(kept, ignore_errors=True)
-        start = time.monotonic()
-        with _within_memory(bench, condition.name, HEALING_TAKES):
-            found = healing.heal(*how, bench.tokenizer, keep, kept)
-        seconds = {"seconds": round(time.monotonic() - start, 3), "training_seconds": found.seconds}
-        bench.store.put("healing", condition.name, inputs, found.report, **seconds)
-        yield found.model
+    # On a shared folder another process may be at it: a job that is thought lost, or another clone.
+    lock = bench.store.folder.parent / "locks" / keep.name
+    with claimed(lock, f"{condition.name}: another process is healing this model; waiting"):
+        model = _healed(bench, condition, keep, kept)
+    yield model
     # What is on the way to the weights goes last: without adapters they are made from it again.
     shutil.rmtree(keep, ignore_errors=True)
     with suppress(OSError):
         keep.parent.rmdir()
+
+
+def _healed(bench: Bench, condition: Condition, keep: Path, kept: Path) -> PreTrainedModel:
+    """From its adapters, or trained now. keep: where training leaves its state, kept: adapters."""
+    inputs = condition_inputs(bench, condition)
+    how = (bench.study, condition.healing, condition.block)
+    if kept.exists() and healing_record(bench, condition):
+        return healing.reload(*how, kept)
+    shutil.rmtree(kept, ignore_errors=True)
+    start = time.monotonic()
+    with _within_memory(bench, condition.name, HEALING_TAKES):
+        found = healing.heal(*how, bench.tokenizer, keep, kept)
+    seconds = {"seconds": round(time.monotonic() - start, 3), "training_seconds": found.seconds}
+    bench.store.put("healing", condition.name, inputs, found.report, **seconds)
+    return found.model

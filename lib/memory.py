@@ -1,15 +1,13 @@
 """What a study needs of its device's memory, estimated from the model's shape; what would fit."""
 
 import math
-import os
-from contextlib import suppress
-from pathlib import Path
 
 import torch
 
 from lib import models
 from lib.errors import UserError
 from lib.four_bit import runs_in_4bit
+from lib.machine import host_memory
 from lib.schema import Study
 from lib.shapes import NF4, Shape
 
@@ -41,11 +39,7 @@ def machine_memory(study: Study) -> int:
     """Bytes that the study's device has: a GPU's, or the machine's within its container."""
     if models.device(study).type == "cuda":
         return torch.cuda.mem_get_info()[1]
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    with suppress(OSError, ValueError):  # "max" where there is none
-        return min(whole, int(limit.read_text()))
-    return whole
+    return host_memory()
 
 
 def check_memory(study: Study, shape: Shape) -> None:

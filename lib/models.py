@@ -1,6 +1,5 @@
 """Loading causal language models: checkpoints are checked before they are believed."""
 
-import logging
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,11 @@ from transformers import (
 from lib import shards
 from lib.anatomy import layers
 from lib.errors import UserError
-from lib.evidence import digest, file_digest
 from lib.hub import chain, explain
 from lib.loading import load_whole
+from lib.records import digest, file_digest
 from lib.schema import Study
 
-# A missing optional kernel for 4-bit inference, which is not used here.
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 # Files of a checkpoint, beside the weights, that say what is loaded.
 SETTINGS = {".json", ".model", ".txt", ".tiktoken", ".jinja"}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

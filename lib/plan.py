@@ -9,26 +9,28 @@ model's head, loading, and whatever is done between passes are left out.
 
 import copy
 import time
-from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from lib import harness, models
-from lib.blocks import STRATEGIES, Block, layers_to_drop, simple
+from lib.bench import Bench
+from lib.blocks import simple
+from lib.conditions import prompted
 from lib.errors import UserError
 from lib.memory import memory
 from lib.schema import Study, Task
-from lib.shapes import Shape, planned_config, shape_of
+from lib.shapes import planned_config, shape_of
 from lib.study import prompt_tasks
 from lib.surgery import slice_config
-from lib.sweep import layer_passes
+from lib.workload import Planned, Sizes, asked_passes, parts, trained_passes, training_tokens
 
 # Questions, and tokens of one with its answers, of tasks whose data may not be at hand: their
 # published test (or validation) sets, at four characters a token.
 KNOWN = {"mmlu": (14_042, 117), "boolq": (3_270, 160)}
 UNKNOWN = "not known without its data"
+PROMPTS = "other prompts, unhealed, in one pass"
 TRIAL = 2e11  # floating-point operations of one timed pass
 
 
@@ -107,89 +109,57 @@ class Work:
     seconds: float
 
 
-def blocks(n_layers: int, ns: Collection[int]) -> list[Block]:
-    """The unpruned model and both strategies' blocks. Where the similar ones start is not known
-    before they are measured: the middle stands for that."""
-    found = [Block(0, 0)]
-    for n in ns:
-        middle = (n_layers - n) // 2
-        found += [simple(n, n_layers), Block(middle, middle + n)]
-    return found
+def sizes(study: Study) -> tuple[Sizes, bool]:
+    """Tokens that a model is asked; and whether the size of a task is not known."""
+    prompts: list[Task] = []
+    for tasks in prompt_tasks(study).values():
+        prompts += [task for task in tasks if task not in [*study.tasks, *prompts]]
+    own = [task_size(study, task) for task in study.tasks]
+    asked = sum(tokens for _, tokens, _ in own) + study.loss.n_sequences * study.loss.length
+    more = sum(task_size(study, task)[1] for task in prompts)
+    return Sizes(asked, more), any(source == UNKNOWN for _, _, source in own)
 
 
-def work(study: Study, shape: Shape, speed: Speed, questions: int, prompts: int = 0) -> list[Work]:
-    """Everything that the sections measure, in their order, but times and what is written.
+def distances_passes(bench: Bench) -> tuple[int, int]:
+    """Texts that distances are measured on, the untrained twin's one among them; and how often a
+    layer sees a token of one."""
+    study = bench.study
+    texts = 1 + study.controls.untrained + len(study.other_texts)
+    return texts, study.distances.n_sequences * study.distances.length * bench.n_layers
 
-    questions: tokens of all tasks; prompts: of the task that is asked with other prompts, all
-    together."""
-    n_layers, healing, teacher = shape.n_layers, study.healing, study.teacher
-    asked = questions + study.loss.n_sequences * study.loss.length
-    text = study.distances.n_sequences * study.distances.length
-    row = healing.batch * healing.length
-    found = []
 
-    def add(what: str, models: int, tokens: int, passes: float, pace: float) -> None:
-        layer_tokens = round(tokens * passes)
-        found.append(Work(what, models, tokens, layer_tokens, layer_tokens * pace))
+def work(bench: Bench, speed: Speed, asked: Sizes) -> list[Work]:
+    """Everything that the sections measure, in their order, but times and what is written."""
+    found: dict[str, Work] = {}
 
-    def heal(what: str, kept: list[int], steps: int, passes: float = 0) -> None:
-        """Training of models with so many layers, and what they are asked; passes: of a teacher,
-        forward through so many layers."""
-        add(what, len(kept), steps * row, sum(kept), speed.training)
+    def add(what: str, models: int, tokens: int, passes: int, pace: float) -> None:
         if passes:
-            add("its teacher", len(kept), steps * row, passes, speed.forward)
-        add("questions and loss of these", len(kept), asked, sum(kept), speed.forward)
+            before = found.get(what, Work(what, 0, tokens, 0, 0.0))
+            found[what] = Work(
+                what,
+                before.models + models,
+                tokens,
+                before.layer_tokens + passes,
+                before.seconds + passes * pace,
+            )
 
-    twins = 2 if study.controls.untrained else 1
-    texts = twins + len(study.other_texts)
-    add("distances", texts, text, texts * n_layers, speed.forward)
-    every = blocks(n_layers, study.pruned_layers or range(1, n_layers))
-    passes = layer_passes(block.kept(n_layers) for block in every)
-    add("questions and loss, unhealed, in one pass", len(every), asked, passes, speed.forward)
-    similar = [every[0], *every[2::2]]
-    passes = layer_passes(block.kept(n_layers) for block in similar)
-    add("other prompts, unhealed, in one pass", len(similar), prompts, passes, speed.forward)
-    ns = _ns(healing.fractions, n_layers)
-    if healing.recipe == "qlora":
-        controls = blocks(n_layers, ns)
-        passes = layer_passes(block.kept(n_layers) for block in controls)
-        add("questions and loss in 4-bit, unhealed", len(controls), asked, passes, speed.forward)
-    # The unpruned model is the same for both strategies.
-    both = [n_layers - n for n in [0, *ns] for _ in (STRATEGIES if n else STRATEGIES[:1])]
-    heal(f"healing, {healing.name}", both, healing.steps)
-    one = [n_layers - n for n in [0, *ns]]
-    add("other prompts of these", len(one), prompts, sum(one), speed.forward)
-    ranks = {*study.lora_rank.ranks} - {healing.rank}
-    if healing.recipe != "full" and ranks:
-        sizes = _ns(study.lora_rank.fractions, n_layers)
-        more = [n for n in sizes if n not in ns]  # that the study's own rank has not been healed at
-        kept = [n_layers - n for n in sizes * len(ranks) + more for _ in STRATEGIES]
-        heal(f"healing at {len(ranks)} other ranks", kept, healing.steps)
-    seeds = {*study.healing_seeds.seeds} - {healing.seed}
-    wanted = {
-        (seed, n)
-        for seed in ({*seeds, healing.seed} if seeds else ())
-        for n in _ns(study.healing_seeds.fractions, n_layers)
-    }
-    if healing.recipe != "full":  # what a teacher is compared with
-        taught = [(seed, n) for seed in teacher.seeds for n in _ns(teacher.fractions, n_layers)]
-        wanted |= {*taught}
-    kept = [n_layers - n for seed, n in sorted(wanted) if seed != healing.seed or n not in ns]
-    if kept:
-        heal("healing, other seeds or fractions", kept, healing.steps)
-    if teacher.seeds and healing.recipe != "full":
-        ns = _ns(teacher.fractions, n_layers)
-        kept = [n_layers - n for n in ns] * len(teacher.seeds)
-        # A block in the middle ends so many layers in. At equal time plain healing has more steps.
-        ends = [(n_layers - n) // 2 + n for n in ns] * len(teacher.seeds)
-        heal("healing with a teacher", kept, healing.steps, sum(ends))
-        factor = 1 + sum(ends) / (2 * sum(kept))
-        heal("plain healing as long as that", kept, round(healing.steps * factor))
-    return found
-
-
-def _ns(fractions: Collection[float], n_layers: int) -> list[int]:
-    return sorted({layers_to_drop(fraction, n_layers) for fraction in fractions} - {0})
+    texts, passes = distances_passes(bench)
+    add("distances", texts, passes // bench.n_layers, texts * passes, speed.forward)
+    for part in parts(bench).values():
+        models, tokens = len(part.conditions), training_tokens(part)
+        questions, prompts = asked_passes(bench, part, asked)
+        trained, taught = trained_passes(bench, part)
+        if not part.healed:
+            also = sum(prompted(bench, one) for one in part.conditions)
+            add(part.what, models, asked.asked, questions, speed.forward)
+            add(PROMPTS, also, asked.prompts, prompts, speed.forward)
+            continue
+        # A line each, below the one of their healing.
+        add(part.what, models, tokens, trained, speed.training)
+        add(f"{part.what}: its teacher", models, tokens, taught, speed.forward)
+        add(f"{part.what}: questions and loss", models, asked.asked, questions, speed.forward)
+        add(f"{part.what}: other prompts", models, asked.prompts, prompts, speed.forward)
+    return list(found.values())
 
 
 def plan(study: Study) -> str:
@@ -197,12 +167,9 @@ def plan(study: Study) -> str:
     config, own = planned_config(study)
     shape = shape_of(config, study.healing.targets)
     speed = measured_speed(config, study, max(shape.by_layer))
-    sizes = [task_size(study, task) for task in study.tasks]
-    prompts: list[Task] = []
-    for tasks in prompt_tasks(study).values():
-        prompts += [task for task in tasks if task not in [*study.tasks, *prompts]]
-    asked = [sum(task_size(study, task)[1] for task in tasks) for tasks in (study.tasks, prompts)]
-    todo = work(study, shape, speed, *asked)
+    bench = Planned(study, config)
+    asked, unknown = sizes(study)
+    todo = work(bench, speed, asked)
     lines = [
         f"study {study.name}: {study.model}",
         "shape: "
@@ -210,13 +177,14 @@ def plan(study: Study) -> str:
         f"parameters: {shape.total:,}, of which {sum(shape.by_layer):,} in {shape.n_layers} layers",
         f"download: about {2 * shape.total / 1e9:.1f} GB in 16 bits",
     ]
-    for n in _ns(study.healing.fractions, shape.n_layers):
+    for n in bench.healed_ns(study.healing.fractions):
         dropped = simple(n, shape.n_layers)
         lines.append(
             f"  less {n} layers ({n / shape.n_layers:.0%}): {shape.pruned(dropped):,}; healing "
             f"trains {shape.trainable(study.healing.rank, dropped):,}"
         )
-    for task, (questions, tokens, source) in zip(study.tasks, sizes, strict=True):
+    for task in study.tasks:
+        questions, tokens, source = task_size(study, task)
         size = f"{questions:,} questions ({source}), about {tokens:,} tokens"
         lines.append(
             f"task {task.name}, {task.shots}-shot: {source if source == UNKNOWN else size}"
@@ -227,20 +195,19 @@ def plan(study: Study) -> str:
         f"ESTIMATES, from one layer timed here on {device}: {1 / speed.forward:,.0f} tokens/s "
         f"forward ({per_token / speed.forward / 1e9:,.0f} GFLOP/s), "
         f"{1 / speed.training:,.0f} tokens/s forward and back",
-        f"  {'':44} {'models':>6} {'tokens each':>14} {'time':>10}",
+        f"  {'':58} {'models':>6} {'tokens each':>14} {'time':>10}",
     ]
     for one in todo:
-        lines.append(f"  {one.what:44} {one.models:6} {one.tokens:14,} {_spoken(one.seconds):>10}")
+        lines.append(f"  {one.what:58} {one.models:6} {one.tokens:14,} {spoken(one.seconds):>10}")
     total = sum(one.seconds for one in todo)
-    unknown = any(source == UNKNOWN for _, _, source in sizes)
     whole = "all but tasks of unknown size" if unknown else "all"
-    lines.append(f"  {whole:44} {'':6} {'':14} {_spoken(total):>10}")
+    lines.append(f"  {whole:58} {'':6} {'':14} {spoken(total):>10}")
     needs = memory(study, shape)
     lines += [f"  memory {what}: {size / 1e9:.1f} GB" for what, size in needs.items()]
     return "\n".join(lines)
 
 
-def _spoken(seconds: float) -> str:
+def spoken(seconds: float) -> str:
     for size, unit in ((86_400, "days"), (3_600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:,.1f} {unit}"

@@ -4,6 +4,7 @@
     python -m lib.run 02 --study mine.yaml -p pruned_layers='[4, 8]'
     python -m lib.run book --study almanac                     # all of them, then the site
     python -m lib.run book --study mine.yaml --plan            # only say what that takes
+    python -m lib.run book --study mine.yaml --dry-run         # only list its jobs
     python -m lib.run check --study mine.yaml                  # only look for mistakes
     python -m lib.run verify --study mine.yaml                 # name damaged evidence
     python -m lib.run publish --study mine.yaml                # make it a reference run
@@ -14,12 +15,10 @@ mistyped values are refused before anything starts.
 
 import argparse
 import ast
-import fcntl
 import json
 import logging
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -28,7 +27,8 @@ from typing import Any
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from lib import paths, study
+from lib import graph, machine, paths, progress, study
+from lib.configuration import configuration
 from lib.errors import UserError
 from lib.evidence import verify, write_atomically
 
@@ -36,6 +36,7 @@ from lib.evidence import verify, write_atomically
 # models here then take half as long again, and more in small steps. A short spin costs nothing on a
 # quiet machine (benchmarks/README.md).
 ENVIRONMENT = {"GOMP_SPINCOUNT": "1000", "TOKENIZERS_PARALLELISM": "false"}
+DEFAULT_PROFILE = paths.ROOT / "profiles" / "default"
 TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list}
 
 
@@ -50,6 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
         help="a parameter of the section",
     )  # fmt: skip
     parser.add_argument("--plan", action="store_true", help="with book: only say what it takes")
+    parser.add_argument("--dry-run", action="store_true", help="with book: only list its jobs")
+    parser.add_argument("--sections", help="with book: only these and what they need, as 02,03")
+    parser.add_argument("--profile", help="with book: a folder, as profiles/slurm")
     parser.add_argument("--checked", action="store_true", help="the study has just been checked")
     options = parser.parse_args(arguments)
     for key, value in ENVIRONMENT.items():
@@ -76,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
 
             print(plan(study.load(options.study)))
         elif options.what == "book":
-            return book(options.study)
+            return book(options.study, options.sections, options.profile, options.dry_run)
         else:
             section(options.what, options.study, parse(options.parameters), options.checked)
     except UserError as error:
@@ -200,40 +204,36 @@ def section(number: str, name: str, parameters: dict[str, Any], checked: bool = 
     return final
 
 
-def book(name: str) -> int:
-    """Check the study, then let Snakemake run what is missing or out of date, and the site."""
-    from lib.check import check
-
+def book(name: str, sections: str | None, profile: str | None, dry: bool) -> int:
+    """Let Snakemake run what is missing or out of date; dry: only list it. profile: a folder with
+    a config.yaml of Snakemake's, in place of profiles/default."""
     chosen = study.load(name)
-    with _one_at_a_time():
-        check(chosen)
-        command = [
-            *(sys.executable, "-m", "snakemake"),  # with profiles/default, which it finds itself
-            *("--directory", str(paths.ROOT), "--snakefile", str(paths.ROOT / "Snakefile")),
-            # Locked here instead: this lock goes away with its process, Snakemake's stays behind.
-            *("--nolock", "--config", f"study={chosen.file}"),
-        ]
-        code = subprocess.run(command, cwd=paths.ROOT).returncode
-    if code == 0:
+    config = {"study": chosen.file} | ({"sections": sections} if sections else {})
+    configuration(config)
+    folder = paths.from_home(profile or DEFAULT_PROFILE).resolve()
+    if not (folder / "config.yaml").is_file():
+        raise UserError(f"profile '{profile}': no folder with a config.yaml")
+    command = [
+        *(sys.executable, "-m", "snakemake", "--workflow-profile", str(folder)),
+        *("--directory", str(paths.ROOT), "--snakefile", str(paths.ROOT / "Snakefile")),
+        *("--config", *(f"{key}={value}" for key, value in config.items())),
+    ]
+    if folder == DEFAULT_PROFILE:  # what this machine has bounds what runs at once
+        memory = machine.host_memory() // 1_000_000
+        command += ["--resources", f"mem_mb={memory}", f"gpu={len(machine.gpus())}"]
+    log = paths.BUILD / "logs" / "snakemake.log"
+    if dry:
+        return progress.listing([*command, "--dry-run"], log)
+    progress.only_run().close()  # refused at once; while it runs, Snakemake holds the clone
+    code = progress.watch(chosen.name, command, log)
+    # Tables that came out otherwise than before make what reads them out of date.
+    while code == 0 and graph.load(chosen.name).pending:
+        code = progress.watch(chosen.name, command, log)
+    if code == 0 and not sections:
         print(f"the book is at {paths.BUILD / 'html/index.html'}")
     elif code > 0:
         print("the book is not complete; what was measured is kept", file=sys.stderr)
     return code
-
-
-class _one_at_a_time:
-    """Two builds in one clone would write the same files."""
-
-    def __enter__(self) -> None:
-        paths.BUILD.mkdir(exist_ok=True)
-        self.file = open(paths.BUILD / "lock", "w")
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError("another `make book` is running in this clone; wait for it") from None
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from html import escape
 import pandas as pd
 from IPython.display import HTML
 
-from lib import claims, evidence, fates, judging, paths, plots, study
+from lib import claims, fates, judging, paths, plots, records, study
 from lib.bench import Bench
 from lib.tables import by_run, save
 
@@ -176,7 +176,7 @@ def run_times(bench: Bench) -> pd.DataFrame:
     """What measuring cost: per kind of evidence the number of records, seconds, peak memory."""
     rows = []
     for path in sorted(bench.store.folder.glob("*/*.json")):
-        record, problem = evidence.read(path)
+        record, problem = records.read(path)
         if problem is None and "seconds" in record["provenance"]:
             rows.append({"kind": record["kind"], **record["provenance"]})
     found = pd.DataFrame(rows).groupby("kind")

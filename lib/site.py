@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from lib import model_tables, paths, study
+from lib import ladder, model_tables, paths, study
 from lib.errors import UserError
 from lib.schema import Study
 
@@ -45,6 +45,7 @@ def build(chosen: Study) -> int:
     shutil.copytree(paths.ROOT / "book", STAGE / "book")
     shutil.copytree(paths.ROOT / "book" / "_static", STAGE / "_static")
     model_tables.write(STAGE / "book" / "tables")
+    ladder.write(STAGE / "book" / "tables")
     for one in studies:
         stage_study(one)
     link_pages(studies[0])

@@ -15,7 +15,7 @@ from lib.blocks import UNPRUNED
 from lib.conditions import Condition
 from lib.conditions import unpruned as whole
 from lib.errors import UserError
-from lib.evidence import write_atomically
+from lib.folders import write_atomically
 from lib.measure import Probe, broken, healing_record, question_free, recorded
 from lib.schema import Task
 from lib.training import logged_steps

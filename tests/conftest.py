@@ -19,6 +19,8 @@ os.environ |= {
     "GOMP_SPINCOUNT": "1000",
     "TOKENIZERS_PARALLELISM": "false",
 }
+if "PYTEST_XDIST_WORKER" in os.environ:  # which share the cores
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402

@@ -1,5 +1,7 @@
 """The whole way, in a copy of the repository: a small study through every section to the site."""
 
+import fcntl
+import json
 import os
 import re
 import shutil
@@ -7,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -113,14 +117,108 @@ def test_the_site_is_whole_and_fetches_nothing(copy):
             assert re.search(r'alt="[^"]{20,}"', image), page
 
 
-def test_a_second_run_does_nothing_again(copy):
-    executed = sorted((copy / "_build/executed/smoke").glob("*.ipynb"))
-    before = [path.stat().st_mtime_ns for path in executed]
-    start = time.monotonic()
-    done = run(copy, "book", "--study", "smoke")
-    assert done.returncode == 0
-    assert time.monotonic() - start < 60
-    assert [path.stat().st_mtime_ns for path in executed] == before
+def pending(copy: Path) -> set[str]:
+    """What a dry run lists."""
+    done = run(copy, "book", "--study", "smoke", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    found = re.findall(
+        r"^(?:section (\d\d)_\w+|(the site)|(models of section \d\d)) ", done.stdout, re.M
+    )
+    assert found or "up to date" in done.stdout, done.stdout
+    return {"".join(names) for names in found}
+
+
+@contextmanager
+def changed(path: Path, old: str, new: str) -> Iterator[None]:
+    whole = path.read_text("utf-8")
+    assert old in whole
+    path.write_text(whole.replace(old, new, 1), "utf-8")
+    try:
+        yield
+    finally:
+        path.write_text(whole, "utf-8")
+
+
+def test_every_job_left_its_note_and_a_line_about_its_run(copy):
+    runs = (copy / "results/smoke/jobs/runs.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in runs]
+    assert {one["job"] for one in found} >= {"models-02", "section-02", "section-14", "site"}
+    for one in found:
+        assert one["ended"] == "well" and one["seconds"] > 0 and one["peak_memory_bytes"] > 1e8
+        assert one["threads"] >= 1 and one["processor"]
+    assert (copy / "_build/logs/smoke/models-02.log").exists()
+
+
+def test_a_date_or_a_commit_makes_nothing_pending(copy):
+    for path in [*copy.glob("lib/*.py"), *copy.glob("notebooks/*"), *copy.glob("studies/*")]:
+        os.utime(path)
+    who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for arguments in (["init", "-q"], ["add", "lib"], [*who, "commit", "-qm", "new"]):
+        subprocess.run(["git", *arguments], cwd=copy, check=True)
+    assert pending(copy) == set()
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "expected"),
+    [
+        # Readers see a notebook's comments; nothing else reads them.
+        ("notebooks/03_loss.ipynb", "plots.loss_panel(", "# so\\nplots.loss_panel(", {"03"}),
+        ("lib/text_plots.py", "import ", "# a comment\nimport ", set()),
+        ("lib/text_plots.py", "\n\n\ndef ", "\n\n\nMORE = 1\n\n\ndef ", {"08"}),
+        ("lib/family_plots.py", "\n\n\ndef ", "\n\n\nMORE = 1\n\n\ndef ", {"12"}),
+        ("lib/export.py", "\n\n\ndef ", "\n\n\nMORE = 1\n\n\ndef ", None),
+        ("results/smoke/tables/cost.csv", "nf4", "nf5", {"12", "13", "14", "00"}),
+    ],
+    ids=["notebook", "comment", "helper of one section", "of another", "of none", "a table"],
+)  # fmt: skip
+def test_what_a_change_makes_pending(copy, file, old, new, expected):
+    with changed(copy / file, old, new):
+        found = pending(copy)
+    assert found == (expected | {"the site"} if expected else set())
+
+
+def test_a_changed_helper_runs_its_section_again_and_no_other(copy):
+    executed = {
+        path: path.stat().st_mtime_ns for path in copy.glob("_build/executed/smoke/*.ipynb")
+    }
+    with changed(copy / "lib/text_plots.py", "\n\n\ndef ", "\n\n\nMORE = 1\n\n\ndef "):
+        done = run(copy, "book", "--study", "smoke")
+        assert done.returncode == 0, done.stderr
+        again = [path.name[:2] for path in executed if path.stat().st_mtime_ns != executed[path]]
+        assert again == ["08"]
+        assert pending(copy) == set()
+    assert pending(copy) == {"08", "the site"}  # as it was before is another change
+
+
+def test_a_section_that_fails_says_where_and_the_rest_goes_on(copy):
+    notebook = copy / "notebooks/03_loss.ipynb"
+    with changed(notebook, "plots.loss_panel(", "raise ValueError('no ink')\\nplots.loss_panel("):
+        done = run(copy, "book", "--study", "smoke", "--sections", "03,09")
+    assert done.returncode != 0
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "section 03 of study smoke failed in cell" in line and "no ink" in line
+    assert "03_loss.ipynb" in line and "Traceback" not in done.stderr
+    assert "no ink" in (copy / "_build/logs/smoke/03_loss.ipynb").read_text()
+    assert (copy / "_build/executed/smoke/09_what_it_saves.ipynb").exists()
+    assert "what was measured is kept" in done.stderr
+
+
+def test_a_second_run_beside_the_first_is_refused(copy):
+    with open(copy / "_build/lock", "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        held.write("process 7, since noon")
+        held.flush()
+        done = run(copy, "book", "--study", "smoke")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: another run is going on in this clone (process 7")
+    assert done.stderr.count("\n") == 1
+
+
+def test_results_of_another_checkpoint_are_left_alone(copy):
+    with changed(copy / "results/smoke/checkpoint.json", '"checkpoint": "', '"checkpoint": "x'):
+        done = run(copy, "book", "--study", "smoke", "--dry-run")
+    assert done.returncode == 1
+    assert "belongs to another checkpoint" in done.stderr and "RESULTS_DIR" in done.stderr
 
 
 def test_an_edited_record_is_named_set_aside_and_measured_again(copy):
@@ -132,14 +230,15 @@ def test_an_edited_record_is_named_set_aside_and_measured_again(copy):
     done = run(copy, "03", "--study", "smoke")
     assert done.returncode == 0
     assert record.name in done.stderr and "edited" in done.stderr
-    assert record.with_suffix(".damaged").exists()
+    assert len(list(record.parent.glob(f"{record.stem}.*.damaged"))) == 1
     assert table.read_text() == before
 
 
 def test_stopped_by_ctrl_c_the_next_run_goes_on(copy):
-    shutil.rmtree(copy / "results/smoke/evidence/qa")
+    for path in (copy / "results/smoke/jobs/models-02.json", copy / "results/smoke/evidence/qa"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     process = subprocess.Popen(
-        [sys.executable, "-m", "lib.run", "02", "--study", "smoke"],
+        [sys.executable, "-m", "lib.run", "book", "--study", "smoke", "--sections", "02"],
         cwd=copy, env=environment(), stderr=subprocess.PIPE, text=True,
         # A shell that starts tests in the background has them ignore Ctrl-C.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
@@ -151,12 +250,12 @@ def test_stopped_by_ctrl_c_the_next_run_goes_on(copy):
     process.send_signal(signal.SIGINT)
     start = time.monotonic()
     _, stderr = process.communicate(timeout=30)
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 15
     assert process.returncode == 130
     assert "the next run goes on" in stderr and "Traceback" not in stderr
     kept = {path: path.stat().st_mtime_ns for path in folder.glob("*.json")}
     assert len(kept) >= 3
-    assert run(copy, "02", "--study", "smoke").returncode == 0
+    assert run(copy, "book", "--study", "smoke", "--sections", "02").returncode == 0
     assert all(path.stat().st_mtime_ns == moment for path, moment in kept.items())
 
 

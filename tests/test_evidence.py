@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 from conftest import Checkpoints, Studies
 
-from lib import evidence, paths, study
+from lib import folders, paths, study
 from lib.bench import Bench
 from lib.errors import UserError
-from lib.evidence import Store, digest, file_digest, verify
+from lib.records import digest, file_digest, verify
+from lib.store import Store
 
 INPUTS = {"checkpoint": "abc", "block": [3, 7], "healing": None, "rate": 3e-4}
 VALUE = {"loss": 1.25, "n_tokens": 10, "correct": {"quiz": "0110"}}
@@ -39,7 +40,7 @@ def test_a_digest_does_not_depend_on_the_order_of_keys() -> None:
 
 
 def test_a_digest_is_the_same_in_every_process() -> None:
-    code = f"from lib.evidence import digest; print(digest({INPUTS!r}))"
+    code = f"from lib.records import digest; print(digest({INPUTS!r}))"
     environment = os.environ | {"PYTHONHASHSEED": "1"}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=paths.ROOT, env=environment, capture_output=True
@@ -152,13 +153,17 @@ def test_a_damaged_record_is_named_and_measured_again(
     assert store.get_or_measure("loss", "a", INPUTS, lambda: {"loss": 7.0}) == {"loss": 7.0}
     error = capsys.readouterr().err
     assert path.name in error and says in error and error.count("\n") == 1
-    assert path.with_suffix(".damaged").read_text() == damaged
+    (aside,) = path.parent.glob(f"{path.stem}.*.damaged")
+    assert aside.read_text() == damaged
+    (left,) = verify(store.folder.parent)
+    assert str(aside) in left and "set aside" in left
+    aside.unlink()
     assert verify(store.folder.parent) == []
     assert store.get("loss", "a", INPUTS) == {"loss": 7.0}
     assert sound.exists() and store.get("loss", "b", INPUTS) == VALUE
 
 
-@pytest.mark.parametrize("where", ["fsync", "replace"])
+@pytest.mark.parametrize("where", ["fsync", "link"])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_one_line_and_keeps_what_there_is(
     store: Store, monkeypatch: pytest.MonkeyPatch, where: str, code: int
@@ -170,7 +175,7 @@ def test_a_full_disk_is_one_line_and_keeps_what_there_is(
         raise OSError(code, os.strerror(code))
 
     with monkeypatch.context() as patch:
-        patch.setattr(evidence.os, where, full)
+        patch.setattr(folders.os, where, full)
         with pytest.raises(UserError) as raised:
             store.get_or_measure("loss", "b", INPUTS, lambda: VALUE)
     assert "no space left" in str(raised.value) and "\n" not in str(raised.value)
@@ -187,7 +192,7 @@ def test_a_write_that_really_fails_leaves_no_part_of_a_file(store: Store) -> Non
 import resource, signal
 from pathlib import Path
 from lib.errors import UserError
-from lib.evidence import Store
+from lib.store import Store
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 store = Store(Path({str(store.folder.parent)!r}))
@@ -209,6 +214,26 @@ def test_a_folder_that_is_a_file_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("")
     with pytest.raises(UserError, match="cannot write"):
         Store(tmp_path / "results").put("loss", "a", INPUTS, VALUE)
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = store.put("loss", "a", INPUTS, VALUE)
+
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folders, "open", read_only, raising=False)
+        patch.setattr(os, "rename", read_only)
+        assert store.get("loss", "a", INPUTS) == VALUE
+        with pytest.raises(UserError, match=r"^cannot write .*Read-only file system$"):
+            store.put("loss", "b", INPUTS, VALUE)
+        path.write_text("")
+        with pytest.raises(UserError, match=r"cut off.*cannot be set aside: Read-only"):
+            store.get("loss", "a", INPUTS)
+    assert files(store) == {path.name}
 
 
 def test_a_changed_file_has_another_digest(tmp_path: Path, build_dir: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from transformers import AutoConfig
 
-from lib import memory, model_tables, models, paths, plan, run, shapes
+from lib import memory, model_tables, models, paths, plan, run, shapes, workload
 from lib import study as studies
 from lib.blocks import Block, simple
 from lib.errors import UserError
@@ -115,8 +115,8 @@ def test_the_plan_of_a_study_at_hand(capsys, monkeypatch):
     assert f"parameters: {sum(p.numel() for p in model.parameters()):,}" in out
     assert "counted" in out and "not known" not in out
     expected = sum(plan.task_size(study, task)[1] for task in study.tasks)
-    found = plan.work(study, shapes.shape_of(config), plan.Speed(1e-6, 3e-6), expected)
     asked = expected + study.loss.n_sequences * study.loss.length
+    found = plan.work(workload.Planned(study, config), plan.Speed(1e-6, 3e-6), plan.sizes(study)[0])
     assert {one.tokens for one in found if "questions" in one.what} == {asked}
     distances = found[0]
     text = study.distances.n_sequences * study.distances.length

@@ -68,6 +68,22 @@ def test_a_published_run_is_whole_and_says_nothing_of_this_machine(
     assert about["settings"]["healing"]["rank"] == measured.healing.rank
 
 
+def test_what_jobs_took_is_published_with_it(measured: study.Study, published: Path) -> None:
+    publish(measured)
+    assert not (published / "other/runs.jsonl").exists()  # there were none
+    run = {"job": "site", "seconds": 3.5, "threads": 2, "processor": "Slow", "gpus": 0}
+    lines = [run | {"ended": "well"}, run | {"ended": f"cannot write {measured.file}"}]
+    file = paths.results("other") / "jobs" / "runs.jsonl"
+    file.parent.mkdir()
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"job": "cut o')
+    publish(measured)
+    text = (published / "other/runs.jsonl").read_text()
+    assert [json.loads(line) for line in text.splitlines()] == [
+        run | {"ended": ended} for ended in ("well", "not well")
+    ]
+    file.unlink()
+
+
 def test_publishing_again_leaves_nothing_of_before(measured: study.Study, published: Path) -> None:
     publish(measured)
     (published / "other/tables/old.csv").write_text("n\n")

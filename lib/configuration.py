@@ -1,0 +1,53 @@
+"""What `--config` and configuration files of Snakemake may say, checked."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from lib import paths
+from lib.errors import UserError
+
+
+class Configuration(BaseModel):
+    """What `--config` and configuration files may say. How fine the jobs are and what each gets is
+    worked out from the study and this machine where it is left out."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    study: str = paths.DEFAULT_STUDY
+    sections: list[str] | None = None
+    grain: Literal["auto", "sections", "models", "measurements"] = "auto"
+    threads: Annotated[int, Field(ge=1)] | None = None
+    gpus: Annotated[int, Field(ge=0)] | None = None
+    memory_mb: Annotated[int, Field(ge=1)] | None = None
+    minutes: Annotated[int, Field(ge=1)] | None = None
+    flops: Annotated[float, Field(gt=0)] | None = None
+    elsewhere: bool = False
+
+    @field_validator("sections", mode="before")
+    @classmethod
+    def numbers(cls, value: Any) -> Any:
+        """`sections=2`, `sections=02,03` and `sections=[2,3]` all say which."""
+        if value is None:
+            return None
+        found = [one.zfill(2) for one in re.findall(r"[^\s,\[\]'\"]+", str(value))]
+        known = list(paths.sections())
+        for one in found:
+            if one not in known:
+                raise ValueError(f"there is no section '{one}'; there are {', '.join(known)}")
+        return found
+
+
+def configuration(given: dict[str, Any]) -> Configuration:
+    """Checked; raises UserError, one line that names the key and what is allowed."""
+    try:
+        return Configuration(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            allowed = ", ".join(Configuration.model_fields)
+            raise UserError(f"configuration: unknown key '{key}'; allowed: {allowed}") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"configuration: {key}: {message[0].lower()}{message[1:]}") from None

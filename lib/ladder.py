@@ -1,0 +1,273 @@
+"""What studies cost: what runs took, and what is estimated of those that nobody has run here.
+
+python -m lib.ladder                                # the tables of the page on costs
+python -m lib.ladder --flops 1.2e14 --gpus 1000     # on GPUs of your own
+python -m lib.ladder --study path/to/mine.yaml      # of one study
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from lib import fleet, paths, rates, schedule, spent
+from lib import study as studies
+from lib.errors import UserError
+from lib.estimates import READING, STARTING, Estimate
+from lib.model_tables import PAPER, SMALL, family
+from lib.progress import spoken
+from lib.rates import BACK, Devices, Gpu
+from lib.schema import Study
+from lib.text_tables import Rows, Table, amount, on_page, on_terminal, power_of_ten, size
+from lib.training import SAVE_EVERY
+
+SHOWN, FEW, MANY = "llama-2-70b", (1, 8, 64, 512), 1000
+KILLED_EVERY = 86_400.0  # seconds that a job's process lives on a busy cluster, on average
+
+
+def spent_tables(study: str | None = None) -> Iterator[Table]:
+    """What runs took, or those of one study: a row each, then a row per section."""
+    found = spent.accounts(study)
+    notes = [f"Of {one.title} is left out: {what}." for one in found for what in one.left_out]
+    runs: Rows = [
+        {"study": one.title, "known from": one.source}
+        | _spent(one.total)
+        | {"download, estimated": _download(one.study)}
+        for one in found
+    ]
+    yield Table("runs", "What runs took", runs, notes)
+    sections: Rows = [
+        {"study": one.title, "section": titled(section)} | _spent(one.sections[section])
+        for one in found
+        for section in sorted(one.sections)
+    ]
+    yield Table("sections", "The same by section", sections)
+
+
+def titled(section: str) -> str:
+    """A section's number and name; anything else as it is."""
+    found = paths.sections().get(section)
+    return found.stem.replace("_", " ") if found else section
+
+
+def _spent(one: spent.Spent) -> dict[str, object]:
+    jobs = f"{one.runs}, {one.failed} of them not to the end" if one.failed else one.runs or "–"
+    memory = size(one.memory) if one.memory else "–"
+    on_gpu = f"; on the GPU {size(one.gpu_memory)}" if one.gpu_memory else ""
+    notebook = spoken(one.notebook) if one.notebook else "–"
+    return {
+        "measuring": spoken(one.measuring) if one.measuring else "–",
+        "notebooks, site": notebook,
+        "core hours": amount(one.core_seconds / 3600),
+        "GPU hours": amount(one.gpu_seconds / 3600),
+        "peak memory": memory + on_gpu,
+        "measurements": f"{one.measurements:,}",
+        "jobs": jobs,
+        "on": "; ".join(sorted(one.hardware)) or "–",
+    }
+
+
+def _download(name: str) -> str:
+    study = spent.about(name).study
+    try:
+        return _fetched(Estimate(study)) if study else "not known"
+    except UserError:
+        return "not known"
+
+
+def _fetched(one: Estimate) -> str:
+    return size(one.download) if one.download else "0 (local)"
+
+
+def rates_table(devices: Devices) -> Table:
+    """Operations per second: measured, then assumed or given."""
+    rows: Rows = [
+        {
+            "on": one.hardware,
+            "operations per second": power_of_ten(one.flops) + ("" if one.on_gpu else " per core"),
+            "which is": f"measured on {one.healings} healings of {one.title}",
+        }
+        for one in devices.rates
+    ]
+    gpu = devices.gpu
+    most = f"{gpu.share:.0%} of the {power_of_ten(gpu.peak)} of its data sheet (bf16, dense)"
+    on, which = ("a GPU", "given") if devices.given else (gpu.name, f"assumed: {most}")
+    rows.append(
+        {
+            "on": on,
+            "operations per second": power_of_ten(devices.given or gpu.flops),
+            "which is": which,
+        }
+    )
+    return Table("rates", "Operations per second", rows)
+
+
+def assumptions_table(devices: Devices) -> Table:
+    """What else estimates and schedules assume."""
+    values = {
+        "forward pass": "2 operations for each weight of a layer and token",
+        "forward and back": f"as {BACK} forward passes, as in the plan",
+        "GPUs per job": "1: the code does not spread a model over several",
+        "memory of a GPU": size(devices.gpu.memory),
+        "start of a process": f"{STARTING:.0f} s, and its checkpoint at {size(READING)} a second",
+        "lost with a kill": f"up to {spoken(SAVE_EVERY)}, of a longer healing up to a twentieth",
+        "where jobs are killed": f"each process once in {spoken(KILLED_EVERY)} on average, drawn",
+    }
+    rows: Rows = [{"what": key, "assumed": value} for key, value in values.items()]
+    return Table("assumptions", "What else is assumed", rows)
+
+
+def estimate_tables(found: Sequence[Estimate], devices: Devices) -> Iterator[Table]:
+    """What studies would take: operations and time, then jobs and memory."""
+    operations: Rows = []
+    jobs: Rows = []
+    for one in found:
+        name, whole = one.study.name, sum(piece.flops for piece in one.models)
+        flops, source = devices.flops(name)
+        seconds = whole / flops + sum(piece.seconds for piece in one.models)
+        core = devices.per_core(name)
+        operations.append(
+            {
+                "model": one.study.title,
+                "operations, estimated": power_of_ten(whole),
+                "GPU hours, estimated": amount(seconds / 3600),
+                "rate of the GPU": source,
+                "core hours, estimated": amount(whole / core / 3600) if core else "–",
+                "download, estimated": _fetched(one),
+            }
+        )
+        memory, limit = one.memory, devices.gpu.memory
+        short = sum(one.holds(piece) > limit for piece in one.models)
+        jobs.append(
+            {
+                "model": one.study.title,
+                "jobs (models)": len(one.models),
+                "jobs (measurements)": len(one.measurements),
+                "memory of a whole model, estimated": size(memory["unhealed"]),
+                "memory of a healing, estimated": size(memory["healing"]),
+                f"jobs above {size(limit)}, estimated": short or "none",
+            }
+        )
+    unknown = sorted({task for one in found for task in one.unknown})
+    notes = [f"Not counted, since its size is not known without its data: {', '.join(unknown)}."]
+    yield Table("operations", "What studies would take", operations, notes if unknown else ())
+    yield Table("memory", "Their jobs", jobs)
+
+
+def schedule_table(one: Estimate, gpus: Sequence[int], devices: Devices) -> Table:
+    """How long a study would take, a row per grain and number of GPUs."""
+    rows: Rows = []
+    for grain, pieces in (("models", one.models), ("measurements", one.measurements)):
+        jobs = one.scheduled(pieces, devices.flops(one.study.name)[0])
+        for count in gpus:
+            plain = schedule.simulate(jobs, count)
+            killed = schedule.simulate(jobs, count, KILLED_EVERY)
+            rows.append(
+                {
+                    "jobs": f"{len(jobs):,} ({grain})",
+                    "GPUs": f"{count:,}",
+                    "time, simulated": spoken(plain.makespan),
+                    "longest chain, estimated": spoken(max(schedule.until_end(jobs))),
+                    "GPU days, simulated": amount(plain.gpu_seconds / 86_400),
+                    "GPUs in use": f"{plain.utilisation:.0%}",
+                    "with kills, simulated": f"{spoken(killed.makespan)}, {killed.kills:,} kills",
+                }
+            )
+    short = [piece.name for piece in one.models if one.holds(piece) > devices.gpu.memory]
+    note = (
+        f"As the code is, {len(short)} of the {len(one.models)} jobs cannot run on a GPU of "
+        f"{size(devices.gpu.memory)}, and all others wait for some of them: {', '.join(short)}. "
+        f"They need {size(one.memory['unhealed'])}; the times above are those on GPUs that have it."
+    )
+    return Table("schedule", f"{one.study.title} on many GPUs", rows, [note] if short else ())
+
+
+def fleet_tables(
+    estimates: Sequence[Estimate], gpus: int, devices: Devices, evidence: rates.Evidence
+) -> Iterator[Table]:
+    """All open checkpoints: which there are taken to be, and how long they would take."""
+    mix = [(one, fleet.MIX[one.study.name]) for one in estimates if one.study.name in fleet.MIX]
+    rows: Rows = [
+        {"of the shape and settings of": one.study.title, "checkpoints": count}
+        for one, count in mix
+    ]
+    yield Table("mix", "Open models, assumed", rows)
+    found = fleet.simulate(mix, gpus, KILLED_EVERY, devices, evidence)
+    jobs, plain, killed, stored = found.jobs, found.plain, found.killed, found.stored
+    chain = schedule.longest_chain(jobs)
+    longest = jobs[max(chain, key=lambda i: jobs[i].seconds)]
+    whole, share = max(schedule.until_end(jobs)), plain.gpu_seconds / gpus
+    values = {
+        "checkpoints": f"{sum(count for _, count in mix):,}",
+        "jobs, a model each": f"{len(jobs):,}",
+        "GPU days": amount(plain.gpu_seconds / 86_400),
+        f"time on {gpus:,} GPUs": spoken(plain.makespan),
+        "of it their work, shared evenly": spoken(share),
+        "the longest chain of jobs": spoken(whole),
+        "its longest job": f"{longest.name}, {spoken(longest.seconds)}",
+        "what bounds the time": "the longest chain" if whole > share else "how many GPUs there are",
+        "GPUs in use": f"{plain.utilisation:.0%}",
+        "time with kills": f"{spoken(killed.makespan)}, {killed.kills:,} kills",
+        "jobs that end in an hour": amount(len(jobs) / plain.makespan * 3600),
+        "download": size(stored.download),
+        "measurements": f"{stored.records:,}",
+        "their size": size(stored.evidence) if stored.evidence else "nothing at hand to tell it by",
+        "adapters": f"{size(stored.adapters)}, of {stored.healed:,} healed models",
+        "files of results": f"{found.files:,}",
+    }
+    rows = [{"what": key, "simulated or estimated": value} for key, value in values.items()]
+    yield Table("fleet", f"Open models on {gpus:,} GPUs", rows)
+
+
+def tables(
+    study: Study | None = None, gpus: int | None = None, flops: float | None = None
+) -> Iterator[Table]:
+    """Every table of the page; of one study those that are about it. gpus: in place of the usual
+    numbers of them; flops: operations per second that each sustains."""
+    evidence = list(rates.evidence_at_hand())
+    devices = Devices(Gpu(), flops, rates.measured_rates(evidence))
+    chosen = [study] if study else [*family(PAPER), *family(SMALL)]
+    found = [Estimate(one) for one in chosen]
+    shown = next((one for one in found if one.study.name == SHOWN), found[0])
+    yield from spent_tables(study.name if study else None)
+    yield from estimate_tables(found, devices)
+    yield rates_table(devices)
+    yield assumptions_table(devices)
+    yield schedule_table(shown, (gpus,) if gpus else FEW, devices)
+    if study is None:
+        yield from fleet_tables(found, gpus or MANY, devices, evidence)
+
+
+def write(folder: Path) -> None:
+    """What book/cost.md includes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for table in tables():
+        (folder / f"cost_{table.name}.md").write_text(on_page(table), encoding="utf-8")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    about = (__doc__ or "").split("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m lib.ladder", description=about)
+    parser.add_argument("--study", help="only this one: name or path of a YAML file")
+    parser.add_argument("--gpus", type=int, help="how many there are, in place of several numbers")
+    parser.add_argument("--flops", type=float, help="operations per second that each sustains")
+    given = parser.parse_args(arguments)
+    try:
+        if given.gpus is not None and given.gpus < 1:
+            raise UserError(f"--gpus: at least 1, not {given.gpus}")
+        if given.flops is not None and not 0 < given.flops < math.inf:
+            raise UserError(f"--flops: a number above 0, not {given.flops}")
+        study = studies.load(given.study) if given.study else None
+        for number, table in enumerate(tables(study, given.gpus, given.flops)):
+            print("\n" * bool(number) + on_terminal(table), flush=True)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

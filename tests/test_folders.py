@@ -1,0 +1,130 @@
+"""Folders that appear whole or not at all, and claims on them."""
+
+import errno
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from lib import folders, paths
+from lib.errors import UserError
+from lib.folders import claimed, copy_new
+
+CLAIM = """
+import sys, time
+from pathlib import Path
+from lib.folders import claimed
+with claimed(Path(sys.argv[1]), "another process is healing this model; waiting") as held:
+    print(held, flush=True)
+    time.sleep(60)
+"""
+
+
+def claiming(place: Path) -> subprocess.Popen:
+    command = [sys.executable, "-c", CLAIM, place]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=paths.ROOT, stdout=pipe, stderr=pipe, text=True)
+
+
+def waiting(one: subprocess.Popen) -> None:
+    assert one.stderr.readline() == "another process is healing this model; waiting\n"
+
+
+def test_a_claim_waits_for_another_and_ends_with_its_process(tmp_path: Path) -> None:
+    place = tmp_path / "adapters" / "abc"
+    first = claiming(place)
+    assert first.stdout.readline() == "True\n"
+    second, third = claiming(place), claiming(place)
+    waiting(second), waiting(third)
+    third.send_signal(signal.SIGINT)
+    assert third.communicate()[1].endswith("KeyboardInterrupt\n")
+    first.kill()
+    first.communicate()
+    assert second.stdout.readline() == "True\n"
+    second.kill()
+    assert second.communicate() == ("", "")
+    with claimed(place, "waiting") as held:
+        assert held
+
+
+def test_claims_of_two_threads_follow_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(folders, "POLL", 0.01)
+    holding, most = [], []
+
+    def hold() -> None:
+        with claimed(tmp_path / "a", "waiting"):
+            holding.append(1)
+            most.append(len(holding))
+            time.sleep(0.03)
+            holding.pop()
+
+    threads = [threading.Thread(target=hold) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 4
+    assert capfd.readouterr().err.count("waiting\n") <= 3
+    with claimed(tmp_path / "a", "waiting"), claimed(tmp_path / "b", "waiting"):
+        pass  # other paths, other claims
+    assert capfd.readouterr().err == ""
+
+
+def test_without_locks_a_claim_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with claimed(tmp_path / "a", "waiting") as held:
+        assert not held
+    (tmp_path / "file").write_text("")
+    with claimed(tmp_path / "file" / "a", "waiting") as held:
+        assert not held
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "source"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "sub" / "weights").write_bytes(bytes(range(256)))
+    return folder
+
+
+def test_a_folder_is_copied_unless_there_is_one(tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "deep" / "out"
+    assert copy_new(source, out)
+    assert (out / "config.json").read_text() == "{}"
+    assert (out / "sub" / "weights").read_bytes() == bytes(range(256))
+    (source / "config.json").write_text("other")
+    assert not copy_new(source, out)
+    assert (out / "config.json").read_text() == "{}"
+    assert os.listdir(out.parent) == ["out"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+def test_a_copy_that_fails_is_one_line_and_leaves_nothing(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    copyfile = shutil.copyfile
+
+    def fails(file: Path, copy: Path) -> None:
+        copyfile(file, copy)
+        if file.name == "weights":
+            raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(shutil, "copyfile", fails)
+    out = tmp_path / "adapters" / "out"
+    with pytest.raises(UserError, match=r"no space left|cannot copy") as raised:
+        copy_new(source, out)
+    assert "\n" not in str(raised.value)
+    assert os.listdir(out.parent) == []
