@@ -1,4 +1,5 @@
-# make book [STUDY=name or path]   the whole book, into _build/html
+# make book [STUDY=name or path]   the whole book, into _build/html; PROFILE=profiles/slurm: on a
+#                                  cluster
 # make compare [STUDY=…]           this run against the published one of the same name
 # make test                        all tests
 # Each sets up .venv first, if it is not there.
@@ -10,7 +11,7 @@ BIN := .venv/bin
 .SILENT:
 
 book: .venv/.ready
-	$(BIN)/python -m lib.run book --study "$(STUDY)"
+	$(BIN)/python -m lib.run book --study "$(STUDY)" $(if $(PROFILE),--profile "$(PROFILE)")
 
 compare: .venv/.ready
 	$(BIN)/python -m lib.compare --study "$(STUDY)"

@@ -1,6 +1,6 @@
 """A pytest plugin that prints what the tests of families found, as one table:
 
-    .venv/bin/python -m pytest -p tests.matrix tests/test_{families,pruning,sweep}.py
+    .venv/bin/python -m pytest -n 0 -p tests.matrix tests/test_{families,pruning,sweep}.py
 
 A row is a family or a form of one; a cell holds the outcomes for dropping a block and for dropping
 layers here and there, in that order, or one for a test that does both. Healing sees weights and

@@ -163,7 +163,7 @@ def test_a_date_or_a_commit_makes_nothing_pending(copy):
     [
         # Readers see a notebook's comments; nothing else reads them.
         ("notebooks/03_loss.ipynb", "plots.loss_panel(", "# so\\nplots.loss_panel(", {"03"}),
-        ("lib/text_plots.py", "import ", "# a comment\nimport ", set()),
+        ("lib/text_plots.py", "\n\n\ndef ", "\n\n\n# so\ndef ", set()),
         ("lib/text_plots.py", "\n\n\ndef ", "\n\n\nMORE = 1\n\n\ndef ", {"08"}),
         ("lib/family_plots.py", "\n\n\ndef ", "\n\n\nMORE = 1\n\n\ndef ", {"12"}),
         ("lib/export.py", "\n\n\ndef ", "\n\n\nMORE = 1\n\n\ndef ", None),
@@ -188,19 +188,6 @@ def test_a_changed_helper_runs_its_section_again_and_no_other(copy):
         assert again == ["08"]
         assert pending(copy) == set()
     assert pending(copy) == {"08", "the site"}  # as it was before is another change
-
-
-def test_a_section_that_fails_says_where_and_the_rest_goes_on(copy):
-    notebook = copy / "notebooks/03_loss.ipynb"
-    with changed(notebook, "plots.loss_panel(", "raise ValueError('no ink')\\nplots.loss_panel("):
-        done = run(copy, "book", "--study", "smoke", "--sections", "03,09")
-    assert done.returncode != 0
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert "section 03 of study smoke failed in cell" in line and "no ink" in line
-    assert "03_loss.ipynb" in line and "Traceback" not in done.stderr
-    assert "no ink" in (copy / "_build/logs/smoke/03_loss.ipynb").read_text()
-    assert (copy / "_build/executed/smoke/09_what_it_saves.ipynb").exists()
-    assert "what was measured is kept" in done.stderr
 
 
 def test_a_second_run_beside_the_first_is_refused(copy):
@@ -268,3 +255,16 @@ def test_plain_papermill_runs_a_section_too(copy):
         cwd=copy, env=environment(), capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_a_section_that_fails_says_where_and_the_rest_goes_on(copy):
+    notebook = copy / "notebooks/03_loss.ipynb"
+    with changed(notebook, "plots.loss_panel(", "raise ValueError('no ink')\\nplots.loss_panel("):
+        done = run(copy, "book", "--study", "smoke", "--sections", "03,09")
+    assert done.returncode != 0
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "section 03 of study smoke failed in cell" in line and "no ink" in line
+    assert "03_loss.ipynb" in line and "Traceback" not in done.stderr
+    assert "no ink" in (copy / "_build/logs/smoke/03_loss.ipynb").read_text()
+    assert (copy / "_build/executed/smoke/09_what_it_saves.ipynb").exists()
+    assert "what was measured is kept" in done.stderr

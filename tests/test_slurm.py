@@ -120,7 +120,7 @@ def test_a_run_that_is_killed_and_started_again_ends_the_same(
         while not processes(clone, "lib.worker models"):
             assert process.poll() is None, process.communicate()
             time.sleep(0.1)
-        time.sleep(moments.uniform(4, 10))
+        time.sleep(moments.uniform(1, 5))
         sigkill(processes(clone, victim))
         if victim == "lib.worker":  # the rest goes on without it
             _, stderr = process.communicate(timeout=120)
