@@ -20,7 +20,7 @@ from lib import study as studies
 from lib.configuration import Configuration
 from lib.errors import UserError
 from lib.evidence import digest, file_digest, write_atomically
-from lib.graph import Graph, Job, folder, relative, save
+from lib.graph import Graph, Job, folder, log_file, relative, save, state_file
 from lib.schema import Study
 
 # Section → the tables that it writes, and the sections whose tables its verdicts read.
@@ -141,7 +141,9 @@ def begin(graph: Graph) -> None:
     about = {"checkpoint": graph.checkpoint, "model": Path(study.model).name, "file": study.file}
     write_atomically(paths.results(study.name) / "checkpoint.json", json.dumps(about, indent=1))
     for job in graph.pending:
-        Path(paths.ROOT, job.note).unlink(missing_ok=True)
+        told = (state_file(graph.study, job.name), log_file(graph.study, job.name))
+        for old in (Path(paths.ROOT, job.note), *told):
+            old.unlink(missing_ok=True)
     save(graph)
 
 

@@ -85,8 +85,8 @@ class Watch:
 
     graph: Graph
     todo: list[Job]
-    began: float = field(default_factory=time.time)
     states: dict[str, dict[str, Any]] = field(default_factory=dict)
+    since: dict[str, float] = field(default_factory=dict)  # by the clock here, not the job's
     taken: dict[str, float] = field(default_factory=dict)  # seconds of jobs that ended well
     widest: int = 1  # jobs seen at once
 
@@ -99,20 +99,19 @@ class Watch:
             if state is None or state == before:
                 continue
             self.states[job.name] = state
-            if state["state"] != "running":
+            if state["state"] == "running":
+                self.since[job.name] = time.monotonic()
+            else:
                 ended.append((job, state))
                 if state["state"] == "done":
-                    self.taken[job.name] = _seconds(state)
+                    self.taken[job.name] = took(state)
         self.widest = max(self.widest, len(self.running()))
         return ended
 
     def _state(self, job: Job) -> dict[str, Any] | None:
-        """What the job says of itself in this run; it may be a moment old, or half written."""
-        file = state_file(self.graph.study, job.name)
+        """What the job says of itself in this run; None: it has not begun."""
         try:
-            if file.stat().st_mtime < self.began - 1:
-                return None
-            return json.loads(file.read_text("utf-8"))
+            return json.loads(state_file(self.graph.study, job.name).read_text("utf-8"))
         except (OSError, ValueError):
             return None
 
@@ -121,7 +120,11 @@ class Watch:
 
     def unended(self) -> list[Job]:
         """Jobs that began and never said how they ended: they were killed."""
-        return [job for job in self.running() if not job.done]
+        return [job for job in self.running() if job.noted() is None]
+
+    def spent(self, job: Job) -> float:
+        """Seconds that a running job has been seen running."""
+        return time.monotonic() - self.since[job.name]
 
     def left(self) -> float:
         """Seconds until everything is done, a guess."""
@@ -132,8 +135,7 @@ class Watch:
         for job in self.todo:
             if job.name in self.taken:
                 continue
-            state = self.states.get(job.name)
-            spent = _seconds(state) if state and state["state"] == "running" else 0.0
+            spent = self.spent(job) if job in self.running() else 0.0
             remaining = max(job.seconds * scale - spent, spent / 10, 1.0)
             rest, longest = rest + remaining, max(longest, remaining)
         return max(longest, rest / self.widest)
@@ -147,11 +149,10 @@ class Watch:
         )
 
 
-def _seconds(state: dict[str, Any]) -> float:
-    began = datetime.datetime.fromisoformat(state["began"])
-    ended = state.get("ended")
-    now = datetime.datetime.now(datetime.UTC)
-    return ((datetime.datetime.fromisoformat(ended) if ended else now) - began).total_seconds()
+def took(state: dict[str, Any]) -> float:
+    """Seconds of a job that has ended, by its own clock."""
+    began, ended = (datetime.datetime.fromisoformat(state[key]) for key in ("began", "ended"))
+    return (ended - began).total_seconds()
 
 
 def last_line(log: Path) -> str:
@@ -237,15 +238,14 @@ def _explain(log: Path, code: int) -> None:
 
 def _show(seen: Watch, screen: "_Screen") -> None:
     for job, state in seen.look():
-        took = spoken(_seconds(state))
         if state["state"] == "done":
-            screen.line(f"{job.what}: {took} ({seen.summary()})")
+            screen.line(f"{job.what}: {spoken(took(state))} ({seen.summary()})")
         elif state["state"] == "failed":
             screen.line(f"error: {state['problem']}")
     lines = [seen.summary()]
     for job in seen.running():
-        took = spoken(_seconds(seen.states[job.name]))
-        lines.append(f"  {job.what}, {took}: {last_line(log_file(seen.graph.study, job.name))}")
+        shows = last_line(log_file(seen.graph.study, job.name))
+        lines.append(f"  {job.what}, {spoken(seen.spent(job))}: {shows}")
     screen.draw(lines)
 
 

@@ -57,12 +57,16 @@ def work(found: graph.Graph, job: graph.Job) -> int:
     in the cluster's log too; of anything else the log has the traceback."""
     start = time.monotonic()
     state = {"what": job.what, "began": _now(), "state": "running"}
-    _tell(found, job, state)
-    with _into(graph.log_file(found.study, job.name)) as terminal:
-        problem, code = _outcome(found, job, start)
-        if problem is not None:
-            for stream in (sys.stderr, terminal):
-                print(f"error: {problem}", file=stream, flush=True)
+    try:
+        _tell(found, job, state)
+        with _into(graph.log_file(found.study, job.name)) as terminal:
+            problem, code = _outcome(found, job, start)
+            if problem is not None:
+                for stream in (sys.stderr, terminal):
+                    print(f"error: {problem}", file=stream, flush=True)
+    except KeyboardInterrupt:  # as it began or ended
+        problem, code = "stopped", STOPPED
+        print("error: stopped", file=sys.stderr)
     ended = {0: "done", STOPPED: "stopped"}.get(code, "failed")
     _tell(found, job, state | {"state": ended, "ended": _now(), "problem": problem})
     return code
@@ -70,14 +74,13 @@ def work(found: graph.Graph, job: graph.Job) -> int:
 
 def _outcome(found: graph.Graph, job: graph.Job, start: float) -> tuple[str | None, int]:
     """What went wrong, in a line, or None; and the exit status."""
-    problem, code = None, 0
-    chosen = study.load(found.file)
-    # As things are now: what a section reads may have been written since the graph was built.
-    made_from = planning.made_from(chosen, job)
+    problem, code, made_from = None, 0, ""
     lock = paths.results(found.study) / "locks" / job.name
     waiting = f"{job.what}: an earlier start of it is still running; waiting for it to end"
     try:
         with claimed(lock, waiting), machine.one_each(machine.gpus(), job.gpus):
+            # As things are now: what a section reads may have been written since the graph was.
+            made_from = planning.made_from(study.load(found.file), job)
             os.environ |= ENVIRONMENT | dict.fromkeys(THREADS, str(job.threads))
             _run(found, job)
     except KeyboardInterrupt:
@@ -90,7 +93,7 @@ def _outcome(found: graph.Graph, job: graph.Job, start: float) -> tuple[str | No
         problem, code = f"{job.what} failed ({words})", 1
     record = _record(job, time.monotonic() - start) | {"ended": problem or "well"}
     try:
-        _append(graph.folder(chosen) / "runs.jsonl", record)
+        _append(paths.results(found.study) / "jobs" / "runs.jsonl", record)
         if problem is None:
             note = json.dumps(record | {"made_from": made_from}, indent=1)
             write_atomically(Path(paths.ROOT, job.note), note)
@@ -161,7 +164,7 @@ def _into(log: Path) -> Iterator[Any]:
     sys.stdout.flush()
     sys.stderr.flush()
     kept = [os.dup(1), os.dup(2)]
-    with open(log, "w", encoding="utf-8") as file:
+    with open(log, "a", encoding="utf-8") as file:  # an earlier start may still write there
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         try:
