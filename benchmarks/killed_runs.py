@@ -1,6 +1,6 @@
-"""Runs of a small study, each killed with SIGKILL at a random moment and started again, against one
-that is left alone: the scheduler, a job, or everything at once, on this computer; every fifth run on
-a SLURM of two nodes, where a node loses its power or a job is killed.
+"""Runs of a small study, each killed with SIGKILL at a random moment and started again, against
+one that is left alone: the scheduler, a job, or everything at once, on this computer; every fifth
+run on a SLURM of two nodes, where a node loses its power or a job is killed.
 
     .venv/bin/python benchmarks/killed_runs.py --runs 50
 
@@ -23,8 +23,8 @@ import yaml
 from lib import paths
 
 sys.path.insert(0, str(paths.ROOT / "tests"))
-from clones import copied, processes, profile, records, sigkill, start, values  # noqa: E402
-from slurm_cluster import Cluster, two_nodes  # noqa: E402
+from clones import copied, processes, profile, records, sigkill, start, values
+from slurm_cluster import Cluster, two_nodes
 
 STUDY: dict[str, Any] = {
     "like": "almanac",
