@@ -77,11 +77,11 @@ def test_two_nodes_give_what_one_computer_gives(
     arguments = ("--study", str(study), "--profile", str(profile(tmp_path / "profile")))
     process = start(clone, cluster.env, *arguments)
     # One node loses its power in the middle of a job, and comes back.
-    cluster.wait_until(lambda: len(records(clone)) > 2, "some records", 120)
+    cluster.wait_until(lambda: len(records(clone)) > 2, "some records", 300)
     cluster.kill_node("n1")
     time.sleep(8)
     cluster.start_node("n1")
-    _, stderr = process.communicate(timeout=400)
+    _, stderr = process.communicate(timeout=600)
     assert process.returncode == 0, stderr
     assert values(clone) == undisturbed
     ended = cluster.accounted()
