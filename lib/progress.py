@@ -229,11 +229,13 @@ def _stop(process: subprocess.Popen) -> None:
 
 
 def _explain(log: Path, code: int) -> None:
-    """Say why Snakemake ended before there was anything to watch."""
+    """Say why Snakemake ended before there was anything to watch; a user's mistake as UserError."""
     lines = log.read_text("utf-8", "replace").splitlines()
     mistakes = [line for line in lines if line.startswith("error: ")]
+    if code and mistakes:
+        raise UserError(mistakes[-1].removeprefix("error: "))
     if code:
-        print("\n".join(mistakes or lines[-20:]), file=sys.stderr)
+        print("\n".join(lines[-20:]), file=sys.stderr)
 
 
 def _show(seen: Watch, screen: "_Screen") -> None:
