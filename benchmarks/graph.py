@@ -17,20 +17,10 @@ from pathlib import Path
 
 from lib import paths
 
+sys.path.insert(0, str(paths.ROOT / "tests"))
+from clones import copied
+
 THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-
-
-def copy(folder: Path) -> Path:
-    """The repository's files as git would hand them over."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"],
-        cwd=paths.ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    for name in listed.stdout.splitlines():
-        if (paths.ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(paths.ROOT / name, folder / name)
-    return folder
 
 
 def start(folder: Path, core: int | None, commands: list[list[str]]) -> subprocess.Popen:
@@ -55,7 +45,7 @@ def main() -> int:
     by_hand += [["lib.site", *study]]
     graph = ["lib.run", "book", *study]
     with tempfile.TemporaryDirectory() as place:
-        folders = [copy(Path(place) / name) for name in ("graph", "sections", "both")]
+        folders = [copied(Path(place) / name) for name in ("graph", "sections", "both")]
         one = folders[0] / "profile"
         shutil.copytree(folders[0] / "profiles" / "default", one)
         settings = (one / "config.yaml").read_text("utf-8")

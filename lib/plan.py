@@ -20,6 +20,7 @@ from lib.blocks import simple
 from lib.conditions import prompted
 from lib.errors import UserError
 from lib.memory import memory
+from lib.progress import spoken
 from lib.schema import Study, Task
 from lib.shapes import planned_config, shape_of
 from lib.study import prompt_tasks
@@ -205,10 +206,3 @@ def plan(study: Study) -> str:
     needs = memory(study, shape)
     lines += [f"  memory {what}: {size / 1e9:.1f} GB" for what, size in needs.items()]
     return "\n".join(lines)
-
-
-def spoken(seconds: float) -> str:
-    for size, unit in ((86_400, "days"), (3_600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:,.1f} {unit}"
-    return f"{seconds:.0f} s"

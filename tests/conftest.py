@@ -79,6 +79,13 @@ def build_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "_build"
 
 
+@pytest.fixture
+def published_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty published/ of the test's own (in this process only)."""
+    monkeypatch.setattr(paths, "published", lambda name: tmp_path / "published" / name)
+    return tmp_path / "published"
+
+
 @pytest.fixture(scope="session")
 def tokenizer_folder() -> Path:
     """A folder with tokenizer files; it may hold other files too."""

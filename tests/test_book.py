@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from clones import copied
 
 from lib import paths
 
@@ -66,15 +67,7 @@ def run(copy: Path, *arguments: str) -> subprocess.CompletedProcess:
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory) -> Path:
     """The repository's files as git would hand them over, and the smoke study's book built."""
-    folder = tmp_path_factory.mktemp("clone")
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"],
-        cwd=paths.ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    for name in listed.stdout.splitlines():
-        if (paths.ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(paths.ROOT / name, folder / name)
+    folder = copied(tmp_path_factory.mktemp("clone"))
     done = run(folder, "book", "--study", "smoke")
     assert done.returncode == 0, done.stderr[-3000:]
     return folder

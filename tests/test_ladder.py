@@ -23,13 +23,6 @@ from lib.text_tables import Table, amount, on_page, power_of_ten, size
 
 
 @pytest.fixture
-def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "published"
-    monkeypatch.setattr(paths, "published", lambda name: folder / name)
-    return folder
-
-
-@pytest.fixture
 def mine(tmp_path: Path, write_study: Studies) -> Study:
     return studies.load(str(write_study(tmp_path, title="Mine | *own*")))
 
@@ -101,7 +94,9 @@ def test_the_largest_model() -> None:
     assert estimate.scheduled([healed], 1e30)[0].saved == 600.0
 
 
-def test_rates_are_operations_over_seconds(results_dir: Path, published: Path, mine: Study) -> None:
+def test_rates_are_operations_over_seconds(
+    results_dir: Path, published_dir: Path, mine: Study
+) -> None:
     folder = results_dir / mine.name
     (folder / "jobs").mkdir(parents=True)
     (folder / "checkpoint.json").write_text(json.dumps({"file": mine.file}))
@@ -141,14 +136,14 @@ def test_the_embedded_models_rate_stands_for_others() -> None:
 
 
 def test_evidence_at_hand_is_the_clones_own_where_there_is_some(
-    results_dir: Path, published: Path
+    results_dir: Path, published_dir: Path
 ) -> None:
     made = {"seconds": 1.0}
     lines = [record("loss", "of before", {"a": i}, {"loss": i}, **made) for i in range(3)]
     for name in ("one", "two"):
-        (published / name).mkdir(parents=True)
+        (published_dir / name).mkdir(parents=True)
         text = "".join(spelled(line) + "\n" for line in lines) + "cut off\n"
-        (published / name / "evidence.jsonl").write_text(text)
+        (published_dir / name / "evidence.jsonl").write_text(text)
     Store(results_dir / "two").put("loss", "now", {"a": 9}, {"loss": 1.0})
     names = [(name, one["name"]) for name, one in rates.evidence_at_hand()]
     assert names == [("one", "of before")] * 3 + [("two", "now")]
@@ -220,7 +215,11 @@ def test_mistakes_are_one_line(
 
 
 def test_the_command_on_one_study(
-    results_dir: Path, published: Path, mine: Study, tmp_path: Path, capsys: pytest.CaptureFixture
+    results_dir: Path,
+    published_dir: Path,
+    mine: Study,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
 ) -> None:
     failed = run("section-02", 5.0, ended=f"failed in {tmp_path}")
     write(results_dir / mine.name, run("models-02", 90.0), failed)
@@ -234,7 +233,7 @@ def test_the_command_on_one_study(
 
 
 def test_the_page_includes_every_table(
-    tmp_path: Path, results_dir: Path, published: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, results_dir: Path, published_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = studies.load("smollm2-135m")
     monkeypatch.setattr(ladder, "family", lambda base: [small] if base == small.name else [])
