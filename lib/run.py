@@ -225,10 +225,12 @@ def book(name: str, sections: str | None, profile: str | None, dry: bool) -> int
     if dry:
         return progress.listing([*command, "--dry-run"], log)
     progress.only_run().close()  # refused at once; while it runs, Snakemake holds the clone
-    code = progress.watch(chosen.name, command, log)
-    # Tables that came out otherwise than before make what reads them out of date.
-    while code == 0 and graph.load(chosen.name).pending:
+    # Tables that came out otherwise than before make what reads them out of date, so the sections
+    # are gone through again, at most once for each of them.
+    for _ in paths.sections():
         code = progress.watch(chosen.name, command, log)
+        if code or not graph.load(chosen.name).pending:
+            break
     if code == 0 and not sections:
         print(f"the book is at {paths.BUILD / 'html/index.html'}")
     elif code > 0:
