@@ -38,7 +38,8 @@ def spent_tables(study: str | None = None) -> Iterator[Table]:
     ]
     yield Table("runs", "What runs took", runs, notes)
     sections: Rows = [
-        {"study": one.title, "section": titled(section)} | _spent(one.sections[section])
+        {"study": one.title, "known from": one.source, "section": titled(section)}
+        | _spent(one.sections[section])
         for one in found
         for section in sorted(one.sections)
     ]
