@@ -2,8 +2,8 @@
 
     python benchmarks/kills.py --kills 3
 
-Both heal the study `smoke` with more steps in a process of their own, their state kept at every
-second step; the one is ended by SIGKILL so often, at moments drawn from all of its run time, and
+Both heal the study `smoke` with more steps in a process of their own, their state kept after
+every step; the one is ended by SIGKILL so often, at moments drawn from all of its run time, and
 started again. Weights of the adapters, the healing's record and all that is measured on the healed
 model have to be the same to the last bit. Exits non-zero if they are not.
 """
@@ -21,12 +21,14 @@ import time
 from pathlib import Path
 
 HEAL = """
+import math
 import sys
+
 from lib import measure, study, training
 from lib.bench import Bench
 from lib.conditions import healed
 
-training.SAVE_EVERY = 0
+training.SAVE_EVERY, training.SAVING = 0, math.inf
 steps = int(sys.argv[1])
 one = study.override(study.load("smoke"), healing={"steps": steps, "batch": 8, "micro_batch": 4})
 bench = Bench(one)

@@ -7,7 +7,6 @@ sees, and three times as many with the backward pass.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import Literal
 
 from lib import jobs, measure, schedule
@@ -17,7 +16,7 @@ from lib.rates import BACK
 from lib.schema import Loss, Study, Task
 from lib.shapes import Shape, shape_of
 from lib.spent import config_at_hand
-from lib.training import SAVE_EVERY, logged_steps
+from lib.training import SAVE_EVERY
 from lib.workload import Part, Planned, Sizes, asked_passes, parts, trained_passes
 
 Grain = Literal["models", "measurements"]
@@ -26,16 +25,14 @@ STARTING, READING = 20.0, 1e9  # seconds until a process loads its model; bytes 
 
 @dataclass(frozen=True)
 class Piece:
-    """A job: its operations and the seconds that no shape says, what it waits for, whether it holds
-    the unpruned model in 16 bits, and how many operations lie between two saved states of it, if
-    that takes longer than states are saved otherwise."""
+    """A job: its operations and the seconds that no shape says, what it waits for, and whether it
+    holds the unpruned model in 16 bits."""
 
     name: str
     flops: float = 0.0
     seconds: float = 0.0
     needs: tuple[str, ...] = ()
     whole: bool = False
-    saved: float = 0.0
 
 
 class Estimate:
@@ -124,14 +121,14 @@ class Estimate:
             trained, taught = trained_passes(self.bench, part)
             healing = each * (BACK * trained + taught)
             asking = [each * passes for passes in self._asked(part)]
-            whole, saved = job.name == "unhealed", _unsaved(part) * healing
+            whole = job.name == "unhealed"
             full = part.healed and self.study.healing.recipe == "full"
             if grain == "models" or full:
-                yield Piece(job.name, healing + sum(asking), 0.0, job.needs, whole, saved)
+                yield Piece(job.name, healing + sum(asking), 0.0, job.needs, whole)
                 continue
             needs = job.needs
             if part.healed:
-                yield Piece(f"{job.name}-healing", healing, 0.0, needs, saved=saved)
+                yield Piece(f"{job.name}-healing", healing, 0.0, needs)
                 needs = (f"{job.name}-healing",)
             for i, flops in enumerate(asking):
                 yield Piece(f"{job.name}-{i}", flops, 0.0, needs, whole)
@@ -161,7 +158,7 @@ class Estimate:
                 piece.flops / flops + piece.seconds,
                 tuple(at[name] for name in piece.needs),
                 start=self.start,
-                saved=max(SAVE_EVERY, piece.saved / flops),
+                saved=SAVE_EVERY,
             )
             for piece in pieces
         ]
@@ -186,13 +183,3 @@ class Estimate:
             return []
         healed = [part.conditions[0] for part in self.parts.values() if part.healed]
         return [4 * self.shape.trainable(one.healing.rank, one.block) for one in healed]
-
-
-def _unsaved(part: Part) -> float:
-    """The share of a healing between two steps after which its state may be saved: those whose loss
-    is logged."""
-    if not part.healed:
-        return 0.0
-    recipe = part.conditions[0].healing
-    steps = [0, *logged_steps(recipe), recipe.steps]
-    return max(after - before for before, after in pairwise(steps)) / recipe.steps

@@ -200,7 +200,7 @@ def reload(
 def _diverged(losses: list[float], vocabulary: int, healing: Healing) -> str | None:
     steps, guessing = logged_steps(healing), math.log(vocabulary)
     if not math.isfinite(losses[-1]):
-        return f"the training loss was not finite at step {steps[len(losses) - 1]}"
+        return f"the training loss was not finite by step {steps[len(losses) - 1]}"
     if losses[-1] > guessing:
         return f"the training loss ended at {losses[-1]:.2f}, above ln V = {guessing:.2f}"
     return None

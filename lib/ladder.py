@@ -112,7 +112,7 @@ def assumptions_table(devices: Devices) -> Table:
         "GPUs per job": "1: the code does not spread a model over several",
         "memory of a GPU": size(devices.gpu.memory),
         "start of a process": f"{STARTING:.0f} s, and its checkpoint at {size(READING)} a second",
-        "lost with a kill": f"up to {spoken(SAVE_EVERY)}, of a longer healing up to a twentieth",
+        "lost with a kill": f"up to {spoken(SAVE_EVERY)}",
         "where jobs are killed": f"each process once in {spoken(KILLED_EVERY)} on average, drawn",
     }
     rows: Rows = [{"what": key, "assumed": value} for key, value in values.items()]

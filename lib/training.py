@@ -7,7 +7,9 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -27,27 +29,25 @@ from lib.schema import Healing
 from lib.teacher import Teacher, mismatch
 
 SAVE_EVERY = 600  # seconds
+SAVING = 0.05  # of the time at most, where a state is large or its disk slow
 IGNORED = -100  # a label without a loss
 COMPLETE = "complete"  # in a checkpoint that has been written to its end
 
 
 class _Watch(TrainerCallback):
-    """Moves the progress bar, and has the state saved every now and then, and at the end.
-
-    Only at steps whose loss is logged: the next log is the mean over the steps since, of which a
-    saved state knows nothing."""
+    """Moves the progress bar, and has the state saved every now and then, and at the end."""
 
     def __init__(self, healing: Healing, done: int, save: bool) -> None:
         self.bar = tqdm(
             total=healing.steps, initial=done, desc=f"healing {healing.name}", leave=False
         )
-        self.save, self.last = save, time.monotonic()
+        self.save, self.began = save, 0.0
+        self.next = time.monotonic() + SAVE_EVERY
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.bar.update()
-        ended = state.global_step == state.max_steps
-        logged = ended or state.global_step % state.logging_steps == 0
-        if self.save and logged and (ended or time.monotonic() - self.last >= SAVE_EVERY):
+        self.began = time.monotonic()
+        if self.save and (self.began >= self.next or state.global_step == state.max_steps):
             control.should_save = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
@@ -57,7 +57,8 @@ class _Watch(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         with open(_checkpoint(Path(args.output_dir), state.global_step) / COMPLETE, "w") as file:
             os.fsync(file.fileno())
-        self.last = time.monotonic()
+        ended = time.monotonic()
+        self.next = ended + max(SAVE_EVERY, (ended - self.began) / SAVING)
 
 
 def _checkpoint(folder: Path, step: int) -> Path:
@@ -129,9 +130,18 @@ def _tensorboard(name: str) -> list[TrainerCallback]:
 
 
 def logged_steps(healing: Healing) -> list[int]:
-    """The steps after which the training loss is logged: about twenty."""
+    """The steps at which the training loss is reported: about twenty."""
     every = max(1, healing.steps // 20)
     return sorted({1, *range(every, healing.steps + 1, every)})
+
+
+def _reported(losses: Sequence[float], healing: Healing) -> list[float]:
+    """Of the loss of every step the means since the step reported before. A training that ended
+    early ends with the mean up to there."""
+    ends = logged_steps(healing)
+    if len(losses) < healing.steps:
+        ends = [*(end for end in ends if end < len(losses)), len(losses)]
+    return [round(fmean(losses[begin:end]), 6) for begin, end in pairwise([0, *ends])]
 
 
 def train(
@@ -145,9 +155,9 @@ def train(
     name: str = "healing",
 ) -> list[float]:
     """Train what requires gradients on steps · batch rows of tokens, each once; returns the losses
-    logged (nats per token, each the mean since the one before). Rows shorter than others are filled
-    up with `pad`, which is neither seen nor predicted. A loss that is not finite ends the training
-    and stands last.
+    at `logged_steps` (nats per token, each the mean since the one before). Rows shorter than others
+    are filled up with `pad`, which is neither seen nor predicted. A loss that is not finite ends
+    the training and stands last.
 
     keep: a folder for the state on the way; where there is some, training goes on from it and ends
     as if it had never stopped. name: what its logs are called.
@@ -170,8 +180,7 @@ def train(
             learning_rate=healing.learning_rate,
             lr_scheduler_type="cosine",
             warmup_steps=math.ceil(healing.warmup * healing.steps),
-            logging_steps=max(1, healing.steps // 20),
-            logging_first_step=True,
+            logging_steps=1,  # a state is saved after any step, and knows only what was logged
             logging_nan_inf_filter=False,
             seed=healing.seed,
             full_determinism=False,  # switched on before anything was built
@@ -195,6 +204,6 @@ def train(
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(_checkpoint(folder, done)) if done else None)
-        logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+        losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     watch.bar.close()
-    return [round(float(value), 6) for value in logged]
+    return _reported(losses, healing)

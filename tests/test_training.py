@@ -1,10 +1,13 @@
 """Healing that is stopped and goes on, against one that is left alone."""
 
+import math
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import TrainerControl, TrainerState
 from transformers.models.llama.modeling_llama import LlamaMLP
 
 from lib import healing, models, training
@@ -56,6 +59,7 @@ def test_stopped_anywhere_it_ends_as_if_left_alone(
 ):
     """Its dropout, the order of the text and the losses logged, too."""
     monkeypatch.setattr(training, "SAVE_EVERY", every)
+    monkeypatch.setattr(training, "SAVING", math.inf)
     step_end, steps, stops = training._Watch.on_step_end, [], [1, 9, 10, 27, 43]
 
     def stopping(self, args, state, control, **given):
@@ -71,8 +75,8 @@ def test_stopped_anywhere_it_ends_as_if_left_alone(
             heal(study, tokenizer, tmp_path)
     assert_same(heal(study, tokenizer, tmp_path), alone)
     again = len(steps) - study.healing.steps
-    # Saved at every second step, the loss of which is logged; or not before the end.
-    assert again <= 10 if every == 0 else again == 1 + 9 + 10 + 27 + 43
+    # Saved after every step, the one it stopped at not yet; or not before the end.
+    assert again == (5 if every == 0 else 1 + 9 + 10 + 27 + 43)
     steps.clear()
     assert_same(heal(study, tokenizer, tmp_path), alone)  # for a kill while it was evaluated
     assert steps == []
@@ -80,6 +84,7 @@ def test_stopped_anywhere_it_ends_as_if_left_alone(
 
 def test_a_half_written_state_is_passed_over(study, tokenizer, alone, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "SAVE_EVERY", 0)
+    monkeypatch.setattr(training, "SAVING", math.inf)
     heal(study, tokenizer, tmp_path)
     found = sorted(tmp_path.iterdir(), key=lambda path: int(path.name.partition("-")[2]))
     assert [path.name for path in found] == ["checkpoint-42", "checkpoint-43"]
@@ -91,9 +96,42 @@ def test_a_half_written_state_is_passed_over(study, tokenizer, alone, tmp_path, 
     assert_same(heal(study, tokenizer, tmp_path), alone)
 
 
+def test_saving_takes_a_twentieth_of_the_time_at_most(study, tmp_path, monkeypatch):
+    """A step takes a minute here, and saving a state an hour."""
+    clock, saved = [0.0], []
+    monkeypatch.setattr(training.time, "monotonic", lambda: clock[0])
+    watch = training._Watch(study.healing, 0, save=True)
+    arguments = SimpleNamespace(output_dir=str(tmp_path))
+    for step in range(1, 3001):
+        clock[0] += 60
+        state = TrainerState(global_step=step, max_steps=3000)
+        control = TrainerControl()
+        watch.on_step_end(arguments, state, control)
+        if control.should_save:
+            saved.append(step)
+            clock[0] += 3600
+            training._checkpoint(tmp_path, step).mkdir()
+            watch.on_save(arguments, state, control)
+    watch.bar.close()
+    assert saved == [10, 1210, 2410, 3000]
+
+
+def test_the_losses_reported_are_means_over_the_steps_since(study, alone):
+    """Of 43 steps every second one, and the first; the 43rd is in none."""
+    each = list(range(1, study.healing.steps + 1))
+    means = [1.0, 2.0, *(step - 0.5 for step in range(4, 43, 2))]
+    assert training._reported(each, study.healing) == means
+    assert len(alone[1]["train_loss"]) == len(means) == len(training.logged_steps(study.healing))
+    broken = [*each[:4], math.nan]
+    assert training._reported(broken, study.healing) == pytest.approx(
+        [1, 2, 3.5, math.nan], nan_ok=True
+    )
+
+
 def test_nothing_is_kept_unless_asked_for(study, tokenizer, alone, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(training, "SAVE_EVERY", 0)
+    monkeypatch.setattr(training, "SAVING", math.inf)
     assert_same(heal(study, tokenizer), alone)
     assert list(tmp_path.iterdir()) == []
 
