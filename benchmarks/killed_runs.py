@@ -1,6 +1,7 @@
 """Runs of a small study, each killed with SIGKILL at a random moment and started again, against
 one that is left alone: the scheduler, a job, or everything at once, on this computer; every fifth
-run on a SLURM of two nodes, where a node loses its power or a job is killed.
+run on a SLURM of two nodes, where a job is killed, or a node loses its power or its daemon for a
+while.
 
     .venv/bin/python benchmarks/killed_runs.py --runs 50
 
@@ -40,6 +41,7 @@ STUDY: dict[str, Any] = {
     "other_texts": [],
 }
 HERE = {"a job": "lib.worker", "the scheduler": "-m snakemake", "everything": ""}
+THERE = ("a job there", "a node", "a node's daemon")
 
 
 def disturbed(clone: Path, study: Path, victim: str, moment: float) -> dict[Path, int]:
@@ -59,8 +61,16 @@ def disturbed(clone: Path, study: Path, victim: str, moment: float) -> dict[Path
 
 
 def on_cluster(
-    cluster: Cluster, clone: Path, study: Path, settings: Path, victim: str, moment: float
+    cluster: Cluster,
+    clone: Path,
+    study: Path,
+    settings: Path,
+    victim: str,
+    moment: float,
+    away: float,
 ) -> dict[Path, int]:
+    """The same on a cluster; a node is away for so many seconds; SLURM notices after about 12.
+    Jobs whose node has no daemon go on, and if it is away for longer run twice."""
     arguments = ("--study", str(study), "--profile", str(settings))
     process = start(clone, cluster.env, *arguments)
     end = time.monotonic() + moment
@@ -68,11 +78,13 @@ def on_cluster(
         time.sleep(0.1)
     if victim == "a node":
         cluster.kill_node("n1")
+    elif victim == "a node's daemon":
+        cluster.kill_daemon("n1")
     elif running := list(cluster.running()):
         cluster.kill_job(running[0])
     kept = {path: path.stat().st_mtime_ns for path in records(clone)}
-    if victim == "a node":
-        time.sleep(8)
+    if victim != "a job there":
+        time.sleep(away)
         cluster.start_node("n1")
     process.communicate()
     return kept
@@ -99,11 +111,12 @@ def main() -> int:
         for number in range(options.runs):
             clone = copied(folder / f"run-{number}")
             cluster_too = number % 5 == 4
-            victim = drawn.choice(["a node", "a job there"] if cluster_too else list(HERE))
+            victim = drawn.choice(THERE if cluster_too else list(HERE))
             moment = drawn.uniform(0, (4 if cluster_too else 1) * whole)
             if cluster_too:
                 with two_nodes(folder / f"c{number}") as cluster:
-                    kept = on_cluster(cluster, clone, study, settings, victim, moment)
+                    away = drawn.uniform(2, 25)
+                    kept = on_cluster(cluster, clone, study, settings, victim, moment, away)
             else:
                 kept = disturbed(clone, study, victim, moment)
             again = start(clone, dict(os.environ), "--study", str(study))
