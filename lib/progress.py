@@ -126,25 +126,28 @@ class Watch:
         """Seconds that a running job has been seen running."""
         return time.monotonic() - self.since[job.name]
 
-    def left(self) -> float:
-        """Seconds until everything is done, a guess."""
+    def _remaining(self) -> list[float]:
+        """Seconds that each job still takes, a guess: its estimate, corrected by what the jobs that
+        are done took."""
         known = sum(job.seconds for job in self.todo if job.name in self.taken)
         scale = sum(self.taken.values()) / known if known else 1.0
-        rest = 0.0
-        longest = 0.0
+        found = []
         for job in self.todo:
-            if job.name in self.taken:
-                continue
-            spent = self.spent(job) if job in self.running() else 0.0
-            remaining = max(job.seconds * scale - spent, spent / 10, 1.0)
-            rest, longest = rest + remaining, max(longest, remaining)
-        return max(longest, rest / self.widest)
+            if job.name not in self.taken:
+                spent = self.spent(job) if job in self.running() else 0.0
+                found.append(max(job.seconds * scale - spent, spent / 10, 1.0))
+        return found
+
+    def left(self) -> float:
+        """Seconds until everything is done, a guess."""
+        remaining = self._remaining()
+        return max(*remaining, sum(remaining) / self.widest) if remaining else 0.0
 
     def summary(self) -> str:
-        whole = sum(job.seconds for job in self.todo) or 1.0
-        done = sum(job.seconds for job in self.todo if job.name in self.taken)
+        past = sum(self.taken.values()) + sum(self.spent(job) for job in self.running())
+        whole = past + sum(self._remaining()) or 1.0
         return (
-            f"{len(self.taken)} of {len(self.todo)} jobs, {100 * done / whole:.0f}%, "
+            f"{len(self.taken)} of {len(self.todo)} jobs, {100 * past / whole:.0f}%, "
             f"about {spoken(self.left())} left"
         )
 

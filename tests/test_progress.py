@@ -46,7 +46,9 @@ def test_what_ended_is_told_once(watch: progress.Watch) -> None:
     assert "1 of 4 jobs, 25%" in watch.summary()
 
 
-def test_time_left_follows_what_was_seen(watch: progress.Watch) -> None:
+def test_time_left_follows_what_was_seen(
+    watch: progress.Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert watch.left() == pytest.approx(40)
     tell("a", "running")
     watch.look()
@@ -57,6 +59,8 @@ def test_time_left_follows_what_was_seen(watch: progress.Watch) -> None:
         tell(name, "running")
     watch.look()
     assert watch.left() == pytest.approx(20, abs=2)  # three at once
+    monkeypatch.setattr(watch, "spent", lambda job: 10.0)
+    assert watch.left() == 10 and "1 of 4 jobs, 62%" in watch.summary()  # 20 + 3 · 10 of 80
 
 
 def test_a_clock_of_another_machine_does_not_matter(watch: progress.Watch) -> None:
