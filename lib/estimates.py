@@ -4,10 +4,10 @@ Operations are counted as in the plan (`lib.plan`): two for each weight of a lay
 sees, and three times as many with the backward pass.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 from lib import jobs, measure, schedule
 from lib.memory import memory
@@ -19,20 +19,21 @@ from lib.spent import config_at_hand
 from lib.training import SAVE_EVERY
 from lib.workload import Part, Planned, Sizes, asked_passes, parts, trained_passes
 
-Grain = Literal["models", "measurements"]
+FIXED = {"cost": jobs.COST, "question-free": jobs.FREE}  # seconds, of any model
 STARTING, READING = 20.0, 1e9  # seconds until a process loads its model; bytes per second of that
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A job: its operations and the seconds that no shape says, what it waits for, and whether it
-    holds the unpruned model in 16 bits."""
+    """A job: its operations and the seconds that no shape says, what it waits for, whether it holds
+    the unpruned model in 16 bits, and seconds of work between two saved states."""
 
     name: str
-    flops: float = 0.0
-    seconds: float = 0.0
-    needs: tuple[str, ...] = ()
-    whole: bool = False
+    flops: float
+    seconds: float
+    needs: tuple[str, ...]
+    whole: bool
+    saved: float = SAVE_EVERY
 
 
 class Estimate:
@@ -53,10 +54,6 @@ class Estimate:
     @cached_property
     def parts(self) -> dict[str, Part]:
         return parts(self.bench)
-
-    @cached_property
-    def _jobs(self) -> list[jobs.Job]:
-        return jobs.by_model(self.bench)
 
     @property
     def download(self) -> int:
@@ -92,46 +89,31 @@ class Estimate:
 
     @cached_property
     def models(self) -> list[Piece]:
-        """Jobs of grain `models`, named as `lib.jobs` names them."""
-        return list(self._pieces("models"))
+        """Jobs of grain `models`."""
+        return [self._piece(job) for job in jobs.by_model(self.bench)]
 
     @cached_property
     def measurements(self) -> list[Piece]:
         """Jobs of grain `measurements`."""
-        found = list(self._pieces("measurements"))
-        unhealed = tuple(
-            one.name for one in found if one.name.startswith("unhealed-") and one.whole
-        )
-        return [
-            Piece(one.name, seconds=one.seconds, needs=unhealed, whole=True)
-            if one.needs == ("unhealed",)
-            else one
-            for one in found
-        ]
+        return [self._piece(job) for job in jobs.by_measurement(self.bench)]
 
-    def _pieces(self, grain: Grain) -> Iterator[Piece]:
+    def _piece(self, job: jobs.Job) -> Piece:
         each = 2 * max(self.shape.by_layer)
-        fixed = {"cost": jobs.COST, "question-free": jobs.FREE}
-        for job in self._jobs:
-            part = self.parts.get(job.name)
-            if part is None:
-                flops = 0.0 if job.name in fixed else each * distances_passes(self.bench)[1]
-                yield Piece(job.name, flops, fixed.get(job.name, 0.0), job.needs, whole=True)
-                continue
-            trained, taught = trained_passes(self.bench, part)
-            healing = each * (BACK * trained + taught)
-            asking = [each * passes for passes in self._asked(part)]
-            whole = job.name == "unhealed"
-            full = part.healed and self.study.healing.recipe == "full"
-            if grain == "models" or full:
-                yield Piece(job.name, healing + sum(asking), 0.0, job.needs, whole)
-                continue
-            needs = job.needs
-            if part.healed:
-                yield Piece(f"{job.name}-healing", healing, 0.0, needs)
-                needs = (f"{job.name}-healing",)
-            for i, flops in enumerate(asking):
-                yield Piece(f"{job.name}-{i}", flops, 0.0, needs, whole)
+        if job.name in FIXED:
+            return Piece(job.name, 0.0, FIXED[job.name], job.needs, whole=True)
+        if not job.parts:
+            passes = distances_passes(self.bench)[1]
+            # Distances are measured in one go: a kill loses all of them.
+            return Piece(job.name, each * passes, 0.0, job.needs, whole=True, saved=math.inf)
+        (name,) = job.parts
+        part = self.parts[name]
+        trained, taught = trained_passes(self.bench, part)
+        healing, asking = BACK * trained + taught, self._asked(part)
+        if job.probe is None:
+            passes = healing + sum(asking)
+        else:
+            passes = healing if job.probe < 0 else asking[job.probe]
+        return Piece(job.name, each * passes, 0.0, job.needs, whole=name == "unhealed")
 
     def _asked(self, part: Part) -> list[int]:
         """How often a layer sees a token, of each thing that a part's models are asked; what they
@@ -158,7 +140,7 @@ class Estimate:
                 piece.flops / flops + piece.seconds,
                 tuple(at[name] for name in piece.needs),
                 start=self.start,
-                saved=SAVE_EVERY,
+                saved=piece.saved,
             )
             for piece in pieces
         ]

@@ -1,7 +1,6 @@
 """Many studies at once: open checkpoints of all shapes that studies are shipped for, on one large
 cluster. Nobody has run this; it is simulated."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -53,12 +52,9 @@ class Stored:
 
 @dataclass(frozen=True)
 class Fleet:
-    """All of it: jobs of grain `models`, how they run undisturbed and where jobs are killed, and
-    what is stored."""
+    """All of it: jobs of grain `models`, and what is stored."""
 
     jobs: list[schedule.Job]
-    plain: schedule.Schedule
-    killed: schedule.Schedule
     stored: Stored
 
     @property
@@ -67,14 +63,8 @@ class Fleet:
         return self.stored.records + FILES * self.stored.healed + len(self.jobs)
 
 
-def simulate(
-    mix: Iterable[tuple[Estimate, int]],
-    gpus: int,
-    killed_every: float,
-    devices: Devices,
-    evidence: Evidence,
-) -> Fleet:
-    """So many checkpoints of each kind, in one queue for so many GPUs."""
+def together(mix: Iterable[tuple[Estimate, int]], devices: Devices, evidence: Evidence) -> Fleet:
+    """So many checkpoints of each kind, in one queue."""
     jobs: list[schedule.Job] = []
     stored, sizes = Stored(), rates.record_bytes(evidence)
     for one, count in mix:
@@ -82,5 +72,4 @@ def simulate(
         for _ in range(count):
             jobs += one.scheduled(one.models, flops, first=len(jobs))
         stored.add(one, count, sizes)
-    plain, killed = (schedule.simulate(jobs, gpus, every) for every in (math.inf, killed_every))
-    return Fleet(jobs, plain, killed, stored)
+    return Fleet(jobs, stored)

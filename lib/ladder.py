@@ -14,10 +14,11 @@ from pathlib import Path
 from lib import fleet, paths, rates, schedule, spent
 from lib import study as studies
 from lib.errors import UserError
-from lib.estimates import READING, STARTING, Estimate
+from lib.estimates import FIXED, READING, STARTING, Estimate
 from lib.model_tables import PAPER, SMALL, family
+from lib.plan import KNOWN
 from lib.progress import spoken
-from lib.rates import BACK, Devices, Gpu
+from lib.rates import BACK, GPU, GPU_MEMORY, GPU_PEAK, GPU_SHARE, Devices
 from lib.schema import Study
 from lib.text_tables import Rows, Table, amount, on_page, on_terminal, power_of_ten, size
 from lib.training import SAVE_EVERY
@@ -29,16 +30,16 @@ KILLED_EVERY = 86_400.0  # seconds that a job's process lives on a busy cluster,
 def spent_tables(study: str | None = None) -> Iterator[Table]:
     """What runs took, or those of one study: a row each, then a row per section."""
     found = spent.accounts(study)
-    notes = [f"Of {one.title} is left out: {what}." for one in found for what in one.left_out]
+    notes = [f"Left out of {one.about.title}: {what}." for one in found for what in one.left_out]
     runs: Rows = [
-        {"study": one.title, "known from": one.source}
+        {"study": one.about.title, "known from": one.source}
         | _spent(one.total)
-        | {"download, estimated": _download(one.study)}
+        | {"download, estimated": _download(one.about.study)}
         for one in found
     ]
     yield Table("runs", "What runs took", runs, notes)
     sections: Rows = [
-        {"study": one.title, "known from": one.source, "section": titled(section)}
+        {"study": one.about.title, "known from": one.source, "section": titled(section)}
         | _spent(one.sections[section])
         for one in found
         for section in sorted(one.sections)
@@ -56,10 +57,9 @@ def _spent(one: spent.Spent) -> dict[str, object]:
     jobs = f"{one.runs}, {one.failed} of them not to the end" if one.failed else one.runs or "–"
     memory = size(one.memory) if one.memory else "–"
     on_gpu = f"; on the GPU {size(one.gpu_memory)}" if one.gpu_memory else ""
-    notebook = spoken(one.notebook) if one.notebook else "–"
     return {
         "measuring": spoken(one.measuring) if one.measuring else "–",
-        "notebooks, site": notebook,
+        "notebooks, site": spoken(one.notebook) if one.notebook else "–",
         "core hours": amount(one.core_seconds / 3600),
         "GPU hours": amount(one.gpu_seconds / 3600),
         "peak memory": memory + on_gpu,
@@ -69,8 +69,7 @@ def _spent(one: spent.Spent) -> dict[str, object]:
     }
 
 
-def _download(name: str) -> str:
-    study = spent.about(name).study
+def _download(study: Study | None) -> str:
     try:
         return _fetched(Estimate(study)) if study else "not known"
     except UserError:
@@ -91,29 +90,30 @@ def rates_table(devices: Devices) -> Table:
         }
         for one in devices.rates
     ]
-    gpu = devices.gpu
-    most = f"{gpu.share:.0%} of the {power_of_ten(gpu.peak)} of its data sheet (bf16, dense)"
-    on, which = ("a GPU", "given") if devices.given else (gpu.name, f"assumed: {most}")
-    rows.append(
-        {
-            "on": on,
-            "operations per second": power_of_ten(devices.given or gpu.flops),
-            "which is": which,
-        }
-    )
+    most = f"{GPU_SHARE:.0%} of the {power_of_ten(GPU_PEAK)} of its data sheet (bf16, dense)"
+    on, flops, which = GPU, GPU_PEAK * GPU_SHARE, f"assumed: {most}"
+    if devices.given:
+        on, flops, which = "a GPU", devices.given, "given"
+    rows.append({"on": on, "operations per second": power_of_ten(flops), "which is": which})
     return Table("rates", "Operations per second", rows)
 
 
-def assumptions_table(devices: Devices) -> Table:
+def assumptions_table() -> Table:
     """What else estimates and schedules assume."""
+    questions = (
+        f"{count:,} of {name} with {tokens} tokens" for name, (count, tokens) in KNOWN.items()
+    )
     values = {
+        "questions": f"{'; '.join(questions)}, as many again for each example before them",
         "forward pass": "2 operations for each weight of a layer and token",
         "forward and back": f"as {BACK} forward passes, as in the plan",
         "GPUs per job": "1: the code does not spread a model over several",
-        "memory of a GPU": size(devices.gpu.memory),
+        "memory of a GPU": size(GPU_MEMORY),
         "start of a process": f"{STARTING:.0f} s, and its checkpoint at {size(READING)} a second",
-        "lost with a kill": f"up to {spoken(SAVE_EVERY)}",
-        "where jobs are killed": f"each process once in {spoken(KILLED_EVERY)} on average, drawn",
+        "memory and times (section 09)": f"{FIXED['cost']:.0f} s",
+        "choices without their question (section 13)": f"{FIXED['question-free']:.0f} s",
+        "with kills": f"a process is killed after {spoken(KILLED_EVERY)} on average, at random",
+        "lost with a kill": f"up to {spoken(SAVE_EVERY)} of work, or all of a job of distances",
     }
     rows: Rows = [{"what": key, "assumed": value} for key, value in values.items()]
     return Table("assumptions", "What else is assumed", rows)
@@ -138,8 +138,8 @@ def estimate_tables(found: Sequence[Estimate], devices: Devices) -> Iterator[Tab
                 "download, estimated": _fetched(one),
             }
         )
-        memory, limit = one.memory, devices.gpu.memory
-        short = sum(one.holds(piece) > limit for piece in one.models)
+        memory = one.memory
+        short = sum(one.holds(piece) > GPU_MEMORY for piece in one.models)
         jobs.append(
             {
                 "model": one.study.title,
@@ -147,7 +147,7 @@ def estimate_tables(found: Sequence[Estimate], devices: Devices) -> Iterator[Tab
                 "jobs (measurements)": len(one.measurements),
                 "memory of a whole model, estimated": size(memory["unhealed"]),
                 "memory of a healing, estimated": size(memory["healing"]),
-                f"jobs above {size(limit)}, estimated": short or "none",
+                f"jobs (models) above {size(GPU_MEMORY)}, estimated": short or "none",
             }
         )
     unknown = sorted({task for one in found for task in one.unknown})
@@ -163,7 +163,6 @@ def schedule_table(one: Estimate, gpus: Sequence[int], devices: Devices) -> Tabl
         jobs = one.scheduled(pieces, devices.flops(one.study.name)[0])
         for count in gpus:
             plain = schedule.simulate(jobs, count)
-            killed = schedule.simulate(jobs, count, KILLED_EVERY)
             rows.append(
                 {
                     "jobs": f"{len(jobs):,} ({grain})",
@@ -172,16 +171,25 @@ def schedule_table(one: Estimate, gpus: Sequence[int], devices: Devices) -> Tabl
                     "longest chain, estimated": spoken(max(schedule.until_end(jobs))),
                     "GPU days, simulated": amount(plain.gpu_seconds / 86_400),
                     "GPUs in use": f"{plain.utilisation:.0%}",
-                    "with kills, simulated": f"{spoken(killed.makespan)}, {killed.kills:,} kills",
+                    "with kills, simulated": _with_kills(jobs, count),
                 }
             )
-    short = [piece.name for piece in one.models if one.holds(piece) > devices.gpu.memory]
+    short = {piece.name: one.holds(piece) for piece in one.models}
+    short = {name: held for name, held in short.items() if held > GPU_MEMORY}
     note = (
-        f"As the code is, {len(short)} of the {len(one.models)} jobs cannot run on a GPU of "
-        f"{size(devices.gpu.memory)}, and all others wait for some of them: {', '.join(short)}. "
-        f"They need {size(one.memory['unhealed'])}; the times above are those on GPUs that have it."
+        f"As the code is, {len(short)} of the {len(one.models)} jobs (models), and those that wait "
+        f"for them, cannot run on a GPU of {size(GPU_MEMORY)}: {', '.join(short)}. They need up to "
+        f"{size(max(short.values(), default=0))}; the times above are those on GPUs that have it."
     )
     return Table("schedule", f"{one.study.title} on many GPUs", rows, [note] if short else ())
+
+
+def _with_kills(jobs: Sequence[schedule.Job], gpus: int) -> str:
+    try:
+        found = schedule.simulate(jobs, gpus, KILLED_EVERY)
+    except UserError as error:
+        return f"not simulated: {error}"
+    return f"{spoken(found.makespan)}, {found.kills:,} kills"
 
 
 def fleet_tables(
@@ -194,8 +202,8 @@ def fleet_tables(
         for one, count in mix
     ]
     yield Table("mix", "Open models, assumed", rows)
-    found = fleet.simulate(mix, gpus, KILLED_EVERY, devices, evidence)
-    jobs, plain, killed, stored = found.jobs, found.plain, found.killed, found.stored
+    found = fleet.together(mix, devices, evidence)
+    jobs, stored, plain = found.jobs, found.stored, schedule.simulate(found.jobs, gpus)
     chain = schedule.longest_chain(jobs)
     longest = jobs[max(chain, key=lambda i: jobs[i].seconds)]
     whole, share = max(schedule.until_end(jobs)), plain.gpu_seconds / gpus
@@ -209,7 +217,7 @@ def fleet_tables(
         "its longest job": f"{longest.name}, {spoken(longest.seconds)}",
         "what bounds the time": "the longest chain" if whole > share else "how many GPUs there are",
         "GPUs in use": f"{plain.utilisation:.0%}",
-        "time with kills": f"{spoken(killed.makespan)}, {killed.kills:,} kills",
+        "time with kills": _with_kills(jobs, gpus),
         "jobs that end in an hour": amount(len(jobs) / plain.makespan * 3600),
         "download": size(stored.download),
         "measurements": f"{stored.records:,}",
@@ -226,15 +234,15 @@ def tables(
 ) -> Iterator[Table]:
     """Every table of the page; of one study those that are about it. gpus: in place of the usual
     numbers of them; flops: operations per second that each sustains."""
+    yield from spent_tables(study.name if study else None)
     evidence = list(rates.evidence_at_hand())
-    devices = Devices(Gpu(), flops, rates.measured_rates(evidence))
+    devices = Devices(rates.measured_rates(evidence), flops)
     chosen = [study] if study else [*family(PAPER), *family(SMALL)]
     found = [Estimate(one) for one in chosen]
     shown = next((one for one in found if one.study.name == SHOWN), found[0])
-    yield from spent_tables(study.name if study else None)
     yield from estimate_tables(found, devices)
     yield rates_table(devices)
-    yield assumptions_table(devices)
+    yield assumptions_table()
     yield schedule_table(shown, (gpus,) if gpus else FEW, devices)
     if study is None:
         yield from fleet_tables(found, gpus or MANY, devices, evidence)
@@ -257,8 +265,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if given.gpus is not None and given.gpus < 1:
             raise UserError(f"--gpus: at least 1, not {given.gpus}")
-        if given.flops is not None and not 0 < given.flops < math.inf:
-            raise UserError(f"--flops: a number above 0, not {given.flops}")
+        if given.flops is not None and not 1 <= given.flops < math.inf:
+            raise UserError(f"--flops: at least 1, not {given.flops}")
         study = studies.load(given.study) if given.study else None
         for number, table in enumerate(tables(study, given.gpus, given.flops)):
             print("\n" * bool(number) + on_terminal(table), flush=True)

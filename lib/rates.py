@@ -10,25 +10,13 @@ from lib.errors import UserError
 from lib.listing import device
 from lib.records import Record, in_place, spelled
 from lib.shapes import Shape, shape_of
-from lib.spent import about, config_at_hand
+from lib.spent import about, config_at_hand, used_gpu
 
 Evidence = Iterable[tuple[str, Record]]  # measurements, each with its study
 BACK = 3  # forward passes that one forward and back counts for, as in the plan
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """A GPU that is assumed: its memory in bytes, operations per second at most, and which share
-    of these a run sustains."""
-
-    name: str = "A100 80 GB"
-    memory: float = 80e9
-    peak: float = 312e12  # bf16, dense, as NVIDIA's data sheet says
-    share: float = 0.4
-
-    @property
-    def flops(self) -> float:
-        return self.peak * self.share
+# The GPU that is assumed: its memory in bytes, and operations per second at most (bf16, dense, as
+# NVIDIA's data sheet says), of which a run sustains a share.
+GPU, GPU_MEMORY, GPU_PEAK, GPU_SHARE = "A100 80 GB", 80e9, 312e12, 0.4
 
 
 @dataclass(frozen=True)
@@ -45,19 +33,17 @@ class Rate:
 
 @dataclass(frozen=True)
 class Devices:
-    """What runs the estimates: GPUs, how many operations a second they do if somebody has said so,
-    and what has been measured."""
+    """Operations per second: measured, the slowest first, and of a GPU as somebody gave them."""
 
-    gpu: Gpu
-    given: float | None
     rates: Sequence[Rate]
+    given: float | None = None
 
     def flops(self, study: str) -> tuple[float, str]:
-        """Of a GPU that runs this study, and where that number is from."""
+        """Of a GPU that runs this study, the fastest measured, and where that number is from."""
         if self.given is not None:
             return self.given, "given"
         own = [one for one in self.rates if one.study == study and one.on_gpu]
-        return (own[-1].flops, "measured") if own else (self.gpu.flops, "assumed")
+        return (own[-1].flops, "measured") if own else (GPU_PEAK * GPU_SHARE, "assumed")
 
     def per_core(self, study: str) -> float | None:
         """Of a core: measured on this study, or else on the embedded one."""
@@ -91,7 +77,7 @@ def measured_rates(evidence: Evidence) -> list[Rate]:
             continue
         if name not in shapes:
             shapes[name] = _shape(name)
-        on_gpu = made.get("peak_gpu_memory_bytes") is not None
+        on_gpu = used_gpu(made)
         devices = 1 if on_gpu else made.get("threads")
         if shapes[name] is None or not devices:
             continue
@@ -123,16 +109,15 @@ def record_bytes(evidence: Evidence) -> dict[str, tuple[float, float]]:
     the answer to a question, and what a row of a table of distances takes."""
     seen: dict[str, list[tuple[int, int]]] = {}
     for _, record in evidence:
-        value = record["value"]
-        rows = {"qa": value.get("n_questions", 0)}
-        if record["kind"] == "distances":
-            rows["distances"] = len(value["table"]["n"])
-        seen.setdefault(record["kind"], []).append(
-            (len(spelled(record)), rows.get(record["kind"], 0))
-        )
+        kind, value, rows = record["kind"], record["value"], 0
+        if kind == "qa":
+            rows = value["n_questions"]
+        elif kind == "distances":
+            rows = len(value["table"]["n"])
+        seen.setdefault(kind, []).append((len(spelled(record)), rows))
     found = {}
     for kind, sizes in seen.items():
         size, rows = (sum(column) / len(sizes) for column in zip(*sizes, strict=True))
-        per_row = {"qa": 1.0, "distances": size / rows if rows else 0.0}.get(kind, 0.0)
+        per_row = size / rows if kind == "distances" and rows else float(kind == "qa")
         found[kind] = size - per_row * rows, per_row
     return found

@@ -1,8 +1,8 @@
 """When jobs would end on so many GPUs: list scheduling, simulated.
 
-Whenever GPUs are free they get, of the jobs whose needs have ended, the one with the longest chain
-of jobs behind it; that is the order which the Snakefile gives its jobs. A process that is killed is
-put back in line with what is left of its work since its last saved state.
+A job takes one GPU. Whenever one is free it gets, of the jobs whose needs have ended, the one with
+the longest chain of jobs behind it; that is the order which the Snakefile gives its jobs. A process
+that is killed is put back in line with what is left of its work since its last saved state.
 
 A million jobs take seconds. Everything follows from the arguments and the seed.
 """
@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 from lib.errors import UserError
 
-HOPELESS = 10  # stretches of work, in mean times between kills, that are never got through
+HOPELESS = 10  # mean times between kills: work without a saved state that is never got through
+MOST_KILLS = 10_000_000  # more would take minutes to simulate
 
 
 class Job(NamedTuple):
@@ -27,19 +28,17 @@ class Job(NamedTuple):
     name: str
     seconds: float
     needs: tuple[int, ...] = ()
-    gpus: int = 1
     start: float = 0.0
     saved: float = math.inf
 
 
 class Try(NamedTuple):
-    """A process: the position of its job, when it began and ended, in seconds, on which GPUs, and
-    whether it was killed."""
+    """A process: the position of its job, when it began and ended, in seconds, and whether it was
+    killed."""
 
     job: int
     begin: float
     end: float
-    gpus: tuple[int, ...]
     killed: bool
 
 
@@ -107,52 +106,38 @@ def simulate(
     """Run jobs on so many identical GPUs. killed_every: mean seconds until a process is killed, at
     times drawn with the seed.
 
-    Raises UserError for a job that needs more GPUs than there are, and for one that is killed so
-    often that it would not end."""
+    Raises UserError where there is no GPU, and where kills are so many that a job would not end or
+    that they cannot be simulated."""
     _check(jobs, gpus, killed_every)
     urgency, behind, draw = until_end(jobs), _behind(jobs), random.Random(seed)
     waits = [len(job.needs) for job in jobs]
     todo = [job.seconds for job in jobs]
-    ready: dict[int, list[tuple[float, int]]] = {job.gpus: [] for job in jobs}
-    free = list(range(gpus))
-    running: list[tuple[float, int, int]] = []  # end, number of the try, position
+    ready = [(-urgency[i], i) for i in range(len(jobs)) if not waits[i]]
+    heapq.heapify(ready)
+    running: list[tuple[float, int]] = []  # end, number of the try
     found, now = Schedule(gpus), 0.0
-    for i, job in enumerate(jobs):
-        if not waits[i]:
-            heapq.heappush(ready[job.gpus], (-urgency[i], i))
-    while True:
-        while (count := _next(ready, len(free))) is not None:
-            _, i = heapq.heappop(ready[count])
+    while ready or running:
+        while ready and len(running) < gpus:
+            _, i = heapq.heappop(ready)
             took = jobs[i].start + todo[i]
             kill = draw.expovariate(1 / killed_every) if killed_every < math.inf else math.inf
-            held = tuple(heapq.heappop(free) for _ in range(count))
-            one = Try(i, now, now + min(took, kill), held, kill < took)
-            heapq.heappush(running, (one.end, len(found.tries), i))
+            one = Try(i, now, now + min(took, kill), kill < took)
+            heapq.heappush(running, (one.end, len(found.tries)))
             found.tries.append(one)
-            found.gpu_seconds += count * (one.end - now)
-        if not running:
-            return found
+            found.gpu_seconds += one.end - now
         now = found.makespan = running[0][0]
         while running and running[0][0] == now:
-            _, number, i = heapq.heappop(running)
-            one = found.tries[number]
-            for gpu in one.gpus:
-                heapq.heappush(free, gpu)
+            one = found.tries[heapq.heappop(running)[1]]
             if one.killed:
-                worked = max(0.0, one.end - one.begin - jobs[i].start)
-                todo[i] -= worked - worked % jobs[i].saved
-                heapq.heappush(ready[jobs[i].gpus], (-urgency[i], i))
+                worked = max(0.0, one.end - one.begin - jobs[one.job].start)
+                todo[one.job] -= worked - worked % jobs[one.job].saved
+                heapq.heappush(ready, (-urgency[one.job], one.job))
                 continue
-            for after in behind[i]:
+            for after in behind[one.job]:
                 waits[after] -= 1
                 if not waits[after]:
-                    heapq.heappush(ready[jobs[after].gpus], (-urgency[after], after))
-
-
-def _next(ready: dict[int, list[tuple[float, int]]], free: int) -> int | None:
-    """How many GPUs the most urgent job takes, of those that fit the free ones."""
-    fitting = [count for count, heap in ready.items() if heap and count <= free]
-    return min(fitting, key=lambda count: ready[count][0]) if fitting else None
+                    heapq.heappush(ready, (-urgency[after], after))
+    return found
 
 
 def _check(jobs: Sequence[Job], gpus: int, killed_every: float) -> None:
@@ -161,7 +146,7 @@ def _check(jobs: Sequence[Job], gpus: int, killed_every: float) -> None:
     for job in jobs:
         if not (0 <= job.seconds < math.inf and 0 <= job.start < math.inf and job.saved > 0):
             raise ValueError(f"job {job.name}: times are finite and not negative")
-        if not 1 <= job.gpus <= gpus:
-            raise UserError(f"job {job.name}: takes {job.gpus} GPUs; there are {gpus}")
         if job.start + min(job.seconds, job.saved) > HOPELESS * killed_every:
             raise UserError(f"job {job.name}: would be killed before it has saved anything")
+    if sum(job.start + job.seconds for job in jobs) > MOST_KILLS * killed_every:
+        raise UserError(f"above {MOST_KILLS:,} kills, too many to simulate")

@@ -6,9 +6,7 @@ only what their measurements say of themselves.
 """
 
 import json
-import math
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -29,10 +27,10 @@ from lib.workload import Planned, parts
 Run = dict[str, Any]
 HERE, PUBLISHED, OLDER = "jobs run here", "jobs, published", "measurements, published"
 WELL = "well"
-NUMBERS = {"seconds": True, "threads": False, "gpus": False}  # required?
-MEMORY = ("peak_memory_bytes", "peak_gpu_memory_bytes")
+LARGEST = 1e18  # more seconds, threads or bytes than anything takes
+NUMBERS = ("seconds", "threads", "gpus", "peak_memory_bytes", "peak_gpu_memory_bytes")
 # What may be published: nothing of the machine but its processor.
-PUBLIC = ("job", "what", "packages", "processor", "python", "when", "commit", *NUMBERS, *MEMORY)
+PUBLIC = ("job", "what", "packages", "processor", "python", "when", "commit", *NUMBERS)
 DISTANCES = "distances"  # as jobs of their own, for which a row stands beside the sections'
 OTHERS = "healed models"  # whose section is not known, since their study is not at hand
 
@@ -62,14 +60,19 @@ def _parsed(line: bytes) -> Run | None:
         return None
     if not isinstance(run, dict) or not isinstance(run.get("job"), str):
         return None
-    needed = [key for key, required in NUMBERS.items() if required or run.get(key) is not None]
-    given = [run.get(key) for key in needed] + [run[key] for key in MEMORY if run.get(key)]
-    return run if all(_amount(value) for value in given) else None
+    given = [run[key] for key in NUMBERS if run.get(key) is not None]
+    sound = _amount(run.get("seconds")) and all(map(_amount, given))
+    return run if sound and isinstance(run.get("processor"), str | None) else None
 
 
 def _amount(value: Any) -> bool:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value) and value >= 0
+    return number and 0 <= value < LARGEST
+
+
+def used_gpu(provenance: Mapping[str, Any]) -> bool:
+    """Whether a measurement was made on a GPU: where there is one it may still use the CPU."""
+    return bool(provenance.get("peak_gpu_memory_bytes"))
 
 
 def public(runs: Iterable[Run]) -> str:
@@ -97,7 +100,7 @@ class Spent:
     runs: int = 0
     failed: int = 0
     measurements: int = 0
-    hardware: Counter[str] = field(default_factory=Counter)
+    hardware: set[str] = field(default_factory=set)
 
     def add(self, run: Mapping[str, Any], notebook: bool = False) -> None:
         seconds = run["seconds"]
@@ -109,35 +112,7 @@ class Spent:
         self.gpu_seconds += seconds * (run.get("gpus") or 0)
         self.memory = max(self.memory, run.get("peak_memory_bytes") or 0)
         self.gpu_memory = max(self.gpu_memory, run.get("peak_gpu_memory_bytes") or 0)
-        self.hardware[device(dict(run))] += 1
-
-    def all_of(self, other: "Spent") -> None:
-        """Add what another section took."""
-        for key, value in vars(other).items():
-            mine = getattr(self, key)
-            both = max(mine, value) if key in ("memory", "gpu_memory") else mine + value
-            setattr(self, key, both)
-
-
-@dataclass
-class Account:
-    """A study's run: where it is known from, its title, its sections, and what was left out."""
-
-    study: str
-    title: str
-    source: str
-    sections: dict[str, Spent] = field(default_factory=dict)
-    left_out: list[str] = field(default_factory=list)
-
-    def of(self, section: str) -> Spent:
-        return self.sections.setdefault(section, Spent())
-
-    @property
-    def total(self) -> Spent:
-        whole = Spent()
-        for one in self.sections.values():
-            whole.all_of(one)
-        return whole
+        self.hardware |= {device(dict(run))} - {""}
 
 
 @dataclass(frozen=True)
@@ -147,6 +122,22 @@ class About:
     study: Study | None
     title: str
     healing: dict[str, Any] | None
+
+
+@dataclass
+class Account:
+    """A study's run: what is known of the study, where the run is known from, what it took in all
+    and by section, and what was left out."""
+
+    about: About
+    source: str
+    total: Spent = field(default_factory=Spent)
+    sections: dict[str, Spent] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+
+    def of(self, section: str) -> tuple[Spent, Spent]:
+        """What a section's costs are added to."""
+        return self.total, self.sections.setdefault(section, Spent())
 
 
 def about(name: str) -> About:
@@ -189,41 +180,41 @@ def accounts(study: str | None = None) -> list[Account]:
 
 
 def _of_jobs(name: str, source: str, file: Path, evidence: Path) -> Account:
-    known = about(name)
-    account = Account(name, known.title, source)
+    account = Account(about(name), source)
+    runs: list[Run] = []
     try:
         runs, broken = read(file)
+        if broken:
+            which = ", ".join(map(str, broken))
+            account.left_out.append(f"line {which} of its record of jobs, not readable")
+        elif not runs:
+            account.left_out.append("its record of jobs, which is empty")
     except UserError:
-        runs, broken = [], []
         account.left_out.append("its record of jobs, which cannot be read")
-    if broken:
-        which = ", ".join(map(str, broken))
-        account.left_out.append(f"of its record of jobs what is not readable, in line {which}")
-    elif not runs:
-        account.left_out.append("its record of jobs, which is empty")
-    section = _sections_of_jobs(known)
+    section = _sections_of_jobs(account.about.study)
     for run in runs:
-        spent = account.of(section(run["job"]))
-        spent.add(run, notebook=run["job"] == "site" or run["job"].startswith("section-"))
-        spent.runs += 1
-        spent.failed += run.get("ended") != WELL
+        job = run["job"]
+        for spent in account.of(section(job)):
+            spent.add(run, notebook=job == "site" or job.startswith("section-"))
+            spent.runs += 1
+            spent.failed += run.get("ended") != WELL
     apart = DISTANCES in account.sections
     for record in _evidence(account, evidence):
         own = DISTANCES if apart and record["kind"] == DISTANCES else ""
-        account.of(own or section_of(record, known.healing)).measurements += 1
+        for spent in account.of(own or section_of(record, account.about.healing)):
+            spent.measurements += 1
     return account
 
 
 def _of_measurements(name: str, evidence: Path) -> Account:
     """What measurements say: the time of each, but not that of loading and of notebooks."""
-    known = about(name)
-    account = Account(name, known.title, OLDER)
+    account = Account(about(name), OLDER)
     for record in _evidence(account, evidence):
         made = record["provenance"]
-        spent = account.of(section_of(record, known.healing))
-        spent.measurements += 1
-        if _amount(made.get("seconds")):
-            spent.add(made | {"gpus": int(made.get("peak_gpu_memory_bytes") is not None)})
+        for spent in account.of(section_of(record, account.about.healing)):
+            spent.measurements += 1
+            if _amount(made.get("seconds")):
+                spent.add(made | {"gpus": int(used_gpu(made))})
     return account
 
 
@@ -235,7 +226,7 @@ def _evidence(account: Account, place: Path) -> list[Record]:
         return []
     broken = sum(problem is not None for _, _, problem in found)
     if broken:
-        account.left_out.append(f"of its measurements {broken}, which are damaged")
+        account.left_out.append(f"{broken} of its measurements, damaged")
     return [record for _, record, problem in found if problem is None]
 
 
@@ -259,18 +250,21 @@ def section_of(record: Record, own: dict[str, Any] | None) -> str:
     return "05" if healing.get("rank") != own.get("rank") else "02"
 
 
-def _sections_of_jobs(known: About) -> Callable[[str], str]:
+def _sections_of_jobs(study: Study | None) -> Callable[[str], str]:
     """From a job's name to its section, or to what stands for itself."""
     names = {"cost": "09", "question-free": "13", "site": "site"}
-    healed = cache(lambda: _sections_of_parts(known.study))
+    healed = cache(lambda: _sections_of_parts(study))
 
     def section(job: str) -> str:
         if match := re.fullmatch(r"(?:section|models)-(\d\d)", job):
             return match[1]
-        if job.startswith((DISTANCES, "unhealed")):
-            return DISTANCES if job.startswith(DISTANCES) else "02"
-        whole = job if job in names or job in healed() else re.sub(r"-(\d+|healing)$", "", job)
-        return names.get(whole) or healed().get(whole, OTHERS)
+        if job.startswith(DISTANCES):
+            return DISTANCES
+        if job.startswith("unhealed"):
+            return "02"
+        if job in names:
+            return names[job]
+        return healed().get(re.sub(r"-(\d+|healing)$", "", job), OTHERS)
 
     return section
 

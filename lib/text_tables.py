@@ -1,6 +1,5 @@
 """Tables of text, for a page of the book or for a terminal, and numbers as they stand in them."""
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,15 +21,15 @@ class Table:
 
 
 def amount(value: float) -> str:
-    """A number in three digits, or whole."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    """A number in three digits."""
+    return f"{float(f'{value:.3g}'):,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def power_of_ten(value: float) -> str:
     """A large number: 1.2 × 10¹⁴."""
-    power = math.floor(math.log10(value)) if value else 0
-    raised = str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"{value / 10.0**power:.1f} × 10{raised}"
+    digits, _, power = f"{value:.1e}".partition("e")
+    raised = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{digits} × 10{raised}"
 
 
 def size(count: float) -> str:

@@ -49,7 +49,8 @@ def test_jobs_are_summed_by_section(written: Written, mine: Study) -> None:
         run("site", 30.0, threads=1),
     )
     (account,) = spent.accounts()
-    assert (account.title, account.source, account.left_out) == (mine.title, spent.HERE, [])
+    assert (account.about.title, account.source) == (mine.title, spent.HERE)
+    assert account.left_out == []
     assert set(account.sections) == {"00", "02", "05", "site"}
     second = account.sections["02"]
     assert (second.measuring, second.notebook) == (160.0, 20.0)
@@ -61,7 +62,7 @@ def test_jobs_are_summed_by_section(written: Written, mine: Study) -> None:
     assert (total.measuring, total.notebook) == (210.0, 54.0)
     assert total.core_seconds == 2 * 180 + 4 * 50 + 2 * 4 + 30
     assert (total.runs, total.failed, total.memory) == (6, 1, 3 * 10**9)
-    assert set(total.hardware) == {"Slow, 2 threads", "Slow, 1 thread", "Fast, 4 threads"}
+    assert total.hardware == {"Slow, 2 threads", "Slow, 1 thread", "Fast, 4 threads"}
 
 
 def test_the_table_says_what_the_sums_say(written: Written) -> None:
@@ -103,10 +104,28 @@ def test_jobs_of_a_study_that_is_gone_are_kept_apart(
 ) -> None:
     write(results_dir / "gone", run("unhealed-4bit", 1.0), run("simple-2-qlora-r8-seed0", 2.0))
     (account,) = spent.accounts()
-    assert account.title == "gone"
+    assert account.about.title == "gone"
     assert account.sections[spent.OTHERS].measuring == 2.0
     assert account.sections["02"].measuring == 1.0
     assert next(ladder.spent_tables()).rows[0]["download, estimated"] == "not known"
+
+
+def test_what_a_study_took_is_shown_where_its_shape_is_not_at_hand(
+    tmp_path: Path,
+    results_dir: Path,
+    published_dir: Path,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    file = tmp_path / "gone.yaml"
+    file.write_text("title: Gone\nabout: x\nmodel: ./nowhere\n")
+    folder = write(results_dir / "gone", run("models-02", 7200.0), run("simple-1-x", 60.0)).parents[
+        1
+    ]
+    (folder / "checkpoint.json").write_text(json.dumps({"file": str(file)}))
+    assert ladder.main(["--study", str(file)]) == 1
+    out, err = capsys.readouterr()
+    assert "2.0 h" in out and "healed models" in out and "not known" in out
+    assert err.startswith("error: model ") and err.count("\n") == 1
 
 
 def test_damaged_lines_are_left_out_and_said(written: Written) -> None:
@@ -119,6 +138,8 @@ def test_damaged_lines_are_left_out_and_said(written: Written) -> None:
         good.replace("5.0", "-5.0"),
         good.replace("5.0", "Infinity"),
         good.replace("5.0", "true"),
+        good.replace("5.0", "1" + "0" * 400),
+        json.dumps(run("site", 2.0, processor=["Slow"])),
         "",
         "\x00",
         json.dumps(run("site", 2.0, threads="two")),
@@ -129,7 +150,7 @@ def test_damaged_lines_are_left_out_and_said(written: Written) -> None:
     (account,) = spent.accounts()
     assert account.total.runs == 2 and account.total.notebook == 10.0
     (line,) = account.left_out
-    assert line.endswith("not readable, in line 2, 3, 4, 5, 6, 7, 9, 10, 11, 12")
+    assert line.startswith("line 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14 of its record")
     table = next(ladder.spent_tables())
     assert line in table.notes[0] and line in on_terminal(table) and line in on_page(table)
 
@@ -141,6 +162,21 @@ def test_an_empty_record_is_said(written: Written, results_dir: Path) -> None:
     assert account.total.runs == 0
     (row,) = next(ladder.spent_tables()).rows
     assert row["measuring"] == row["peak memory"] == row["on"] == "–"
+
+
+def test_a_record_that_cannot_be_read_is_said_once(
+    written: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, read = written(run("site", 1.0)), Path.read_bytes
+
+    def failing(path: Path) -> bytes:
+        if path == file:
+            raise PermissionError(13, "Permission denied")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", failing)
+    (account,) = spent.accounts()
+    assert account.left_out == ["its record of jobs, which cannot be read"]
 
 
 def test_without_any_run_the_tables_say_so(results_dir: Path, published_dir: Path) -> None:
@@ -173,7 +209,7 @@ def test_measurements_are_counted_by_what_they_are_of(
     broken = next(store.folder.glob("cost/*.json"))
     broken.write_text(broken.read_text()[:-20])
     (account,) = spent.accounts()
-    assert account.left_out == ["of its measurements 1, which are damaged"]
+    assert account.left_out == ["1 of its measurements, damaged"]
     assert account.total.measurements == 13
 
 
