@@ -15,13 +15,13 @@ in float32 with the same surroundings, and shown otherwise.
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lib.chance import Spread, beyond_chance, by_chance, right
-from lib.listing import leaves
-from lib.pairing import Judged, Pair
+from lib.pairing import Judged, Pair, unlike
 from lib.records import Record, digest
+from lib.sides import PLACE, UNFIT
 
 RELATIVE = {"float32": 1e-5, "fp16": 1e-2, "bf16": 1e-2}
 FLIPPED = {"float32": 0.001, "fp16": 0.02, "bf16": 0.02}
@@ -30,7 +30,7 @@ SUPPORT = 0.01  # share of the resamples that may choose another block
 
 MODEL = ("checkpoint", "weights", "compute", "evaluated", "block", "healing")  # its inputs
 SURROUNDINGS = ("processor", "threads", "packages")
-TIMES = {"read", "write", "peak_bytes", "device", "threads"}  # in records of costs
+TIMES = {"read", "write", "peak_bytes"} | PLACE  # in records of costs
 
 
 def judge(
@@ -46,7 +46,7 @@ def judge(
     for pair in found:
         try:
             judged.append(_judged(pair, healings, seeds))
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        except UNFIT as error:
             says = f"cannot be compared: {type(error).__name__}, {error}"
             judged.append(Judged(pair, "differs", says))
     beyond_chance(judged)
@@ -83,8 +83,11 @@ def _by_numbers(pair: Pair, alike: bool) -> Judged:
     if kind == "qa":
         broken += _answers(judged, 0.0 if strict else FLIPPED.get(form, max(FLIPPED.values())))
     tied = _ties(pair, relative) if kind == "distances" else set()
-    for at, one, other in _unlike(pair):
-        if at in tied or _elsewhere(kind, at):
+    for at, one, other in unlike(pair.published["value"], pair.own["value"]):
+        if at in tied:
+            judged.outcome = "within"
+            continue
+        if _elsewhere(kind, at):
             continue
         if at.startswith("texts") and kind == "writing" and not strict:
             judged.outcome = "shown"
@@ -102,14 +105,6 @@ def _by_numbers(pair: Pair, alike: bool) -> Judged:
         more = f" and {len(broken) - 2:,} more" if len(broken) > 2 else ""
         judged.says = f"{'; '.join(broken[:2])}{more}"
     return judged
-
-
-def _unlike(pair: Pair) -> Iterator[tuple[str, Any, Any]]:
-    """Every scalar of the values that is not the same in both, and where it stands."""
-    one, other = (dict(leaves(record["value"])) for record in pair[:2])
-    for at in one | other:
-        if (at in one, one.get(at)) != (at in other, other.get(at)):
-            yield at, one.get(at), other.get(at)
 
 
 def _elsewhere(kind: str, at: str) -> bool:

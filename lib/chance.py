@@ -121,7 +121,7 @@ def _errors_of_losses(pair: Pair, seeds: Spread) -> list[Error]:
     deviation, free = seeds.loss
     mean = (one["loss"] + other["loss"]) / 2
     by_seed = [(math.sqrt(2) * deviation * mean, free)] if deviation else []
-    if free >= KNOWN and _alike(pair, "text", "sample"):
+    if by_seed and free >= KNOWN and _alike(pair, "text", "sample"):
         return by_seed
     return [*((side["stderr"], side["n_sequences"] - 1) for side in (one, other)), *by_seed]
 
@@ -145,7 +145,8 @@ def _distances(pair: Pair) -> Judged:
             values = f"{one:.4g} ± {errors[0][0]:.2g} / {other:.4g} ± {errors[1][0]:.2g}"
             tests.append((p, size, f"block of {n} at {start}: {values}"))
     p, size, says = min(tests)
-    return Judged(pair, "chance", says, size, min(1.0, p * len(tests)))
+    outcome = "equal" if pair.published["value"] == pair.own["value"] else "chance"
+    return Judged(pair, outcome, says, size, min(1.0, p * len(tests)))
 
 
 def _test(one: float, other: float, errors: Sequence[Error]) -> tuple[float, float]:

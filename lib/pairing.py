@@ -6,14 +6,13 @@ no partner is paired with what has its kind and name and the fewest inputs that 
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from lib.listing import leaves
 from lib.records import Record, digest
-
-PLACE = ("device", "threads")  # inputs of costs that say where times were taken
+from lib.sides import PLACE
 
 
 class Pair(NamedTuple):
@@ -78,11 +77,14 @@ def _name(record: Record) -> tuple[str, str]:
 
 def _differing(one: dict[str, Any], other: dict[str, Any]) -> tuple[str, ...]:
     """Inputs that differ, as `sample.length`; what texts and questions are made of as one."""
-    first, second = (dict(leaves(inputs)) for inputs in (one, other))
-    keys = [
-        key
-        for key in first | second
-        if (key in first, first.get(key)) != (key in second, second.get(key))
-    ]
+    keys = (key for key, *_ in unlike(one, other))
     names = (re.sub(r"\b(source|text|untrained)\..*|\[.*", r"\1", key) for key in keys)
     return tuple(dict.fromkeys(names))
+
+
+def unlike(one: dict[str, Any], other: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Where the two differ, scalar by scalar, and what stands there in each."""
+    first, second = dict(leaves(one)), dict(leaves(other))
+    for at in first | second:
+        if (at in first, first.get(at)) != (at in second, second.get(at)):
+            yield at, first.get(at), second.get(at)

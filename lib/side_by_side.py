@@ -11,7 +11,7 @@ from lib.listing import device, difference
 from lib.pairing import Judged, identity
 from lib.records import Record
 from lib.schema import Study
-from lib.sides import Damaged, Side
+from lib.sides import UNFIT, Damaged, Side
 
 WIDTH = 98  # of a line
 OUTCOMES = ("equal", "within", "chance", "shown", "differs")
@@ -86,7 +86,7 @@ def _far(judged: Iterable[Judged]) -> str:
     sizes = [(one.p is None, one.size) for one in judged]
     numbers = max((size for by_numbers, size in sizes if by_numbers), default=0.0)
     errors = max((size for by_numbers, size in sizes if not by_numbers), default=0.0)
-    parts = [f"{numbers:.1e} of it"] if numbers else []
+    parts = [f"a share of {numbers:.1e}"] if numbers else []
     return ", ".join(parts + ([f"{errors:.1f} standard errors"] if errors else []))
 
 
@@ -166,7 +166,7 @@ def _times(one: Judged) -> list[str]:
             for what in ("read", "write"):
                 medians = [statistics.median(model[what]) for model in (before, now)]
                 ratios[what].append(medians[1] / medians[0])
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+    except UNFIT:
         return []  # which its judgement says
     took = " and ".join(f"{what} {statistics.median(of):.2f}" for what, of in ratios.items())
     return [f"{named(one.pair.own)}: times to {took} times the published ones"]

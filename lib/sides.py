@@ -22,6 +22,7 @@ from lib import claims, families, judging, paths, tables
 from lib.bench import Bench
 from lib.edits import cells, edits
 from lib.errors import UserError
+from lib.listing import device
 from lib.publish import LOCAL, TABLES
 from lib.records import FIELDS, Record, digest, file_of, in_place, spelled
 from lib.schema import Study, Task
@@ -32,7 +33,7 @@ PLACE = {"device", "threads"}
 # Inputs that no setting decides, but files, the machine and the version of the code.
 GIVEN = {"checkpoint", "tokenizer", "untrained", "text", "source", "method", "evaluated"}
 # What records of another form than today's come to where tables are made of them.
-UNFIT = (KeyError, IndexError, TypeError, ValueError, AttributeError)
+UNFIT = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 class Damaged(NamedTuple):
@@ -64,18 +65,23 @@ class Side:
 def own(study: Study, scratch: Path) -> Side:
     """This run, as it stands in results/<study>/.
 
-    Raises UserError where there is none."""
+    Raises UserError where there is none, or no checkpoint of the study."""
     folder = paths.results(study.name)
     side, sound = _read(folder, folder, f"results/{study.name}")
     if not sound and not side.damaged:
         raise UserError(
             f"study {study.name}: nothing measured here to compare; `make book STUDY=…` does that"
         )
-    store = _Recorded(scratch / "own", sound, PLACE, folder)
-    bench = _bench(Bench(study), store)
+    bench = Bench(study)
+    _ = bench.config  # where there is no checkpoint, this says so
+    bench.store = store = _Recorded(scratch / "own", sound, PLACE, folder)
     whole = _check_tables(side, bench, folder, all_stand=False)
     _check_own_rows(side, bench, folder / "tables")
-    side.records = [store.records[path] for path in sorted(store.used)] if whole else sound
+    if whole:
+        side.records = [store.records[path] for path in sorted(store.used)]
+    else:  # an unfinished run: whatever is of its checkpoint, or of its untrained twin
+        here, keys = bench.checkpoint, ("checkpoint", "tokenizer")
+        side.records = [one for one in sound if here in map(one["inputs"].get, keys)]
     side.others = len(sound) - len(side.records)
     return side
 
@@ -104,10 +110,10 @@ def published(study: Study, scratch: Path) -> Side:
             )
     except (OSError, *UNFIT):
         side.faults.append(f"{side.where}/study.json: missing, damaged or of other settings")
-    store = _Recorded(scratch / "published", side.records, PLACE | GIVEN, folder)
     bench = _Published(settings)
     bench.weights = _weights(side.records)
-    _check_tables(side, _bench(bench, store), folder, all_stand=True)
+    bench.store = _Recorded(scratch / "published", side.records, PLACE | GIVEN, folder)
+    _check_tables(side, bench, folder, all_stand=True)
     return side
 
 
@@ -118,6 +124,8 @@ def _read(place: Path, folder: Path, where: str) -> tuple[Side, list[Record]]:
         key = (record["kind"], digest(record["inputs"])) if problem is None else label
         if problem is None and key in seen:
             problem = "of the same inputs as one before it"
+        if problem is None and not _legible(record):
+            record, problem = {}, "edited: its provenance is not of the form that is written"
         if problem is None:
             problem = _contradiction(record)
         seen.add(key)
@@ -132,15 +140,24 @@ def _read(place: Path, folder: Path, where: str) -> tuple[Side, list[Record]]:
 def _as_it_stands(label: Path) -> Record:
     """What can still be read of a damaged record, in a file or in a line of one."""
     name, _, line = str(label).partition(".jsonl:")
-    with suppress(OSError, ValueError, RecursionError):
+    with suppress(OSError, *UNFIT):
         if line:
             text = Path(f"{name}.jsonl").read_text("utf-8").split("\n")[int(line) - 1]
         else:
             text = label.read_text("utf-8")
         record = json.loads(text)
         if all(isinstance(record.get(key), kind) for key, kind in FIELDS.items()):
-            return record
+            return record if _legible(record) else {}
     return {}
+
+
+def _legible(record: Record) -> bool:
+    """Whether it can be looked up and shown."""
+    with suppress(*UNFIT):
+        digest(record["inputs"])
+        device(record["provenance"])
+        return isinstance(record["provenance"].get("packages", {}), dict)
+    return False
 
 
 def _contradiction(record: Record) -> str | None:
@@ -156,7 +173,7 @@ def _contradiction(record: Record) -> str | None:
         for key, says in given.items():
             if not math.isclose(value[key], says, rel_tol=1e-9, abs_tol=1e-12):
                 return f"says {key} {value[key]:.6g}, its own answers give {says:.6g}"
-    except (KeyError, TypeError, AttributeError, ValueError, ZeroDivisionError):
+    except UNFIT:
         return "edited: without what a record of its kind holds"
     return None
 
@@ -234,11 +251,6 @@ class _Published(Bench):
         return {}
 
 
-def _bench(bench: Bench, store: _Recorded) -> Bench:
-    bench.store = store
-    return bench
-
-
 def _weights(records: list[Record]) -> str:
     """The number format that a run's own model was in, which may have been chosen by the device."""
     found = (one["inputs"].get("weights") for one in records if one["kind"] == "distances")
@@ -288,7 +300,7 @@ def _check_tables(side: Side, bench: Bench, folder: Path, all_stand: bool) -> bo
 def _check_own_rows(side: Side, bench: Bench, folder: Path) -> None:
     """The same of what this run put into tables that hold numbers of other runs, too."""
     study, anew = bench.study, bench.store.folder.parent / "own rows"
-    with suppress(UserError, *UNFIT):  # then other tables could not be made either
+    with suppress(UserError, *UNFIT):
         table = tables.unpruned_table(bench)
         tables.write(anew / "unpruned.csv", table[table["run"] == study.title])
     with suppress(UserError, *UNFIT):
@@ -297,5 +309,8 @@ def _check_own_rows(side: Side, bench: Bench, folder: Path) -> None:
         tables.write(anew / "families.csv", families.critical_fractions([run]))
     for name, of in {"unpruned": ("run", study.title), "families": ("study", study.name)}.items():
         stands, gives = folder / f"{name}.csv", anew / f"{name}.csv"
+        label = f"{side.where}/tables/{name}.csv"
         if stands.exists() and gives.exists():
-            side.faults += edits(f"{side.where}/tables/{name}.csv", stands, gives, of)
+            side.faults += edits(label, stands, gives, of)
+        elif any(of[1] in row for row in cells(stands)):
+            side.faults.append(f"{label}: its row for this run does not follow from the records")

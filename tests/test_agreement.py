@@ -115,7 +115,7 @@ def distances(chosen, tied):
     return record("distances", value, provenance=ELSEWHERE if chosen else HERE)
 
 
-@pytest.mark.parametrize(("tied", "outcome"), [(1e-8, "equal"), (1e-3, "differs")])
+@pytest.mark.parametrize(("tied", "outcome"), [(1e-8, "within"), (1e-3, "differs")])
 def test_another_block_may_be_chosen_only_where_both_are_as_similar(tied, outcome):
     found = judged(distances(0, tied), distances(1, tied))
     assert found.outcome == outcome
@@ -154,6 +154,11 @@ def test_records_that_cannot_be_compared_differ():
         found = judged(one, other)
         assert found.outcome == "differs"
         assert found.says
+    one, other = loss(2.0), loss(2.5, checkpoint="d")
+    other["value"]["stderr"] = 1e200  # its square is no float
+    found = judged(one, other, differs=("checkpoint",))
+    assert found.outcome == "differs"
+    assert found.says.startswith("cannot be compared")
 
 
 # By chance.
@@ -231,6 +236,8 @@ def test_losses_of_healed_models_are_measured_by_what_seeds_make():
     unknown = judged(one, far)
     assert unknown.size == pytest.approx(0.2 / math.hypot(0.04, 0.044))
     assert unknown.p > judged(one, far, seeds).p
+    # Where seeds made no difference at all, too: any difference would be beyond chance.
+    assert judged(one, near, Spread(loss=(0.0, 8))).outcome == "chance"
 
 
 def test_accuracies_are_paired_where_the_questions_are_the_same():

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,13 @@ def test_only_this_runs_rows_count_where_other_runs_stand_too(runs, capsys):
     code, out = outcome(runs, capsys)
     assert code == 1
     assert "unpruned.csv line 2 (run mine, task quiz" in part(out, "Tables")[0]
+    (free,) = (runs.own / "evidence" / "qa").glob("question-free*.json")
+    free.unlink()
+    code, out = outcome(runs, capsys)
+    assert code == 1
+    assert part(out, "Tables") == [
+        "results/mine/tables/unpruned.csv: its row for this run does not follow from the records"
+    ]
 
 
 @pytest.mark.parametrize("side", ["own", "published"])
@@ -242,7 +250,63 @@ def test_records_of_another_form_are_named_and_break_nothing(runs, capsys):
     assert "loss.csv" in "\n".join(part(out, "Tables"))
 
 
+@pytest.mark.parametrize("side", ["own", "published"])
+@pytest.mark.parametrize(
+    ("part_of", "key", "value"),
+    [
+        ("inputs", "length", float("nan")),
+        ("provenance", "processor", 5),
+        ("provenance", "packages", ["torch"]),
+    ],
+)
+def test_odd_parts_of_an_edited_record_break_nothing(side, part_of, key, value, runs, capsys):
+    def edit(record):
+        record[part_of][key] = value
+        record["value"]["loss"] = 9.25
+
+    runs.change(side, "loss", edit, forged=False)
+    code, out = outcome(runs, capsys)
+    assert code == 1
+    assert "edited: its checksum does not match" in part(out, "Damaged or edited")[0]
+    if part_of == "provenance":
+        runs.change(side, "writing", edit)
+        assert len(part(outcome(runs, capsys)[1], "Damaged or edited")) == 2
+
+
+def test_lines_that_are_no_records_are_named(runs, capsys):
+    path = runs.published / "evidence.jsonl"
+    path.write_text(path.read_text() + "[1]\n")
+    code, out = outcome(runs, capsys)
+    assert code == 1
+    assert part(out, "Damaged or edited") == ["published/mine/evidence.jsonl:66: not of schema 1"]
+
+
 # Another or a shorter run.
+
+
+def resettled(runs: Runs, folder: Path) -> tuple[dict, Path]:
+    """The settings with whole paths, and where to write them as a study of the same name."""
+    settings, old = yaml.safe_load(Path(runs.study).read_text()), Path(runs.study).parent
+    for key in ("validation_text", "healing_text"):
+        settings[key]["path"] = str((old / settings[key]["path"]).resolve())
+    settings["task_path"] = str((old / settings["task_path"]).resolve())
+    return settings, folder / "mine.yaml"
+
+
+def test_records_of_another_checkpoint_are_not_this_studys(runs, capsys, tmp_path):
+    settings, study = resettled(runs, tmp_path)
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(settings["model"], checkpoint)
+    config = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 0.5}))
+    study.write_text(yaml.safe_dump(settings | {"model": str(checkpoint)}))
+    shutil.rmtree(runs.own / "tables")
+    code, out = outcome(runs._replace(study=str(study)), capsys)
+    assert code == 1
+    assert out.splitlines()[-1].endswith("do not agree (records not measured here: 65)")
+    shutil.rmtree(checkpoint)
+    assert compare.main(["--study", str(study)]) == 1
+    assert "no checkpoint there" in capsys.readouterr().err
 
 
 def test_a_shifted_loss_of_a_healed_model_is_found_by_numbers_or_by_chance(runs, capsys):
@@ -287,13 +351,8 @@ def test_what_is_missing_is_counted_and_named(runs, capsys):
 
 
 def test_records_of_other_inputs_are_paired_by_name(runs, capsys, tmp_path):
-    settings = yaml.safe_load(Path(runs.study).read_text())
+    settings, study = resettled(runs, tmp_path)
     settings["loss"]["length"] = 24
-    folder = Path(runs.study).parent
-    for key in ("validation_text", "healing_text"):
-        settings[key]["path"] = str((folder / settings[key]["path"]).resolve())
-    settings["task_path"] = str((folder / settings["task_path"]).resolve())
-    study = tmp_path / "mine.yaml"
     study.write_text(yaml.safe_dump(settings))
 
     def shorter(record):
