@@ -83,6 +83,27 @@ def unwritable(path: Path, error: OSError) -> UserError:
     return UserError(f"cannot write {path}: {error.strerror}")
 
 
+@contextmanager
+def written_by_others(folder: Path) -> Iterator[None]:
+    """For libraries that write into a folder and hide what the system said to them.
+
+    Raises UserError when the disk is full or the folder cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(folder, error) from None
+    except Exception:
+        probe = folder / f".{secrets.token_hex(8)}.partial"
+        try:
+            probe.write_bytes(bytes(1 << 20))
+        except OSError as error:
+            raise unwritable(folder, error) from None
+        finally:
+            with suppress(OSError):
+                probe.unlink(missing_ok=True)
+        raise
+
+
 def copy_new(source: Path, out: Path) -> bool:
     """Copy a folder whole or not at all, unless there is something in `out` already: then that
     stays, and False is returned. A copy that was killed leaves a hidden folder, `.….copying`.

@@ -28,7 +28,7 @@ from transformers.pytorch_utils import Conv1D
 from lib.anatomy import ffn_modules, is_fused, layers, linear_weight
 from lib.corpora import document_sequences, measured_on, windows
 from lib.errors import UserError
-from lib.folders import free_place, whole_or_not_at_all
+from lib.folders import free_place, whole_or_not_at_all, written_by_others
 from lib.four_bit import (
     SplitExperts,
     base_digest,
@@ -181,7 +181,10 @@ def heal(
     if healing.recipe == "full":
         return Healed(trained.eval().requires_grad_(False), report, seconds)
     if adapters is not None:
-        with whole_or_not_at_all(free_place(adapters)) as unfinished:
+        with (
+            whole_or_not_at_all(free_place(adapters)) as unfinished,
+            written_by_others(unfinished),
+        ):
             trained.save_pretrained(unfinished)
     return Healed(evaluable(trained.get_base_model(), study, dropped), report, seconds)
 

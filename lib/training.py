@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from lib.errors import UserError
+from lib.folders import written_by_others
 from lib.schema import Healing
 from lib.teacher import Teacher, mismatch
 
@@ -89,6 +90,10 @@ class _Taught(Trainer):
     def __init__(self, *given: Any, teacher: Teacher | None, weight: float, **named: Any) -> None:
         super().__init__(*given, **named)
         self.teacher, self.weight = teacher, weight
+
+    def _save_checkpoint(self, *given: Any) -> None:
+        with written_by_others(Path(self.args.output_dir)):
+            super()._save_checkpoint(*given)
 
     def compute_loss(
         self,
@@ -162,7 +167,8 @@ def train(
     keep: a folder for the state on the way; where there is some, training goes on from it and ends
     as if it had never stopped. name: what its logs are called.
 
-    Raises UserError for a micro-batch that does not divide the batch."""
+    Raises UserError for a micro-batch that does not divide the batch, and where the disk is too
+    full for the state."""
     micro = healing.micro_batch or healing.batch
     if healing.batch % micro:
         raise UserError(

@@ -15,7 +15,7 @@ import pytest
 
 from lib import folders, paths
 from lib.errors import UserError
-from lib.folders import claimed, copy_new
+from lib.folders import claimed, copy_new, written_by_others
 
 CLAIM = """
 import sys, time
@@ -128,3 +128,15 @@ def test_a_copy_that_fails_is_one_line_and_leaves_nothing(
         copy_new(source, out)
     assert "\n" not in str(raised.value)
     assert os.listdir(out.parent) == []
+
+
+def test_what_libraries_cannot_write_is_told_in_the_systems_words(tmp_path: Path) -> None:
+    full = pytest.raises(UserError, match=rf"^no space left to write {tmp_path}")
+    with full, written_by_others(tmp_path):
+        raise OSError(errno.ENOSPC, "full")
+    gone = pytest.raises(UserError, match=r"^cannot write .*gone: No such file or directory$")
+    with gone, written_by_others(tmp_path / "gone"):
+        raise RuntimeError("unexpected pos 64 vs 0")
+    with pytest.raises(RuntimeError, match="a bug"), written_by_others(tmp_path):
+        raise RuntimeError("a bug")
+    assert os.listdir(tmp_path) == []

@@ -1,6 +1,7 @@
 """Healing that is stopped and goes on, against one that is left alone."""
 
 import math
+import resource
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -126,6 +127,20 @@ def test_the_losses_reported_are_means_over_the_steps_since(study, alone):
     assert training._reported(broken, study.healing) == pytest.approx(
         [1, 2, 3.5, math.nan], nan_ok=True
     )
+
+
+@pytest.mark.parametrize("size", [100_000, 400_000])
+def test_a_state_that_cannot_be_written_is_one_line(size, study, tokenizer, alone, tmp_path):
+    """Adapters or the optimizer's part of it: libraries say that in their own words."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"^cannot write .*: File too large$"):
+            heal(study, tokenizer, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert training.last_step(tmp_path) == 0
+    assert_same(heal(study, tokenizer, tmp_path), alone)
 
 
 def test_nothing_is_kept_unless_asked_for(study, tokenizer, alone, tmp_path, monkeypatch):
