@@ -16,6 +16,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,20 +46,20 @@ HERE = {"a job": "lib.worker", "the scheduler": "-m snakemake", "everything": ""
 THERE = ("a job there", "a node", "a node's daemon")
 
 
-def disturbed(clone: Path, study: Path, victim: str, moment: float) -> dict[Path, int]:
-    """A run that is killed after so many seconds; what was recorded then, with its time."""
+def disturbed(clone: Path, study: Path, victim: str, moment: float) -> dict[Path, int] | None:
+    """A run that is killed after so many seconds; what was recorded then. None: there was nothing
+    to kill yet, or any more."""
     process = start(clone, dict(os.environ), "--study", str(study))
     end = time.monotonic() + moment
     while time.monotonic() < end and process.poll() is None:
         time.sleep(0.05)
-    sigkill(processes(clone, HERE[victim]))
-    kept = {path: path.stat().st_mtime_ns for path in records(clone)}
-    if victim == "a job":
-        process.communicate()
-    else:
+    killed = processes(clone, HERE[victim])
+    sigkill(killed)
+    kept = found(clone)
+    if killed and victim != "a job":
         sigkill(processes(clone))
-        process.communicate()
-    return kept
+    process.communicate()
+    return kept if killed else None
 
 
 def on_cluster(
@@ -68,7 +70,7 @@ def on_cluster(
     victim: str,
     moment: float,
     away: float,
-) -> dict[Path, int]:
+) -> dict[Path, int] | None:
     """The same on a cluster; a node is away for so many seconds; SLURM notices after about 12.
     Jobs whose node has no daemon go on, and if it is away for longer run twice."""
     arguments = ("--study", str(study), "--profile", str(settings))
@@ -76,13 +78,18 @@ def on_cluster(
     end = time.monotonic() + moment
     while time.monotonic() < end and process.poll() is None:
         time.sleep(0.1)
+    if process.poll() is not None:
+        return None
     if victim == "a node":
         cluster.kill_node("n1")
     elif victim == "a node's daemon":
         cluster.kill_daemon("n1")
     elif running := list(cluster.running()):
         cluster.kill_job(running[0])
-    kept = {path: path.stat().st_mtime_ns for path in records(clone)}
+    else:
+        process.communicate()
+        return None
+    kept = found(clone)
     if victim != "a job there":
         time.sleep(away)
         cluster.start_node("n1")
@@ -90,48 +97,77 @@ def on_cluster(
     return kept
 
 
+def found(clone: Path) -> dict[Path, int]:
+    """Records, each with the time at which it was written."""
+    return {path: path.stat().st_mtime_ns for path in records(clone)}
+
+
+@dataclass
+class Runs:
+    """What all runs have in common."""
+
+    folder: Path
+    study: Path
+    expected: dict[str, Any]
+    whole: float  # seconds of the undisturbed run
+
+    def one(self, number: int, seed: int) -> Counter[str]:
+        """A run that is killed and started again; drawn anew until there was something to kill."""
+        drawn, kept, attempt = random.Random(f"{seed} {number}"), None, 0
+        cluster_too = number % 5 == 4
+        victim = drawn.choice(THERE if cluster_too else list(HERE))
+        while kept is None:
+            attempt += 1
+            clone = copied(self.folder / f"run-{number}-{attempt}")
+            moment = drawn.uniform(0, (4 if cluster_too else 1) * self.whole)
+            if cluster_too:
+                away, place = drawn.uniform(2, 25), self.folder / f"c{number}-{attempt}"
+                with two_nodes(place) as cluster:
+                    settings = self.folder / "profile"
+                    kept = on_cluster(cluster, clone, self.study, settings, victim, moment, away)
+            else:
+                kept = disturbed(clone, self.study, victim, moment)
+        again = start(clone, dict(os.environ), "--study", str(self.study))
+        _, stderr = again.communicate()
+        stood = found(clone)
+        print(f"{number}: {victim} after {moment:.1f} s, {len(kept)} recorded", flush=True)
+        if again.returncode:
+            print(stderr, file=sys.stderr)
+        return Counter(
+            {
+                f"killed: {victim}": 1,
+                "killed with records there and records to come": 0 < len(kept) < len(stood),
+                "ended as the undisturbed run": values(clone) == self.expected,
+                "ended badly": again.returncode != 0,
+                "recorded before the kill": len(kept),
+                "of these measured again": sum(
+                    stood.get(path) != moment for path, moment in kept.items()
+                ),
+            }
+        )
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--runs", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    drawn = random.Random(options.seed)
-    counts: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         study = folder / "killed.yaml"
         study.write_text(yaml.safe_dump(STUDY), encoding="utf-8")
+        profile(folder / "profile")
         alone = copied(folder / "alone")
         began = time.monotonic()
         assert start(alone, dict(os.environ), "--study", str(study)).wait() == 0
-        whole = time.monotonic() - began
-        expected = values(alone)
-        print(f"undisturbed: {len(expected)} records in {whole:.0f} s", flush=True)
-        settings = profile(folder / "profile")
-        for number in range(options.runs):
-            clone = copied(folder / f"run-{number}")
-            cluster_too = number % 5 == 4
-            victim = drawn.choice(THERE if cluster_too else list(HERE))
-            moment = drawn.uniform(0, (4 if cluster_too else 1) * whole)
-            if cluster_too:
-                with two_nodes(folder / f"c{number}") as cluster:
-                    away = drawn.uniform(2, 25)
-                    kept = on_cluster(cluster, clone, study, settings, victim, moment, away)
-            else:
-                kept = disturbed(clone, study, victim, moment)
-            again = start(clone, dict(os.environ), "--study", str(study))
-            _, stderr = again.communicate()
-            counts[victim] += 1
-            counts["ended as the undisturbed run"] += values(clone) == expected
-            counts["ended badly"] += again.returncode != 0
-            counts["recorded before the kill"] += len(kept)
-            counts["of these measured again"] += sum(
-                not path.exists() or path.stat().st_mtime_ns != moment_of
-                for path, moment_of in kept.items()
-            )
-            print(f"{number}: {victim} after {moment:.1f} s, {len(kept)} recorded", flush=True)
-            if again.returncode:
-                print(stderr, file=sys.stderr)
+        runs = Runs(folder, study, values(alone), time.monotonic() - began)
+        print(f"undisturbed: {len(runs.expected)} records in {runs.whole:.0f} s", flush=True)
+        # Small as the study is, a run keeps one core busy.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            each = [pool.submit(runs.one, i, options.seed) for i in range(options.runs)]
+        counts = Counter[str]()
+        for one in each:
+            counts.update(one.result())
     for what, count in counts.items():
         print(f"{what}: {count}")
     good = counts["ended as the undisturbed run"] == options.runs
