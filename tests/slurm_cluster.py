@@ -232,6 +232,8 @@ def two_nodes(folder: Path, cores: int = 1, memory_mb: int = 8000) -> Iterator[C
     nodes = [NODE.format(node=node, port=ports[node], **size) for node in NODES]
     partition = f"PartitionName=main Nodes={','.join(NODES)} Default=YES MaxTime=INFINITE\n"
     (folder / "slurm.conf").write_text(CONFIG.format(**own) + "".join([*nodes, partition]))
+    # Nothing uses cgroups here; where none are mounted this kind does not miss them.
+    (folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
     (folder / "gres.conf").write_text("AutoDetect=off\nName=gpu File=/dev/null\n")
     for place in SERVICES:
         (folder / f"{place}.conf").symlink_to("slurm.conf")
