@@ -1,0 +1,89 @@
+"""Reference runs: every record stands as it was measured, and today's code gives its inputs the
+digest that it was recorded under.
+
+A refactoring must leave this green. Where a value or an input rightly changes, METHOD is raised,
+the run is measured and published again, and its line in CONTENT is made anew.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lib import cost, paths, study
+from lib.bench import Bench
+from lib.publish import TABLES
+from lib.records import digest, file_of, in_place, spelled
+
+# SHA-256 over kind, name, inputs and value of all records of a run, in order.
+CONTENT = {
+    "almanac": "fd32961d8b95cd9872cbe72ebba5422bff0168a1841da890fa46bfe3c5f05913",
+    "almanac-8-layers": "4d2fca7633681f5d9074587ff8444bd21154b5fa3fb1d1501df1878fd9c9e049",
+    "almanac-fact-healing": "d70009e7f8f9d5794ad19d941a69f8b710405438c62b07994b85ff6b36403d84",
+    "almanac-no-facts": "db60b22b7bf3b8921f43db41660dc70ae0308c6c5452d6eaf0816e676c2ecdbc",
+    "almanac-seed1": "fad714742c0162ac7e84610b27b49aac0645eba39b358ad8d91ce083fe0b5f9f",
+    "almanac-seed2": "8abc45434f1bd23fc0935663abc49c9fa341c15563a1fe4c3372c90a6fb19f9b",
+    "almanac-untrained": "8522d0a1ffde8113ed1c0abace7fa89b1cbd762766002bbc414e6c318334a5d6",
+}
+
+
+def recorded(name: str) -> list[dict]:
+    found = []
+    for label, record, problem in in_place(paths.published(name) / "evidence.jsonl"):
+        assert problem is None, f"{label}: {problem}"
+        found.append(record)
+    return found
+
+
+def content(records: list[dict]) -> str:
+    rows = [[one[key] for key in ("kind", "name", "inputs", "value")] for one in records]
+    return digest(sorted(rows, key=lambda row: digest(row)), 64)
+
+
+def test_every_published_run_is_held() -> None:
+    assert set(CONTENT) == {path.parent.name for path in paths.published("").glob("*/study.json")}
+
+
+@pytest.mark.parametrize("name", CONTENT)
+def test_records_are_as_they_were_measured(name: str) -> None:
+    assert content(recorded(name)) == CONTENT[name]
+
+
+@pytest.mark.parametrize("name", CONTENT)
+def test_todays_code_finds_every_record(
+    name: str, results_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the shipped files: checkpoint (of the almanac itself), texts, tasks, settings."""
+    found = recorded(name)
+    files = set()
+    for one in found:
+        path = results_dir / name / "evidence" / file_of(one["kind"], one["name"], one["inputs"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(spelled(one), encoding="utf-8")
+        files.add(path)
+    # Times are of the machine that they were taken on.
+    for place in (one["inputs"] for one in found if one["kind"] == "cost"):
+        monkeypatch.setattr(cost, "device_name", lambda bench, place=place: place["device"])
+        monkeypatch.setattr(torch, "get_num_threads", lambda place=place: place["threads"])
+    bench = Bench(study.load(name))
+    if not Path(bench.study.model).exists():  # checkpoints of controls are not shipped
+        own = next(
+            one for one in found if one["kind"] == "distances" and "checkpoint" in one["inputs"]
+        )
+        bench.config = Bench(study.load("almanac")).config
+        bench.config.num_hidden_layers = max(own["value"]["table"]["n"]) + 1
+        bench.checkpoint = own["inputs"]["checkpoint"]
+
+    def measured(kind: str, name: str, *_: object, **__: object) -> None:
+        raise AssertionError(f"{kind} {name} is not found and would be measured")
+
+    get = bench.store.get
+    monkeypatch.setattr(
+        bench.store,
+        "get_or_measure",
+        lambda kind, name, inputs, *_, **__: get(kind, name, inputs) or measured(kind, name),
+    )
+    for table, make in TABLES.items():
+        if (paths.published(name) / "tables" / f"{table}.csv").exists():
+            make(bench)
+    assert bench.store.used == files
