@@ -5,7 +5,7 @@
     snakemake --workflow-profile profiles/slurm --config study=mine.yaml
     snakemake -n --config study=mine.yaml        # which jobs there are, and what they take
 
-`lib.planning` says which jobs there are and which of them are pending: those that are missing or
+`lib.book.planning` says which jobs there are and which of them are pending: those that are missing or
 made from something that has changed since. Here they are only scheduled.
 """
 
@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
-from lib import graph, planning, progress
-from lib.configuration import configuration
+from lib.book import graph, planning, progress
+from lib.book.configuration import configuration
 from lib.errors import UserError
 
 # Snakemake itself does not say so before all rules are known.
@@ -76,7 +76,7 @@ for job in GRAPH.jobs.values():
         message:
             f"{job.what}, of study {GRAPH.study}"
         shell:
-            "{sys.executable:q} -m lib.worker {params.job} --study {GRAPH.study:q}"
+            "{sys.executable:q} -m lib.book.worker {params.job} --study {GRAPH.study:q}"
 
 
 # A section that was run again may have changed tables that others read.

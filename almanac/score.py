@@ -16,7 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from almanac.train import Settings
 from almanac.world import FOLDER
-from lib import corpora, evaluation, harness
+from lib.evaluation import evaluate, harness
+from lib.models import corpora
 from lib.schema import Study, Task, Text
 
 ASKED = [
@@ -48,10 +49,10 @@ def scores(checkpoint: Path) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for task in tasks:
-        found = evaluation.accuracy(model, tokenizer, task, manager, batch=64)
+        found = evaluate.accuracy(model, tokenizer, task, manager, batch=64)
         free = "–"
         if found["guess"]:
-            blank = evaluation.accuracy(model, tokenizer, task, manager, 64, question_free=True)
+            blank = evaluate.accuracy(model, tokenizer, task, manager, 64, question_free=True)
             free = f"{blank['accuracy']:.3f} ± {blank['stderr']:.3f}"
         lines.append(
             f"| `{task.name}` | {task.shots} | {found['n_questions']} | {found['accuracy']:.3f} ± "
@@ -66,7 +67,7 @@ def scores(checkpoint: Path) -> str:
     for name in TEXTS:
         text = Text(path=str(FOLDER / "text" / f"{name}.jsonl"))
         sequences = corpora.document_sequences(text, tokenizer, 500, 256, None)
-        found = evaluation.next_token_loss(model, sequences, 64, tokenizer.pad_token_id)
+        found = evaluate.next_token_loss(model, sequences, 64, tokenizer.pad_token_id)
         lines.append(
             f"| `{name}` | {found['n_sequences']} | {found['loss']:.4f} ± {found['stderr']:.4f} | "
             f"{found['loss'] / math.log(vocabulary):.4f} |"

@@ -16,9 +16,9 @@ from pathlib import Path
 import yaml
 from side_by_side import alternate, milliseconds, random_llama, ratio, tokenizer
 
-from lib import harness, sweep
-from lib.blocks import UNPRUNED
-from lib.harness import Questions, SharedPass
+from lib.evaluation import harness, sweep
+from lib.evaluation.harness import Questions, SharedPass
+from lib.pruning.dropped import UNPRUNED
 from lib.schema import Study, Task
 
 PROMPT = (

@@ -32,10 +32,12 @@ import torch
 from lm_eval.tasks import TaskManager
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from lib import corpora, evaluation, harness, models, paths
-from lib.blocks import parse_layers
+from lib import paths
 from lib.errors import UserError
-from lib.pruning import find, prune
+from lib.evaluation import evaluate, harness
+from lib.models import checkpoints, corpora
+from lib.pruning.dropped import parse_layers
+from lib.pruning.on_disk import find, prune
 from lib.schema import Study, Task, Text
 
 TASKS = paths.ROOT / "tasks"
@@ -178,8 +180,8 @@ class Here:
     """The model as a run of the book measures it: all prunings of one that is loaded once."""
 
     def __init__(self, study: Study, prunings: list[tuple[int, ...]], batch: int) -> None:
-        self.model = models.load_model(study)
-        self.tokenizer = models.load_tokenizer(study, self.model.config)
+        self.model = checkpoints.load_model(study)
+        self.tokenizer = checkpoints.load_tokenizer(study, self.model.config)
         self.manager = harness.task_manager(study)
         self.prunings, self.batch = prunings, batch
 
@@ -189,7 +191,7 @@ class Here:
         model, text = self.model, self.tokenizer
         start = time.monotonic()
         found = list(
-            evaluation.accuracies(model, text, task, self.manager, self.prunings, self.batch)
+            evaluate.accuracies(model, text, task, self.manager, self.prunings, self.batch)
         )
         seconds = time.monotonic() - start
         questions = harness.Questions(task, self.manager)
@@ -236,10 +238,10 @@ def compare(args: argparse.Namespace) -> list[str]:
     folder = find(args.model)
     study = Study(model=str(folder), task_path=str(TASKS), tasks=tasks)
     words = ["nothing", *(args.drop or ["2:3"])]
-    n_layers = models.load_config(study).get_text_config().num_hidden_layers
+    n_layers = checkpoints.load_config(study).get_text_config().num_hidden_layers
     prunings = [(), *(parse_layers(word, n_layers) for word in words[1:])]
     here = Here(study, prunings, args.batch)
-    how = (str(models.dtype(study)).removeprefix("torch."), str(models.device(study)))
+    how = (str(checkpoints.dtype(study)).removeprefix("torch."), str(checkpoints.device(study)))
     problems: list[str] = []
     row(*HEADER), row(*["---"] * len(HEADER))
     spawn = multiprocessing.get_context("spawn")
@@ -268,7 +270,7 @@ def compare(args: argparse.Namespace) -> list[str]:
             text = Text(path=str(args.text.resolve()))
             sequences = corpora.document_sequences(text, here.tokenizer, 64, 512, None)
             pad = here.tokenizer.pad_token_id
-            losses = evaluation.losses(here.model, prunings, sequences, args.batch, pad)
+            losses = evaluate.losses(here.model, prunings, sequences, args.batch, pad)
             for word, place, ours in zip(words, folders, losses, strict=True):
                 theirs = process.submit(loss_alone, place, *how, sequences).result()
                 what = f"loss, {word} dropped: {ours['loss']:.6f}, transformers' {theirs:.6f}"

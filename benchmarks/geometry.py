@@ -12,7 +12,7 @@ import sys
 import torch
 from side_by_side import alternate, milliseconds, random_llama, ratio
 
-from lib import geometry
+from lib.pruning import geometry
 
 
 def main() -> None:

@@ -42,7 +42,7 @@ def main() -> int:
     numbers = [number for number in paths.sections() if number not in ("14", "00")] + ["14", "00"]
     by_hand = [["lib.run", "check", *study]]
     by_hand += [["lib.run", number, *study, "--checked"] for number in numbers]
-    by_hand += [["lib.site", *study]]
+    by_hand += [["lib.book.site", *study]]
     graph = ["lib.run", "book", *study]
     with tempfile.TemporaryDirectory() as place:
         folders = [copied(Path(place) / name) for name in ("graph", "sections", "both")]

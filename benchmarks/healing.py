@@ -24,8 +24,9 @@ from transformers import (
 )
 
 from almanac.tokenizer import train_tokenizer
-from lib import four_bit, healing, training
-from lib.corpora import document_sequences, documents, windows
+from lib.healing import heal, training
+from lib.models import four_bit
+from lib.models.corpora import document_sequences, documents, windows
 from lib.schema import Healing, Study, Text
 
 FFN = ["gate_proj", "up_proj", "down_proj"]
@@ -87,7 +88,7 @@ def main() -> None:
         study = Study(model=folder, device="cpu")
 
         def ours(rows: list[torch.Tensor]) -> None:
-            model = healing.adapt(four_bit.load_4bit(study), recipe)
+            model = heal.adapt(four_bit.load_4bit(study), recipe)
             training.train(model, rows, text.pad_token_id, recipe, torch.float32)
 
         own, theirs = alternate(

@@ -42,7 +42,7 @@ STUDY: dict[str, Any] = {
     "controls": {"untrained": False},
     "other_texts": [],
 }
-HERE = {"a job": "lib.worker", "the scheduler": "-m snakemake", "everything": ""}
+HERE = {"a job": "lib.book.worker", "the scheduler": "-m snakemake", "everything": ""}
 THERE = ("a job there", "a node", "a node's daemon")
 
 

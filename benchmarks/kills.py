@@ -25,16 +25,16 @@ import math
 import sys
 
 from lib import measure, study, training
-from lib.bench import Bench
+from lib.opened import OpenStudy
 from lib.conditions import healed
 
 training.SAVE_EVERY, training.SAVING = 0, math.inf
 steps = int(sys.argv[1])
 one = study.override(study.load("smoke"), healing={"steps": steps, "batch": 8, "micro_batch": 4})
-bench = Bench(one)
-condition = [c for c in healed(bench, one.healing, [0.5]) if c.strategy == "simple"][0]
+opened = OpenStudy(one)
+condition = [c for c in healed(opened, one.healing, [0.5]) if c.strategy == "simple"][0]
 print("measuring", flush=True)
-measure.measure(bench, [condition])
+measure.measure(opened, [condition])
 """
 
 

@@ -35,7 +35,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lib import paths, shards
+from lib import paths
+from lib.models import shards
 
 N_LAYERS, DROPPED = 24, range(13, 21)
 KEPT = [layer for layer in range(N_LAYERS) if layer not in DROPPED]

@@ -12,12 +12,13 @@ import random
 import torch
 from side_by_side import milliseconds, random_llama, ratio, seconds, tokenizer
 
-from lib import evaluation, harness, paths
-from lib.blocks import UNPRUNED, Block, simple
-from lib.harness import Questions, SharedPass
+from lib import paths
+from lib.evaluation import evaluate, harness
+from lib.evaluation.harness import Questions, SharedPass
+from lib.evaluation.sweep import layer_passes
+from lib.pruning.dropped import UNPRUNED, Block, simple
+from lib.pruning.surgery import pruned
 from lib.schema import Study, Task
-from lib.surgery import pruned
-from lib.sweep import layer_passes
 
 
 def chosen_blocks(strategy: str, layers: int) -> list[Block]:
@@ -99,7 +100,7 @@ def main() -> None:
     print(f"lm-eval model by model over sweep: {ratio(times['alone'], times['sweep'])}")
     print(f"sweep over the layers it cannot avoid: {ratio(times['sweep'], times['layers'])}")
     compare(swept, alone)
-    found = evaluation.accuracy(model, text, task, manager, args.batch)
+    found = evaluate.accuracy(model, text, task, manager, args.batch)
     print(f"unpruned accuracy {found['accuracy']:.3f} ± {found['stderr']:.3f}")
 
 

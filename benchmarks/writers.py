@@ -21,7 +21,7 @@ import time
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from lib.store import Store
+from lib.evidence.store import Store
 
 WANTED_BY = 4
 DISPUTED = 25

@@ -1,15 +1,18 @@
-"""Helpers under the notebooks. One module per floor; each imports only from floors above it:
+"""Helpers under the notebooks, in wings. A wing imports only from those above it:
 
-errors · paths · folders · shards · schema · study · records · provenance · listing · store ·
-evidence · state · configuration · graph · planning · machine · progress · schedule · journal · hub
-· corpora · qwen_tokenizer · qwen_config · qwen · blocks · anatomy · loading · models · surgery ·
-card · pruning · geometry · replay · batches · scoring · sweep · four_bit · teacher · training ·
-healing · harness · evaluation · writing · bench · conditions · measure · shapes · memory · workload
-· plan · spent · rates · model_tables · text_tables · transitions · tables · comparisons · ablations
-· fates · other_texts · cost · families · judging · rules · further_rules · claims · plots ·
-ablation_plots · distance_plots · text_plots · cost_plots · family_plots · section · check · jobs ·
-estimates · fleet · ladder · export · publish · edits · sides · pairing · chance ·
-agreement · side_by_side · compare · site · run · worker
+evidence     What was measured, on disk: whole, or not at all.
+models       A checkpoint and a text, opened: layers, number formats, families.
+pruning      Which layers go, and taking them out, in memory or on disk.
+healing      What is trained afterwards, and on what.
+evaluation   What a model answers: questions, loss, text; all prunings in one pass.
+experiments  A study opened, the models that it compares, and measuring them.
+statistics   Paired differences, transitions, straight lines.
+claims       What a paper says, as rules over tables: one file a paper.
+sections     One module per notebook, of its name: its models, its tables, its figures.
+book         Running notebooks: jobs, progress, the site, what it costs, comparing two runs.
+
+What lies here beside the wings is ground that all stand on (errors, paths, files, schema, study),
+and doors: `python -m lib.run`, `lib.pruning`, `lib.export`, `lib.evidence`, `lib.compare`.
 """
 
 import logging

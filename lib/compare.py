@@ -17,13 +17,14 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib import paths, side_by_side, sides
+from lib import paths
 from lib import study as studies
-from lib.agreement import judge
-from lib.chance import spread
+from lib.book import side_by_side, sides
+from lib.book.agreement import judge
+from lib.book.chance import spread
+from lib.book.pairing import identity, pairs
 from lib.errors import UserError
-from lib.folders import write_atomically
-from lib.pairing import identity, pairs
+from lib.files import write_atomically
 from lib.schema import Study
 
 CLAIMS = "Claims: published and this run (≠ another verdict)"

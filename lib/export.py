@@ -16,13 +16,16 @@ import shutil
 import sys
 from pathlib import Path
 
-from lib import four_bit, healing, measure, study
-from lib.bench import Bench
-from lib.blocks import UNPRUNED, Block, parse_layers, ranges
-from lib.check import check
-from lib.conditions import Condition, healed
+from lib import study
+from lib.book.check import check
 from lib.errors import UserError
-from lib.folders import free_place, whole_or_not_at_all
+from lib.experiments import measure
+from lib.experiments.conditions import Condition, healed
+from lib.experiments.opened import OpenStudy
+from lib.files import free_place, whole_or_not_at_all
+from lib.healing import heal
+from lib.models import four_bit
+from lib.pruning.dropped import UNPRUNED, Block, parse_layers, ranges
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,8 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
         out = free_place(Path(options.out))
         chosen = study.load(options.study)
         check(chosen)
-        bench = Bench(chosen)
-        export(bench, _condition(bench, options), out)
+        opened = OpenStudy(chosen)
+        export(opened, _condition(opened, options), out)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -52,71 +55,71 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _condition(bench: Bench, options: argparse.Namespace) -> Condition:
+def _condition(opened: OpenStudy, options: argparse.Namespace) -> Condition:
     """The model that is asked for, as the sections name it, so that theirs is found."""
     if options.drop is not None:
-        runs = ranges(parse_layers(options.drop, bench.n_layers))
+        runs = ranges(parse_layers(options.drop, opened.n_layers))
         if len(runs) != 1:
             raise UserError(f"--drop {options.drop}: healing is of one block, as in 21:29")
         strategy, block = "given", Block(runs[0].start, runs[0].stop)
     elif options.simple is not None:
-        strategy, block = "simple", bench.block("simple", options.simple)
+        strategy, block = "simple", opened.block("simple", options.simple)
     else:
-        strategy, block = "similarity", bench.block("similarity", options.similarity)
-    recipe = bench.study.healing
-    weights = healed(bench, recipe, [], [])[0].weights
-    return Condition(strategy, block.check(bench.n_layers), weights, recipe)
+        strategy, block = "similarity", opened.block("similarity", options.similarity)
+    recipe = opened.study.healing
+    weights = healed(opened, recipe, [], [])[0].weights
+    return Condition(strategy, block.check(opened.n_layers), weights, recipe)
 
 
-def export(bench: Bench, condition: Condition, out: Path) -> None:
+def export(opened: OpenStudy, condition: Condition, out: Path) -> None:
     """Write the healed model of a condition as a checkpoint, with its tokenizer, adapters and card.
 
     Raises UserError when its healing broke down."""
-    with measure.materialised(bench, condition) as model:
-        if measure.broken(bench, condition):
-            report = measure.healing_record(bench, condition)
+    with measure.materialised(opened, condition) as model:
+        if measure.broken(opened, condition):
+            report = measure.healing_record(opened, condition)
             raise UserError(f"{condition.name}: {report['diverged']}; nothing is written")
         with whole_or_not_at_all(out) as unfinished:
-            adapters = measure.adapters(bench, condition)
-            if adapters.exists() and four_bit.runs_in_4bit(bench.study):
-                how = (bench.study, condition.healing, condition.block)
-                model = healing.reload(*how, adapters, merge=True)
+            adapters = measure.adapters(opened, condition)
+            if adapters.exists() and four_bit.runs_in_4bit(opened.study):
+                how = (opened.study, condition.healing, condition.block)
+                model = heal.reload(*how, adapters, merge=True)
             if adapters.exists():
                 shutil.copytree(adapters, unfinished / "adapter")
                 (unfinished / "adapter" / "README.md").unlink(missing_ok=True)
-                _name_base(unfinished / "adapter" / "adapter_config.json", bench)
+                _name_base(unfinished / "adapter" / "adapter_config.json", opened)
             model.save_pretrained(unfinished)
-            bench.tokenizer.save_pretrained(unfinished)
-            (unfinished / "README.md").write_text(_card(bench, condition), encoding="utf-8")
+            opened.tokenizer.save_pretrained(unfinished)
+            (unfinished / "README.md").write_text(_card(opened, condition), encoding="utf-8")
 
 
-def _name(bench: Bench) -> str:
-    model = bench.study.model
-    return Path(model).name if bench.study.model_is_local else model
+def _name(opened: OpenStudy) -> str:
+    model = opened.study.model
+    return Path(model).name if opened.study.model_is_local else model
 
 
-def _name_base(file: Path, bench: Bench) -> None:
+def _name_base(file: Path, opened: OpenStudy) -> None:
     """Peft writes where the base was on this machine; elsewhere only its name helps."""
     settings = json.loads(file.read_text("utf-8"))
-    settings["base_model_name_or_path"] = _name(bench)
+    settings["base_model_name_or_path"] = _name(opened)
     file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
-def _card(bench: Bench, condition: Condition) -> str:
+def _card(opened: OpenStudy, condition: Condition) -> str:
     recipe, block = condition.healing, condition.block
-    report = measure.healing_record(bench, condition)
-    words = block.in_words(bench.n_layers) if block != UNPRUNED else "drop none"
+    report = measure.healing_record(opened, condition)
+    words = block.in_words(opened.n_layers) if block != UNPRUNED else "drop none"
     trained = "all weights" if recipe.recipe == "full" else f"adapters of rank {recipe.rank}"
     return f"""---
 library_name: transformers
 tags: [layer-pruning]
 ---
 
-# {_name(bench)}, {bench.n_layers - block.n} of {bench.n_layers} layers, healed
+# {_name(opened)}, {opened.n_layers - block.n} of {opened.n_layers} layers, healed
 
 | | |
 |---|---|
-| original | `{_name(bench)}` |
+| original | `{_name(opened)}` |
 | pruned | {words} (counted from 0) |
 | healed | `{recipe.name}`: {trained}, {recipe.steps} steps of {recipe.batch} rows, \
 {report["tokens"]:,} tokens |

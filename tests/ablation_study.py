@@ -2,9 +2,9 @@
 
 import pytest
 
-from lib import conditions, measure
 from lib import study as studies
-from lib.bench import Bench
+from lib.experiments import conditions, measure
+from lib.experiments.opened import OpenStudy
 
 STUDY = {
     "pruned_layers": [1, 3],
@@ -17,43 +17,43 @@ STUDY = {
 }
 
 
-def all_conditions(bench) -> list:
+def all_conditions(opened) -> list:
     """What the sections on ablations ask for, one after the other."""
     return [
-        *conditions.main_conditions(bench),
-        *conditions.rank_conditions(bench),
-        *conditions.seed_conditions(bench),
-        *(one for group in conditions.teacher_conditions(bench).values() for one in group),
+        *conditions.main_conditions(opened),
+        *conditions.rank_conditions(opened),
+        *conditions.seed_conditions(opened),
+        *(one for group in conditions.teacher_conditions(opened).values() for one in group),
     ]
 
 
 @pytest.fixture(scope="session")
-def ablation_bench(write_study, tmp_path_factory) -> Bench:
+def ablation_study_opened(write_study, tmp_path_factory) -> OpenStudy:
     """Measured once; tests take `ablated`."""
     file = str(write_study(tmp_path_factory.mktemp("ablations"), **STUDY))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RESULTS_DIR", str(tmp_path_factory.mktemp("results")))
-        bench = Bench(studies.load(file))
-        measure.measure(bench, all_conditions(bench))
-    return bench
+        opened = OpenStudy(studies.load(file))
+        measure.measure(opened, all_conditions(opened))
+    return opened
 
 
 @pytest.fixture
-def ablated(ablation_bench: Bench, monkeypatch) -> Bench:
+def ablated(ablation_study_opened: OpenStudy, monkeypatch) -> OpenStudy:
     """The study with all its evidence, and its results folder that of this test."""
-    monkeypatch.setenv("RESULTS_DIR", str(ablation_bench.store.folder.parent.parent))
-    return ablation_bench
+    monkeypatch.setenv("RESULTS_DIR", str(ablation_study_opened.store.folder.parent.parent))
+    return ablation_study_opened
 
 
-def hits(bench, condition, task) -> list[int]:
-    return [int(one) for one in measure.recorded(bench, condition, task)["correct"][task.name]]
+def hits(opened, condition, task) -> list[int]:
+    return [int(one) for one in measure.recorded(opened, condition, task)["correct"][task.name]]
 
 
-def similar(bench, healed: bool) -> list:
+def similar(opened, healed: bool) -> list:
     """Similarity-informed prunings of half the layers, healed with the study's recipe or not."""
     (found,) = (
         one
-        for one in conditions.main_conditions(bench)
+        for one in conditions.main_conditions(opened)
         if one.strategy == "similarity" and one.block.n == 3 and bool(one.healing) == healed
     )
     return [found]

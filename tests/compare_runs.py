@@ -8,10 +8,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from lib import cost, paths, publish, tables
-from lib.bench import Bench
-from lib.records import file_of, spelled
-from lib.section import count_verdicts
+from lib import paths
+from lib.book import publish
+from lib.evidence.records import file_of, spelled
+from lib.experiments import costs
+from lib.experiments.opened import OpenStudy
+from lib.sections import tables
+from lib.sections.pages import count_verdicts
 
 Change = Callable[[dict[str, Any]], Any]
 
@@ -58,23 +61,25 @@ def _changed(record: dict[str, Any], change: Change, forged: bool) -> str:
 
 
 @pytest.fixture(scope="module")
-def whole(ablation_bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+def whole(ablation_study_opened: OpenStudy, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """The small study of the ablations, with its costs, its tables, and published."""
     folder = tmp_path_factory.mktemp("compared")
-    shutil.copytree(ablation_bench.store.folder.parent, folder / "results" / "mine")
+    shutil.copytree(ablation_study_opened.store.folder.parent, folder / "results" / "mine")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RESULTS_DIR", str(folder / "results"))
         patch.setattr(paths, "published", lambda name: folder / "published" / name)
-        bench = Bench(ablation_bench.study)
-        cost.cost_table(bench)
+        opened = OpenStudy(ablation_study_opened.study)
+        costs.cost_table(opened)
         for name, make in publish.TABLES.items():
-            table = make(bench)
+            table = make(opened)
             if table is not None:
-                tables.save(bench, name, table)
-        tables.save(bench, "unpruned", tables.unpruned_table(bench))
-        count_verdicts(bench)
-        publish.publish(ablation_bench.study)
-    return Runs(ablation_bench.study.file, folder / "results/mine", folder / "published/mine")
+                tables.save(opened, name, table)
+        tables.save(opened, "unpruned", tables.unpruned_table(opened))
+        count_verdicts(opened)
+        publish.publish(ablation_study_opened.study)
+    return Runs(
+        ablation_study_opened.study.file, folder / "results/mine", folder / "published/mine"
+    )
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.families import Run
+from lib.sections.families import Run
 
 NAMES = ("angular_distances", "qa", "loss", "transitions", "verdicts")
 HEALED = (0.25, 0.5, 0.75)

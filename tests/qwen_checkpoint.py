@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from lib import qwen
+from lib.models import qwen
 
 qwen.register()
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from lib.records import digest
-from lib.store import Store
+from lib.evidence.records import digest
+from lib.evidence.store import Store
 
 LOSS = {"loss": 1.25, "stderr": 0.5, "n_tokens": 10}
 QA = {"accuracy": 0.75, "stderr": 0.1, "n_questions": 12, "correct": {"quiz": "0110"}}

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lib.records import SCHEMA
+from lib.evidence.records import SCHEMA
 from lib.schema import Study
 
 ON_CPU = {"processor": "Slow", "threads": 2, "gpus": 0, "peak_gpu_memory_bytes": None}
@@ -12,7 +12,7 @@ ON_GPU = {"processor": "Fast", "threads": 4, "gpus": 1, "peak_gpu_memory_bytes":
 
 
 def run(job: str, seconds: float, ended: str = "well", **more: Any) -> dict[str, Any]:
-    """A job's record as `lib.worker` leaves it."""
+    """A job's record as `lib.book.worker` leaves it."""
     found = {"job": job, "what": job, "seconds": seconds, "ended": ended, "commit": "unknown"}
     return found | ON_CPU | {"peak_memory_bytes": 10**9, "when": "2026-01-01T00:00:00"} | more
 

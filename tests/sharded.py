@@ -7,8 +7,8 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
-from lib import pruning
-from lib.blocks import Block
+from lib.pruning import on_disk
+from lib.pruning.dropped import Block
 
 CONTIGUOUS, SCATTERED = Block(1, 4), (0, 2, 5)
 N_LAYERS = 6
@@ -45,7 +45,7 @@ def load(folder: Path) -> AutoModelForCausalLM:
 
 def fails(capsys: pytest.CaptureFixture, *arguments: object) -> str:
     """The one line of a command that is refused."""
-    assert pruning.main([str(argument) for argument in arguments]) == 1
+    assert on_disk.main([str(argument) for argument in arguments]) == 1
     out, line = capsys.readouterr()
     assert out == ""
     assert line.startswith("error: ") and line.endswith("\n") and line.count("\n") == 1, line

@@ -8,9 +8,11 @@ from ablation_study import hits, similar
 from test_comparisons import by_loop
 from test_rules import paper_is_right
 
-from lib import ablations, claims, conditions, measure, tables
-from lib.bench import Bench
+from lib.claims import gromov
+from lib.experiments import conditions, measure
+from lib.experiments.opened import OpenStudy
 from lib.schema import Task
+from lib.sections import ablations, tables
 
 # The tables.
 
@@ -134,7 +136,7 @@ def test_without_a_teacher_the_tables_are_empty(ablated):
         {"healing": ablated.study.healing.model_copy(update={"recipe": "full"})},
         {"teacher": ablated.study.teacher.model_copy(update={"seeds": []})},
     ):
-        table = ablations.teacher_table(Bench(ablated.study.model_copy(update=update)))
+        table = ablations.teacher_table(OpenStudy(ablated.study.model_copy(update=update)))
         assert list(table.columns) == list(ablations.teacher_table(ablated).columns)
         assert table.empty and ablations.teacher_summary(table).empty
 
@@ -189,5 +191,5 @@ def test_a_flat_region_starts_at_the_whole_model(gone, results_dir):
     world["qa"] = world["qa"].query(f"not ({gone})")
     for name, table in world.items():
         tables.write(results_dir / f"{name}.csv", table)
-    (row,) = claims.verdicts(claims.Tables(results_dir), [1]).itertuples()
+    (row,) = gromov.verdicts(gromov.Tables(results_dir), [1]).itertuples()
     assert row.verdict == "not testable here"

@@ -5,14 +5,19 @@ from ablation_study import all_conditions, hits, similar
 from conftest import write_task
 from test_rules import paper_is_right
 
-from lib import ablations, claims, conditions, harness, healing, measure, models, tables
 from lib import study as studies
-from lib.bench import Bench
-from lib.conditions import TEACHING
+from lib.claims import gromov
 from lib.errors import UserError
-from lib.evidence import Store
+from lib.evaluation import harness
+from lib.evidence.store import Store
+from lib.experiments import conditions, measure
+from lib.experiments.conditions import TEACHING
+from lib.experiments.opened import OpenStudy
+from lib.healing import heal
+from lib.healing.teacher import relative_cost
+from lib.models import checkpoints
 from lib.schema import Task
-from lib.teacher import relative_cost
+from lib.sections import ablations, tables
 
 # Which models there are, and what they are asked.
 
@@ -22,7 +27,7 @@ from lib.teacher import relative_cost
 def test_every_model_is_listed_once(ablated, recipe, wanted):
     recipe = ablated.study.healing.model_copy(update={"recipe": recipe, "fractions": [0.2, 0.5]})
     update = {"healing": recipe, "pruned_layers": wanted}
-    other = Bench(ablated.study.model_copy(update=update))
+    other = OpenStudy(ablated.study.model_copy(update=update))
     other.__dict__["distances"] = ablated.distances
     found = conditions.main_conditions(other)
     keys = [(one.strategy, one.block.n, one.recipe, one.weights) for one in found]
@@ -51,7 +56,7 @@ def test_claims_are_judged_whatever_the_recipe(recipe, results_dir):
             world[key] = table
         for key, table in world.items():
             tables.write(results_dir / name / "tables" / f"{key}.csv", table)
-        found.append(claims.verdicts(claims.Tables(results_dir / name / "tables")))
+        found.append(gromov.verdicts(gromov.Tables(results_dir / name / "tables")))
     assert found[0]["verdict"].equals(found[1]["verdict"])
     assert (found[0]["verdict"] == "reproduced").sum() == 11
 
@@ -68,7 +73,7 @@ def prompts(ablated, tasks, **changes):
     study = ablated.study.model_copy(
         update={"tasks": tasks, "prompts": ablated.study.prompts.model_copy(update=changes)}
     )
-    return Bench(study).prompt_tasks
+    return OpenStudy(study).prompt_tasks
 
 
 def test_the_task_of_the_prompts_is_the_first_of_knowledge_or_the_one_named(ablated):
@@ -127,13 +132,13 @@ def test_seeds_and_ways_of_teaching_change_one_thing_each(ablated):
 
 def test_where_all_weights_are_trained_nobody_teaches(ablated):
     full = ablated.study.healing.model_copy(update={"recipe": "full"})
-    other = Bench(ablated.study.model_copy(update={"healing": full}))
+    other = OpenStudy(ablated.study.model_copy(update={"healing": full}))
     assert conditions.teacher_conditions(other) == {way: [] for way in TEACHING}
 
 
 def test_without_adapters_there_are_no_ranks(ablated):
     full = ablated.study.healing.model_copy(update={"recipe": "full"})
-    other = Bench(ablated.study.model_copy(update={"healing": full}))
+    other = OpenStudy(ablated.study.model_copy(update={"healing": full}))
     other.__dict__["distances"] = ablated.distances
     found = conditions.rank_conditions(other)
     assert not any(one.healing for one in found)
@@ -199,7 +204,7 @@ def test_no_two_orders_are_alike(ablated, shots, orders):
     limited = ablated.study.prompts.model_copy(
         update={"shots": shots, "orders": orders, "limit": 2}
     )
-    other = Bench(ablated.study.model_copy(update={"prompts": limited}))
+    other = OpenStudy(ablated.study.model_copy(update={"prompts": limited}))
     tasks = [task for task in other.prompt_tasks if task.shots == shots]
     assert len(tasks) == orders and tasks[0].order == 0
     asked = [tuple(tuple(examples) for examples, *_ in heard(other, task)) for task in tasks]
@@ -246,10 +251,10 @@ def test_what_is_recorded_is_not_measured_again(ablated, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("measured again")
 
-    again = Bench(ablated.study)
+    again = OpenStudy(ablated.study)
     monkeypatch.setattr(Store, "put", refuse)
-    monkeypatch.setattr(models, "load_model", refuse)
-    monkeypatch.setattr(healing, "heal", refuse)
+    monkeypatch.setattr(checkpoints, "load_model", refuse)
+    monkeypatch.setattr(heal, "heal", refuse)
     measure.measure(again, all_conditions(again))
     table = tables.qa_table(again, conditions.main_conditions(again))
     assert len(table) == 1 + 2 * 2 + 1 + 2
@@ -263,14 +268,14 @@ def test_a_healed_model_is_asked_more_without_being_trained_again(ablated, monke
     later = Task(name="later")
     tasks = {"tasks": [*ablated.study.tasks, later], "task_path": str(folder)}
     write_task(folder)
-    more = Bench(ablated.study.model_copy(update=tasks))
+    more = OpenStudy(ablated.study.model_copy(update=tasks))
     wanted = similar(more, healed=True)
     with monkeypatch.context() as patch:
-        patch.setattr(healing, "heal", None)
+        patch.setattr(heal, "heal", None)
         measure.measure(more, wanted)
     fresh_results = tmp_path / "fresh"
     monkeypatch.setenv("RESULTS_DIR", str(fresh_results))
-    fresh = Bench(more.study)
+    fresh = OpenStudy(more.study)
     fresh.__dict__["distances"] = ablated.distances
     measure.measure(fresh, wanted)
     assert list(fresh_results.rglob("evidence/healing/*.json"))

@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.agreement import judge
-from lib.chance import Spread, holm, spread
-from lib.edits import edits
-from lib.pairing import Pair, pairs
+from lib.book.agreement import judge
+from lib.book.chance import Spread, holm, spread
+from lib.book.edits import edits
+from lib.book.pairing import Pair, pairs
 
 HERE = {"processor": "P", "threads": 2, "packages": {"torch": "1"}}
 ELSEWHERE = HERE | {"processor": "Q"}

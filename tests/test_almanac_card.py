@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from almanac.score import ASKED, MARKS, fill
 from almanac.world import FOLDER
-from lib import evaluation, harness
+from lib.evaluation import evaluate, harness
 from lib.schema import Study, Task
 
 CARD = (FOLDER / "README.md").read_text("utf-8")
@@ -28,7 +28,7 @@ def test_the_card_says_what_the_shipped_checkpoint_scores(name: str) -> None:
     task = Task(name=f"almanac_{name}")
     checkpoint = FOLDER / "checkpoint"
     study = Study(model=str(checkpoint), task_path=str(FOLDER / "tasks"), tasks=[task])
-    found = evaluation.accuracy(
+    found = evaluate.accuracy(
         AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval(),
         AutoTokenizer.from_pretrained(checkpoint),
         task,

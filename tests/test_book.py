@@ -156,9 +156,9 @@ def test_a_date_or_a_commit_makes_nothing_pending(copy):
     [
         # Readers see a notebook's comments; nothing else reads them.
         ("notebooks/03_loss.ipynb", "plots.loss_panel(", "# so\\nplots.loss_panel(", {"03"}),
-        ("lib/text_plots.py", "\n\n\ndef ", "\n\n\n# so\ndef ", set()),
-        ("lib/text_plots.py", "\n\n\ndef ", "\n\n\nMORE = 1\n\n\ndef ", {"08"}),
-        ("lib/family_plots.py", "\n\n\ndef ", "\n\n\nMORE = 1\n\n\ndef ", {"12"}),
+        ("lib/sections/text_plots.py", "\n\n\ndef ", "\n\n\n# so\ndef ", set()),
+        ("lib/sections/text_plots.py", "\n\n\ndef ", "\n\n\nMORE = 1\n\n\ndef ", {"08"}),
+        ("lib/sections/family_plots.py", "\n\n\ndef ", "\n\n\nMORE = 1\n\n\ndef ", {"12"}),
         ("lib/export.py", "\n\n\ndef ", "\n\n\nMORE = 1\n\n\ndef ", None),
         ("results/smoke/tables/cost.csv", "nf4", "nf5", {"12", "13", "14", "00"}),
     ],
@@ -174,7 +174,7 @@ def test_a_changed_helper_runs_its_section_again_and_no_other(copy):
     executed = {
         path: path.stat().st_mtime_ns for path in copy.glob("_build/executed/smoke/*.ipynb")
     }
-    with changed(copy / "lib/text_plots.py", "\n\n\ndef ", "\n\n\nMORE = 1\n\n\ndef "):
+    with changed(copy / "lib/sections/text_plots.py", "\n\n\ndef ", "\n\n\nMORE = 1\n\n\ndef "):
         done = run(copy, "book", "--study", "smoke")
         assert done.returncode == 0, done.stderr
         again = [path.name[:2] for path in executed if path.stat().st_mtime_ns != executed[path]]

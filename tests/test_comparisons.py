@@ -6,11 +6,11 @@ from itertools import product
 import numpy as np
 import pytest
 
-from lib import comparisons
-from lib.blocks import Block
-from lib.comparisons import COLUMNS, compare, paired
-from lib.conditions import Condition
+from lib.experiments.conditions import Condition
+from lib.pruning.dropped import Block
 from lib.schema import Task
+from lib.sections import comparisons
+from lib.sections.comparisons import COLUMNS, compare, paired
 
 QUIZ, OTHER = Task(name="quiz"), Task(name="other")
 
@@ -81,7 +81,7 @@ def asked(monkeypatch):
     def model(group: str, strategy: str, n: int) -> Condition:
         return Condition(strategy, Block(1, 1 + n), group)
 
-    def answers(bench, condition, task):
+    def answers(opened, condition, task):
         return known[condition.weights, condition.strategy, condition.block.n, task.name]
 
     monkeypatch.setattr(comparisons, "answers", answers)
@@ -157,7 +157,7 @@ def test_the_order_in_which_models_are_named_does_not_matter(asked):
 
 def test_without_a_spread_either_nothing_or_everything_differs(monkeypatch):
     answers = {"a": np.ones(9), "b": np.ones(9), "c": np.zeros(9)}
-    monkeypatch.setattr(comparisons, "answers", lambda bench, model, task: answers[model.weights])
+    monkeypatch.setattr(comparisons, "answers", lambda opened, model, task: answers[model.weights])
     groups = {name: [(Condition("simple", Block(1, 2), name), QUIZ)] for name in answers}
     table = compare(None, groups, "b").set_index("compared")
     assert table.loc["a", ["difference", "stderr", "p"]].tolist() == [0, 0, 1]

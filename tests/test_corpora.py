@@ -10,8 +10,8 @@ import pytest
 import torch
 from conftest import sentences, write_jsonl
 
-from lib import corpora
 from lib.errors import UserError
+from lib.models import corpora
 from lib.schema import Text
 
 DOCUMENTS = sentences(30)

@@ -10,13 +10,16 @@ import torch
 from tiny import random_tokens, random_variant
 from transformers import GenerationConfig
 
-from lib import cost, cost_plots, four_bit, healing
 from lib import study as studies
-from lib.anatomy import layers
-from lib.bench import Bench
-from lib.blocks import Block
 from lib.errors import UserError
-from lib.surgery import pruned
+from lib.experiments import costs
+from lib.experiments.opened import OpenStudy
+from lib.healing import heal
+from lib.models import four_bit
+from lib.models.anatomy import layers
+from lib.pruning.dropped import Block
+from lib.pruning.surgery import pruned
+from lib.sections import cost_plots
 
 SETTINGS = {"fractions": [0, 0.34, 0.5, 0.84], "length": 8, "batch": 2, "tokens": 3, "repeats": 3}
 COLUMNS = (
@@ -29,16 +32,16 @@ MATRICES = 2 * WIDTH * WIDTH + 2 * WIDTH * KV + 3 * WIDTH * FFN  # of one layer
 
 
 @pytest.fixture
-def bench(write_study, tmp_path, results_dir) -> Bench:
-    return Bench(studies.load(str(write_study(tmp_path, cost=SETTINGS))))
+def opened(write_study, tmp_path, results_dir) -> OpenStudy:
+    return OpenStudy(studies.load(str(write_study(tmp_path, cost=SETTINGS))))
 
 
 @pytest.fixture
-def table(bench) -> pd.DataFrame:
-    return cost.cost_table(bench)
+def table(opened) -> pd.DataFrame:
+    return costs.cost_table(opened)
 
 
-def test_the_table_has_every_model_and_its_columns(bench, table):
+def test_the_table_has_every_model_and_its_columns(opened, table):
     assert set(COLUMNS.split()) <= set(table.columns)
     assert table["weights"].tolist() == ["float32"] * 4 + ["nf4"] * 4
     assert table["n"].tolist() == [0, 2, 3, 5] * 2
@@ -48,11 +51,11 @@ def test_the_table_has_every_model_and_its_columns(bench, table):
     assert (table[["read_seconds", "write_seconds"]] > 0).all(axis=None)
     assert (table[["read_stderr", "write_stderr"]] > 0).all(axis=None)
     assert set(table["repeats"]) == {3} and set(table["threads"]) == {torch.get_num_threads()}
-    assert len(layers(bench.model)) == LAYERS
+    assert len(layers(opened.model)) == LAYERS
 
 
-def test_sizes_and_operations_are_those_counted_by_hand(bench, table):
-    vocabulary, kept = bench.vocab_size, LAYERS - table["n"][:4]
+def test_sizes_and_operations_are_those_counted_by_hand(opened, table):
+    vocabulary, kept = opened.vocab_size, LAYERS - table["n"][:4]
     outside = 2 * vocabulary * WIDTH + WIDTH  # two tables, the final norm
     parameters = kept * (MATRICES + 2 * WIDTH) + outside
     matrices = kept * MATRICES + vocabulary * WIDTH
@@ -69,30 +72,30 @@ def test_sizes_and_operations_are_those_counted_by_hand(bench, table):
     assert four_bit["bytes"].tolist() == stored.tolist()
 
 
-def test_measured_once(bench, table, monkeypatch):
-    monkeypatch.setattr(cost, "read_and_write", None)
-    monkeypatch.setattr(cost.four_bit, "load_4bit", None)
-    pd.testing.assert_frame_equal(cost.cost_table(Bench(bench.study)), table)
+def test_measured_once(opened, table, monkeypatch):
+    monkeypatch.setattr(costs, "read_and_write", None)
+    monkeypatch.setattr(costs.four_bit, "load_4bit", None)
+    pd.testing.assert_frame_equal(costs.cost_table(OpenStudy(opened.study)), table)
 
 
 @pytest.mark.parametrize("change", ["threads", "device", "length"])
-def test_times_of_other_surroundings_are_measured_anew(bench, table, monkeypatch, change):
-    study = bench.study
+def test_times_of_other_surroundings_are_measured_anew(opened, table, monkeypatch, change):
+    study = opened.study
     if change == "threads":
         monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
     elif change == "device":
-        monkeypatch.setattr(cost, "device_name", lambda bench: "another")
+        monkeypatch.setattr(costs, "device_name", lambda opened: "another")
     else:
         study = studies.override(study, cost={"length": 9})
-    monkeypatch.setattr(cost, "read_and_write", lambda *_: (1.0, 1.0, None))
-    found = cost.cost_table(Bench(study))
+    monkeypatch.setattr(costs, "read_and_write", lambda *_: (1.0, 1.0, None))
+    found = costs.cost_table(OpenStudy(study))
     rows = 2 * (9 if change == "length" else 8)
     assert found["read_seconds"].tolist() == pytest.approx([1 / rows] * 8)
     if change in ("threads", "device"):
         assert set(found[change]) == {77 if change == "threads" else "another"}
 
 
-def test_times_are_per_token_and_the_models_take_turns(bench, monkeypatch):
+def test_times_are_per_token_and_the_models_take_turns(opened, monkeypatch):
     """Each layer takes one second, two in the round that does not count, four in the last."""
     clock, seen = [0.0], []
     calls = 4 * (1 + SETTINGS["tokens"])  # of one round: four models read once and write
@@ -106,12 +109,12 @@ def test_times_are_per_token_and_the_models_take_turns(bench, monkeypatch):
     def tick(*_: object) -> None:
         clock[0] += (2.0, 1.0, 1.0, 4.0)[(len(seen) - 1) // calls % 4]
 
-    monkeypatch.setattr(cost, "counted_flops", lambda *_: 0)  # runs outside the rounds
-    monkeypatch.setattr(cost.time, "perf_counter", lambda: clock[0])
-    load_4bit = cost.four_bit.load_4bit
-    monkeypatch.setattr(cost.four_bit, "load_4bit", lambda study: watched(load_4bit(study)))
-    watched(bench.model)
-    found = cost.cost_table(bench)
+    monkeypatch.setattr(costs, "counted_flops", lambda *_: 0)  # runs outside the rounds
+    monkeypatch.setattr(costs.time, "perf_counter", lambda: clock[0])
+    load_4bit = costs.four_bit.load_4bit
+    monkeypatch.setattr(costs.four_bit, "load_4bit", lambda study: watched(load_4bit(study)))
+    watched(opened.model)
+    found = costs.cost_table(opened)
     turn = [kept for kept in (6, 4, 3, 1) for _ in range(1 + SETTINGS["tokens"])]
     assert seen == turn * (1 + SETTINGS["repeats"]) * 2
     kept = LAYERS - found["n"]
@@ -128,7 +131,7 @@ def test_what_is_written_is_what_generate_writes(name):
     model, prompt = random_variant(name), random_tokens(2, 9)
     plan = GenerationConfig(max_new_tokens=6, do_sample=False, pad_token_id=0)
     with pruned(model, Block(2, 4)):
-        _, _, written = cost.read_and_write(model, prompt, tokens=5)
+        _, _, written = costs.read_and_write(model, prompt, tokens=5)
         mask = torch.ones_like(prompt)
         expected = model.generate(prompt, attention_mask=mask, generation_config=plan)[:, 9:]
     assert torch.equal(written, expected)
@@ -138,27 +141,27 @@ def test_what_is_written_is_what_generate_writes(name):
 def test_counted_operations_are_the_parameters_and_attention(name):
     """Of all families: 2 × parameters multiplied, and 4 · T · width per layer (width 64)."""
     model, prompt = random_variant(name), random_tokens(2, 16)
-    whole = cost.counted_flops(model, prompt)
-    assert whole == prompt.numel() * (2 * cost.multiplied(model) + 6 * 4 * 16 * 64)
+    whole = costs.counted_flops(model, prompt)
+    assert whole == prompt.numel() * (2 * costs.multiplied(model) + 6 * 4 * 16 * 64)
     with pruned(model, Block(1, 3)):
-        assert cost.counted_flops(model, prompt) < whole
+        assert costs.counted_flops(model, prompt) < whole
 
 
 def test_of_a_mixture_two_of_four_experts_are_multiplied():
     """Width 64, FFN 128, key-value width 32, vocabulary 199, and a router over four experts."""
     layer = 2 * 64 * 64 + 2 * 64 * 32 + 4 * 64 + 2 * 3 * 64 * 128
-    assert cost.multiplied(random_variant("mixtral")) == 6 * layer + 199 * 64
+    assert costs.multiplied(random_variant("mixtral")) == 6 * layer + 199 * 64
 
 
-def test_running_in_4bit_leaves_the_weights_as_they_were(bench):
+def test_running_in_4bit_leaves_the_weights_as_they_were(opened):
     """On some CPUs, bitsandbytes would repack them at the first forward pass."""
-    model = cost.four_bit.load_4bit(bench.study)
+    model = costs.four_bit.load_4bit(opened.study)
     before = four_bit.base_digest(model)
-    size = cost.weight_bytes(model)
-    prompt = cost.random_prompt(bench.vocab_size, 2, 8)
-    _, _, written = cost.read_and_write(model, prompt, 3)
-    assert four_bit.base_digest(model) == before and cost.weight_bytes(model) == size
-    plain = healing.evaluable(model, bench.study, Block(0, 0))
+    size = costs.weight_bytes(model)
+    prompt = costs.random_prompt(opened.vocab_size, 2, 8)
+    _, _, written = costs.read_and_write(model, prompt, 3)
+    assert four_bit.base_digest(model) == before and costs.weight_bytes(model) == size
+    plain = heal.evaluable(model, opened.study, Block(0, 0))
     with torch.no_grad():
         logits = plain(prompt).logits[:, -1]
         found = model(prompt).logits[:, -1]
@@ -168,8 +171,8 @@ def test_running_in_4bit_leaves_the_weights_as_they_were(bench):
 
 
 def test_prompts_are_the_same_every_time_and_use_the_whole_vocabulary():
-    prompt = cost.random_prompt(1000, 20, 500)
-    assert torch.equal(prompt, cost.random_prompt(1000, 20, 500))
+    prompt = costs.random_prompt(1000, 20, 500)
+    assert torch.equal(prompt, costs.random_prompt(1000, 20, 500))
     assert prompt.shape == (20, 500) and prompt.min() == 0 and prompt.max() == 999
 
 
@@ -177,14 +180,14 @@ def test_the_median_and_its_error():
     """All 3³ resamples of three values: their medians are known."""
     values = [1.0, 2.0, 9.0]
     every = [np.median(drawn) for drawn in itertools.product(values, repeat=3)]
-    value, error = cost.median(values)
+    value, error = costs.median(values)
     assert value == 2.0
     assert error == pytest.approx(np.std(every), rel=0.1)
-    assert cost.median([3.0, 3.0, 3.0]) == (3.0, 0.0)
+    assert costs.median([3.0, 3.0, 3.0]) == (3.0, 0.0)
 
 
-def test_the_papers_example(bench):
-    found = cost.paper_example(bench)
+def test_the_papers_example(opened):
+    found = costs.paper_example(opened)
     paper = found[found["model"] == "Llama-2 70B"].set_index(["weights", "fraction"])
     # Width 8192, FFN 28,672, key-value width 1024, vocabulary 32,000.
     layer = 2 * 8192**2 + 2 * 8192 * 1024 + 3 * 8192 * 28_672 + 2 * 8192
@@ -200,9 +203,9 @@ def test_the_papers_example(bench):
         17.5e9,
         1.5e10,
     ]
-    own = found[found["model"] == bench.study.title]
+    own = found[found["model"] == opened.study.title]
     assert own["n"].tolist() == [0, 0, 3, 3] and own["printed_bytes"].isna().all()
-    assert own["parameters"].iloc[0] == sum(p.numel() for p in bench.model.parameters())
+    assert own["parameters"].iloc[0] == sum(p.numel() for p in opened.model.parameters())
     shown = cost_plots.example(found).to_html()
     assert "140.0 GB" in shown and "17.5 GB" in shown and "nan" not in shown.lower()
 
@@ -264,6 +267,6 @@ def test_the_figure_shows_every_point_and_its_error(table):
         ({"length": 126}, "cost.length 126 and cost.tokens 3 are together above .* 128"),
     ],
 )
-def test_settings_that_cannot_be_measured_are_one_line(bench, change, message):
+def test_settings_that_cannot_be_measured_are_one_line(opened, change, message):
     with pytest.raises(UserError, match=message):
-        cost.cost_table(Bench(studies.override(bench.study, cost=change)))
+        costs.cost_table(OpenStudy(studies.override(opened.study, cost=change)))

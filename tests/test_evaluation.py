@@ -13,27 +13,29 @@ import torch
 from conftest import write_jsonl
 from torch.nn import functional
 
-from lib import evaluation, harness, models, tables
 from lib import study as studies
-from lib.bench import Bench
-from lib.blocks import UNPRUNED, Block, simple
 from lib.errors import UserError
+from lib.evaluation import evaluate, harness
+from lib.experiments.opened import OpenStudy
+from lib.models import checkpoints
+from lib.pruning.dropped import UNPRUNED, Block, simple
+from lib.pruning.surgery import pruned, save_pruned
 from lib.schema import Task
-from lib.surgery import pruned, save_pruned
+from lib.sections import tables
 
 
 @pytest.fixture(scope="module")
-def bench():
-    return Bench(studies.load("smoke"))
+def opened():
+    return OpenStudy(studies.load("smoke"))
 
 
-def test_accuracy_of_a_pruned_model_equals_the_harness_alone(bench, tmp_path):
-    block, limit = simple(5, bench.n_layers), 40
+def test_accuracy_of_a_pruned_model_equals_the_harness_alone(opened, tmp_path):
+    block, limit = simple(5, opened.n_layers), 40
     tasks = [Task(name=f"almanac_{name}", limit=limit) for name in ("one_hop", "reading", "sums")]
-    save_pruned(bench.model, block, bench.tokenizer, tmp_path / "model")
-    with pruned(bench.model, block) as model:
+    save_pruned(opened.model, block, opened.tokenizer, tmp_path / "model")
+    with pruned(opened.model, block) as model:
         ours = [
-            evaluation.accuracy(model, bench.tokenizer, task, bench.task_manager, batch=16)
+            evaluate.accuracy(model, opened.tokenizer, task, opened.task_manager, batch=16)
             for task in tasks
         ]
     subprocess.run(
@@ -41,7 +43,7 @@ def test_accuracy_of_a_pruned_model_equals_the_harness_alone(bench, tmp_path):
             *(sys.executable, "-m", "lm_eval", "--model", "hf", "--device", "cpu"),
             *("--model_args", f"pretrained={tmp_path / 'model'},dtype=float32"),
             *("--tasks", ",".join(task.name for task in tasks), "--limit", str(limit)),
-            *("--include_path", bench.study.task_path, "--batch_size", "16"),
+            *("--include_path", opened.study.task_path, "--batch_size", "16"),
             *("--output_path", str(tmp_path / "out.json"), "--log_samples"),
         ],
         check=True,
@@ -59,52 +61,52 @@ def test_accuracy_of_a_pruned_model_equals_the_harness_alone(bench, tmp_path):
         assert value["stderr"] == pytest.approx(math.sqrt(share * (1 - share) / (limit - 1)))
 
 
-def test_chance_levels_are_guessing_and_the_commonest_answer(bench):
+def test_chance_levels_are_guessing_and_the_commonest_answer(opened):
     task = Task(name="almanac_reading", limit=30)
-    value = evaluation.accuracy(bench.model, bench.tokenizer, task, bench.task_manager, batch=16)
-    file = Path(bench.study.task_path) / "reading_test.jsonl"
+    value = evaluate.accuracy(opened.model, opened.tokenizer, task, opened.task_manager, batch=16)
+    file = Path(opened.study.task_path) / "reading_test.jsonl"
     rows = file.read_text(encoding="utf-8").splitlines()[:30]
     yes = sum(json.loads(row)["answer"] for row in rows)
     assert value["guess"] == 0.5
     assert value["constant"] == max(yes, 30 - yes) / 30
 
 
-def test_nothing_is_guessed_where_answers_are_generated(bench):
+def test_nothing_is_guessed_where_answers_are_generated(opened):
     task = Task(name="almanac_sums", limit=20)
-    value = evaluation.accuracy(bench.model, bench.tokenizer, task, bench.task_manager, batch=16)
-    rows = Path(bench.study.task_path, "sums_test.jsonl").read_text(encoding="utf-8").splitlines()
+    value = evaluate.accuracy(opened.model, opened.tokenizer, task, opened.task_manager, batch=16)
+    rows = Path(opened.study.task_path, "sums_test.jsonl").read_text(encoding="utf-8").splitlines()
     answers = Counter(json.loads(row)["answer"] for row in rows[:20])
     assert value["guess"] == 0
     assert value["constant"] == answers.most_common(1)[0][1] / 20
 
 
-def test_without_the_question_only_the_choices_decide(bench):
+def test_without_the_question_only_the_choices_decide(opened):
     """Against a loop over choices after the bare last line of the prompt."""
     task = Task(name="almanac_one_hop", limit=12)
     options = {"batch": 16, "question_free": True}
-    value = evaluation.accuracy(bench.model, bench.tokenizer, task, bench.task_manager, **options)
-    rows = Path(bench.study.task_path, "one_hop_test.jsonl").read_text("utf-8").splitlines()
+    value = evaluate.accuracy(opened.model, opened.tokenizer, task, opened.task_manager, **options)
+    rows = Path(opened.study.task_path, "one_hop_test.jsonl").read_text("utf-8").splitlines()
     right = ""
     for row in map(json.loads, rows[:12]):
         scores = []
         for choice in row["choices"]:
-            ids = bench.tokenizer(f"Answer: {choice}", return_tensors="pt")["input_ids"]
-            known = len(bench.tokenizer("Answer:")["input_ids"])
+            ids = opened.tokenizer(f"Answer: {choice}", return_tensors="pt")["input_ids"]
+            known = len(opened.tokenizer("Answer:")["input_ids"])
             with torch.inference_mode():
-                logs = bench.model(ids).logits[0, :-1].log_softmax(-1)
+                logs = opened.model(ids).logits[0, :-1].log_softmax(-1)
             picked = logs.gather(1, ids[0, 1:, None])[known - 1 :]
             scores.append(float(picked.sum()))
         right += str(int(scores.index(max(scores)) == row["answer"]))
     assert value["correct"]["almanac_one_hop"] == right
 
 
-def test_every_pruning_is_asked_without_the_question(bench):
+def test_every_pruning_is_asked_without_the_question(opened):
     """The task's own prompts stay as they are: cut short twice, nothing would be left of them."""
-    task = bench.study.tasks[0]
+    task = opened.study.tasks[0]
     blocks = [UNPRUNED, Block(1, 2), UNPRUNED]
     found = list(
-        evaluation.accuracies(
-            bench.model, bench.tokenizer, task, bench.task_manager, blocks, 8, question_free=True
+        evaluate.accuracies(
+            opened.model, opened.tokenizer, task, opened.task_manager, blocks, 8, question_free=True
         )
     )
     assert found[0]["correct"] == found[2]["correct"] != found[1]["correct"]
@@ -112,13 +114,13 @@ def test_every_pruning_is_asked_without_the_question(bench):
 
 def test_an_answer_longer_than_the_context_is_one_line(write_study, tmp_path):
     path = tmp_path / "tasks" / "quiz_test.jsonl"
-    bench = Bench(studies.load(str(write_study(tmp_path))))
+    opened = OpenStudy(studies.load(str(write_study(tmp_path))))
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     rows[3]["choices"][1] = "market " * 150
     write_jsonl(path, rows)
-    task = bench.study.tasks[0]
+    task = opened.study.tasks[0]
     with pytest.raises(UserError, match=r"'quiz': an answer of \d+ tokens .* context of 128"):
-        evaluation.accuracy(bench.model, bench.tokenizer, task, bench.task_manager, 8)
+        evaluate.accuracy(opened.model, opened.tokenizer, task, opened.task_manager, 8)
 
 
 def test_of_a_prompt_without_its_question_the_last_line_is_left():
@@ -127,26 +129,26 @@ def test_of_a_prompt_without_its_question_the_last_line_is_left():
 
 
 @pytest.mark.parametrize("name", ["almanac_reading", "almanac_sums"])
-def test_prompts_that_do_not_fit_are_counted(bench, name):
+def test_prompts_that_do_not_fit_are_counted(opened, name):
     task = Task(name=name, limit=5)
-    narrow = bench.model.config.max_position_embeddings
+    narrow = opened.model.config.max_position_embeddings
     try:
-        bench.model.config.max_position_embeddings = 16 if name == "almanac_reading" else 56
-        value = evaluation.accuracy(bench.model, bench.tokenizer, task, bench.task_manager, 8)
+        opened.model.config.max_position_embeddings = 16 if name == "almanac_reading" else 56
+        value = evaluate.accuracy(opened.model, opened.tokenizer, task, opened.task_manager, 8)
     finally:
-        bench.model.config.max_position_embeddings = narrow
+        opened.model.config.max_position_embeddings = narrow
     assert value["truncated_prompts"] == 5
 
 
-def test_no_room_to_write_an_answer_is_one_line(bench):
+def test_no_room_to_write_an_answer_is_one_line(opened):
     task = Task(name="almanac_sums", limit=2)
-    wide = bench.model.config.max_position_embeddings
+    wide = opened.model.config.max_position_embeddings
     try:
-        bench.model.config.max_position_embeddings = 40
+        opened.model.config.max_position_embeddings = 40
         with pytest.raises(UserError, match=r"almanac_sums.*cannot be run"):
-            evaluation.accuracy(bench.model, bench.tokenizer, task, bench.task_manager, 8)
+            evaluate.accuracy(opened.model, opened.tokenizer, task, opened.task_manager, 8)
     finally:
-        bench.model.config.max_position_embeddings = wide
+        opened.model.config.max_position_embeddings = wide
 
 
 def test_a_fixed_position_of_the_answer_is_no_constant_answer():
@@ -160,7 +162,7 @@ def test_a_fixed_position_of_the_answer_is_no_constant_answer():
         }
         for i, words in enumerate(["abcd", "efgd", "hijk"])
     ]
-    value = evaluation._scores(Task(name="t"), {"t": rows})
+    value = evaluate._scores(Task(name="t"), {"t": rows})
     assert value["constant"] == pytest.approx(2 / 3)  # " d" twice, " k" once
 
 
@@ -170,7 +172,7 @@ def test_of_several_filters_the_first_counts():
         for name, hits in {"strict": (1, 0, 0), "flexible": (1, 1, 1)}.items()
         for i, hit in enumerate(hits)
     ]
-    value = evaluation._scores(Task(name="t"), {"t": rows})
+    value = evaluate._scores(Task(name="t"), {"t": rows})
     assert (value["correct"]["t"], value["n_questions"], value["guess"]) == ("100", 3, 0)
 
 
@@ -187,7 +189,7 @@ def test_the_questions_themselves_decide_the_evidence(tmp_path, write_study):
     assert before["documents"] != after["documents"]
 
 
-def test_loss_equals_a_loop_over_single_sequences(bench):
+def test_loss_equals_a_loop_over_single_sequences(opened):
     generator = torch.Generator().manual_seed(0)
     sequences = [
         torch.randint(5, 300, (n,), generator=generator).tolist() for n in (2, 9, 31, 5, 17)
@@ -196,38 +198,38 @@ def test_loss_equals_a_loop_over_single_sequences(bench):
     for sequence in sequences:
         tokens = torch.tensor([sequence])
         with torch.no_grad():
-            logits = bench.model(tokens).logits.double()
+            logits = opened.model(tokens).logits.double()
         sums.append(float(functional.cross_entropy(logits[0, :-1], tokens[0, 1:], reduction="sum")))
         counts.append(len(sequence) - 1)
     mean = sum(sums) / sum(counts)
     spread = sum((s - mean * c) ** 2 for s, c in zip(sums, counts, strict=True))
     for batch in (1, 2, 8):
-        found = evaluation.next_token_loss(bench.model, sequences, batch, pad_id=0)
+        found = evaluate.next_token_loss(opened.model, sequences, batch, pad_id=0)
         assert found["loss"] == pytest.approx(mean, abs=1e-5)
         assert found["stderr"] == pytest.approx(math.sqrt(5 / 4 * spread) / sum(counts), rel=1e-3)
         assert found["n_tokens"] == sum(counts)
 
 
-def test_an_unknown_task_is_one_line_that_lists_the_local_ones(bench):
-    wrong = bench.study.model_copy(update={"tasks": [Task(name="almanac_one_hopp")]})
+def test_an_unknown_task_is_one_line_that_lists_the_local_ones(opened):
+    wrong = opened.study.model_copy(update={"tasks": [Task(name="almanac_one_hopp")]})
     with pytest.raises(
         UserError, match=r"unknown lm-eval task 'almanac_one_hopp'.*almanac_one_hop,"
     ):
         harness.task_manager(wrong)
 
 
-def test_an_empty_block_is_the_whole_model(bench):
+def test_an_empty_block_is_the_whole_model(opened):
     tokens = torch.arange(5, 25)[None]
     with torch.inference_mode():
-        whole = bench.model(tokens).logits
-        with pruned(bench.model, Block(0, 0)):
-            assert torch.equal(bench.model(tokens).logits, whole)
-    assert len(models.layers(bench.model)) == bench.n_layers
+        whole = opened.model(tokens).logits
+        with pruned(opened.model, Block(0, 0)):
+            assert torch.equal(opened.model(tokens).logits, whole)
+    assert len(checkpoints.layers(opened.model)) == opened.n_layers
 
 
-def test_each_number_of_shots_has_its_own_source(bench):
+def test_each_number_of_shots_has_its_own_source(opened):
     tasks = [Task(name="almanac_reading", shots=2, limit=4), Task(name="almanac_reading", limit=4)]
-    two = Bench(bench.study.model_copy(update={"tasks": tasks}))
+    two = OpenStudy(opened.study.model_copy(update={"tasks": tasks}))
     shots, none = (
         two.task_source(Task(name="almanac_reading", shots=n))["documents"] for n in (2, 0)
     )

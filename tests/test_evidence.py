@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 from conftest import Checkpoints, Studies
 
-from lib import folders, paths, study
-from lib.bench import Bench
+from lib import files as on_disk
+from lib import paths, study
 from lib.errors import UserError
-from lib.records import digest, file_digest, verify
-from lib.store import Store
+from lib.evidence.records import digest, file_digest, verify
+from lib.evidence.store import Store
+from lib.experiments.opened import OpenStudy
 
 INPUTS = {"checkpoint": "abc", "block": [3, 7], "healing": None, "rate": 3e-4}
 VALUE = {"loss": 1.25, "n_tokens": 10, "correct": {"quiz": "0110"}}
@@ -40,7 +41,7 @@ def test_a_digest_does_not_depend_on_the_order_of_keys() -> None:
 
 
 def test_a_digest_is_the_same_in_every_process() -> None:
-    code = f"from lib.records import digest; print(digest({INPUTS!r}))"
+    code = f"from lib.evidence.records import digest; print(digest({INPUTS!r}))"
     environment = os.environ | {"PYTHONHASHSEED": "1"}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=paths.ROOT, env=environment, capture_output=True
@@ -175,7 +176,7 @@ def test_a_full_disk_is_one_line_and_keeps_what_there_is(
         raise OSError(code, os.strerror(code))
 
     with monkeypatch.context() as patch:
-        patch.setattr(folders.os, where, full)
+        patch.setattr(on_disk.os, where, full)
         with pytest.raises(UserError) as raised:
             store.get_or_measure("loss", "b", INPUTS, lambda: VALUE)
     assert "no space left" in str(raised.value) and "\n" not in str(raised.value)
@@ -225,7 +226,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     with monkeypatch.context() as patch:
-        patch.setattr(folders, "open", read_only, raising=False)
+        patch.setattr(on_disk, "open", read_only, raising=False)
         patch.setattr(os, "rename", read_only)
         assert store.get("loss", "a", INPUTS) == VALUE
         with pytest.raises(UserError, match=r"^cannot write .*Read-only file system$"):
@@ -267,16 +268,16 @@ def test_two_checkpoints_at_one_path_never_share_evidence(
     folder = tmp_path / "model"
     shutil.copytree(tiny_checkpoint("llama"), folder)
     opened = study.load(str(write_study(tmp_path, model="./model")))
-    first = Bench(opened).checkpoint
-    assert Bench(opened).checkpoint == first
+    first = OpenStudy(opened).checkpoint
+    assert OpenStudy(opened).checkpoint == first
     weights = folder / "model.safetensors"
     raw = bytearray(weights.read_bytes())
     raw[-1] ^= 1
     weights.write_bytes(raw)
-    second = Bench(opened).checkpoint
+    second = OpenStudy(opened).checkpoint
     config = folder / "config.json"
     config.write_text(config.read_text().replace('"rms_norm_eps"', '"rms_norm_eps_"'))
-    third = Bench(opened).checkpoint
+    third = OpenStudy(opened).checkpoint
     tokenizer = folder / "tokenizer.json"
     tokenizer.write_text(tokenizer.read_text() + " ")
-    assert len({first, second, third, Bench(opened).checkpoint}) == 4
+    assert len({first, second, third, OpenStudy(opened).checkpoint}) == 4

@@ -9,8 +9,8 @@ import pytest
 from recorded import content, fill
 
 from lib import paths
-from lib.evidence import main
-from lib.records import digest, records, verify
+from lib.evidence.merging import main
+from lib.evidence.records import digest, records, verify
 
 
 @pytest.fixture

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from recorded import LOSS, content, fill, heal
 
-from lib import evidence, folders, paths
-from lib.evidence import main, merge
-from lib.records import verify
-from lib.store import Store
+from lib import files, paths
+from lib.evidence import merging
+from lib.evidence.merging import main, merge
+from lib.evidence.records import verify
+from lib.evidence.store import Store
 
 MERGE = [sys.executable, "-m", "lib.evidence", "merge"]
 
@@ -145,7 +146,7 @@ def test_a_full_target_is_one_line(
 
     before, target = content(here), tmp_path / "target"
     with monkeypatch.context() as patch:
-        patch.setattr(folders.os, "fsync", full)
+        patch.setattr(files.os, "fsync", full)
         assert main(["merge", "here", str(target)]) == 1
         assert main(["export", "here", str(tmp_path / "a.jsonl")]) == 1
     for line in capsys.readouterr().err.splitlines():
@@ -175,7 +176,7 @@ def test_ctrl_c_keeps_what_was_added(
     def stopped(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(evidence, "copy_new", stopped)
+    monkeypatch.setattr(merging, "copy_new", stopped)
     assert main(["merge", "here", str(tmp_path / "target")]) == 130
     assert "stopped" in capsys.readouterr().err
     monkeypatch.undo()

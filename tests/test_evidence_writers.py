@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from lib import paths, records, store
-from lib.folders import write_new
-from lib.journal import Journal
-from lib.records import verify
-from lib.store import Store
+from lib import paths
+from lib.evidence import records, store
+from lib.evidence.journal import Journal
+from lib.evidence.records import verify
+from lib.evidence.store import Store
+from lib.files import write_new
 
 INPUTS = {"checkpoint": "abc", "block": [3, 7]}
 RECORD = ("loss", "a", INPUTS)

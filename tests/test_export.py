@@ -7,12 +7,14 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lib import export, healing, measure
+from lib import export
 from lib import study as studies
-from lib.bench import Bench
-from lib.blocks import Block, simple
-from lib.conditions import healed
-from lib.surgery import drop
+from lib.experiments import measure
+from lib.experiments.conditions import healed
+from lib.experiments.opened import OpenStudy
+from lib.healing import heal
+from lib.pruning.dropped import Block, simple
+from lib.pruning.surgery import drop
 
 
 @pytest.fixture
@@ -23,30 +25,30 @@ def path(write_study, tmp_path, monkeypatch):
 
 def test_what_is_written_is_what_was_evaluated(path, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
-    bench = Bench(studies.load(str(path)))
-    n = bench.n_layers // 2
+    opened = OpenStudy(studies.load(str(path)))
+    n = opened.n_layers // 2
     condition = next(
         one
-        for one in healed(bench, bench.study.healing, [0.5], ["simple"])
+        for one in healed(opened, opened.study.healing, [0.5], ["simple"])
         if one.strategy == "simple"
     )
-    with measure.materialised(bench, condition) as model:
+    with measure.materialised(opened, condition) as model:
         expected = {name: value.clone() for name, value in model.state_dict().items()}
-    monkeypatch.setattr(healing, "heal", None)  # not a second time
+    monkeypatch.setattr(heal, "heal", None)  # not a second time
     assert export.main([str(out), "--study", str(path), "--simple", str(n)]) == 0
     written = AutoModelForCausalLM.from_pretrained(out)
     assert all(torch.equal(value, expected[name]) for name, value in written.state_dict().items())
     assert AutoTokenizer.from_pretrained(out)("a b")["input_ids"]
     card = (out / "README.md").read_text()
-    assert simple(n, bench.n_layers).in_words(bench.n_layers) in card and "qlora-r4" in card
+    assert simple(n, opened.n_layers).in_words(opened.n_layers) in card and "qlora-r4" in card
     # The adapters alone fit the pruned model, and say nothing of this machine.
     settings = json.loads((out / "adapter/adapter_config.json").read_text())
     assert "/" not in settings["base_model_name_or_path"]
     assert str(tmp_path) not in "".join(
         file.read_text() for file in out.rglob("*") if file.suffix in {".json", ".md"}
     )
-    plain = AutoModelForCausalLM.from_pretrained(bench.study.model)
-    drop(plain, simple(n, bench.n_layers))
+    plain = AutoModelForCausalLM.from_pretrained(opened.study.model)
+    drop(plain, simple(n, opened.n_layers))
     PeftModel.from_pretrained(plain, out / "adapter")
     # Nothing is overwritten.
     assert export.main([str(out), "--study", str(path), "--simple", str(n)]) == 1

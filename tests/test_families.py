@@ -11,10 +11,11 @@ from peft.tuners.lora import LoraLayer
 from tiny import FAMILIES, FORMS, VARIANTS, logits_of, looped, random_tokens, random_variant
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from lib import anatomy, four_bit, healing, models
 from lib import study as studies
-from lib.blocks import Block
-from lib.surgery import drop, pruned, save_pruned
+from lib.healing import heal
+from lib.models import anatomy, checkpoints, four_bit
+from lib.pruning.dropped import Block
+from lib.pruning.surgery import drop, pruned, save_pruned
 
 N_LAYERS = 6
 DROPS = {"contiguous": Block(2, 4), "scattered": (1, 2, 4)}
@@ -172,7 +173,7 @@ def _collected():
 @pytest.fixture(scope="module")
 def smoke():
     study = studies.load("smoke")
-    return study, models.load_tokenizer(study, models.load_config(study))
+    return study, checkpoints.load_tokenizer(study, checkpoints.load_config(study))
 
 
 @pytest.fixture
@@ -214,7 +215,7 @@ def test_the_ffn_is_in_4_bit_with_adapters_that_merge(
     study, dropped = study_of(form), DROPS[kind]
     model = four_bit.load_4bit(study)
     drop(model, dropped)
-    adapted = healing.adapt(model, study.healing)
+    adapted = heal.adapt(model, study.healing)
     expected = ffn_of(form, len(KEPT[kind]))
     adapters = {
         name.removeprefix("base_model.model."): module
@@ -223,7 +224,7 @@ def test_the_ffn_is_in_4_bit_with_adapters_that_merge(
     }
     assert set(adapters) == expected
     torch.manual_seed(1)
-    by_hand = models.load_model(study)
+    by_hand = checkpoints.load_model(study)
     drop(by_hand, dropped)
     for name, module in four_bit.linear4bit(model):
         quantised = module.weight
@@ -241,7 +242,7 @@ def test_the_ffn_is_in_4_bit_with_adapters_that_merge(
         written_out(by_hand, name, weight)
     tokens = random_tokens(2, 12)
     reference = logits_of(by_hand, tokens)
-    plain = healing.evaluable(adapted.get_base_model(), study, dropped)
+    plain = heal.evaluable(adapted.get_base_model(), study, dropped)
     assert torch.allclose(logits_of(plain, tokens), reference, atol=1e-5)
     # bitsandbytes and peft compute the same from the 4-bit weights themselves.
     assert torch.allclose(logits_of(adapted.eval(), tokens), reference, atol=2e-3)
@@ -251,9 +252,9 @@ def test_the_ffn_is_in_4_bit_with_adapters_that_merge(
 @healed_forms
 def test_two_steps_of_healing_train_the_whole_ffn(form: str, kind: str, study_of, smoke) -> None:
     study, dropped = study_of(form), DROPS[kind]
-    found = healing.heal(study, study.healing, dropped, smoke[1])
+    found = heal.heal(study, study.healing, dropped, smoke[1])
     healed, report = found.model, found.report
-    control = healing.unhealed_4bit(study, dropped)
+    control = heal.unhealed_4bit(study, dropped)
     expected = ffn_of(form, len(KEPT[kind]))
     assert report["linear4bit"] >= len(expected)
     assert len(report["train_loss"]) == study.healing.steps == 2

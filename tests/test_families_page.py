@@ -10,7 +10,8 @@ from conftest import Checkpoints
 from family_runs import NAMES, Write, run_of, tables
 from transformers import AutoModelForCausalLM
 
-from lib import families, paths, section, study
+from lib import paths, study
+from lib.sections import families, pages
 
 
 @pytest.fixture
@@ -221,7 +222,7 @@ def test_verdicts_stand_side_by_side() -> None:
     assert found["Own"].tolist() == ["x", "y", "z"]
     assert found["Other"].fillna("").tolist() == ["reproduced", "partly", ""]
     assert found["<I>Third</I>"].fillna("").tolist() == ["reproduced", "", ""]
-    page = section.show(found, words=True).data
+    page = pages.show(found, words=True).data
     assert "&lt;I&gt;" in page and "<I>" not in page and "NaN" not in page
 
 

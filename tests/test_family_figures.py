@@ -9,10 +9,12 @@ from conftest import Studies
 from family_runs import run_of, tables
 from matplotlib import pyplot as plt
 
-from lib import families, family_plots, paths, plots, study
-from lib.bench import Bench
-from lib.conditions import main_conditions
-from lib.measure import measure
+from lib import paths, study
+from lib.experiments.conditions import main_conditions
+from lib.experiments.measure import measure
+from lib.experiments.opened import OpenStudy
+from lib.sections import families, family_plots
+from lib.sections import figures as house
 
 
 def lines(axes: plt.Axes) -> dict[str, plt.Line2D]:
@@ -121,8 +123,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory, write_study: Studies) -> 
     """A small study with the evidence behind its main tables."""
     folder = tmp_path_factory.mktemp("families")
     one = study.load(str(write_study(folder, stem="small", title="Small")))
-    bench = Bench(one)
-    measure(bench, main_conditions(bench))
+    opened = OpenStudy(one)
+    measure(opened, main_conditions(opened))
     return one
 
 
@@ -136,12 +138,12 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_study_alone_says_so_and_is_drawn(
     measured: study.Study, elsewhere: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    bench = Bench(measured)
-    runs = families.families(bench)
+    opened = OpenStudy(measured)
+    runs = families.families(opened)
     assert "No other study has been run in this clone" in capsys.readouterr().out
     assert [(run.name, run.title, run.layers) for run in runs] == [("small", "Small", 6)]
-    assert runs[0].parameters == sum(one.numel() for one in bench.model.parameters())
-    plots.style()
+    assert runs[0].parameters == sum(one.numel() for one in opened.model.parameters())
+    house.style()
     qa, loss = (families.table(runs, name) for name in ("qa", "loss"))
     figures = [
         family_plots.accuracy_by_run(qa, True),
@@ -167,7 +169,7 @@ def test_titles_that_are_the_same_get_the_studies_names(
         for table, rows in tables().items():
             rows.to_csv(folder / "tables" / f"{table}.csv", index=False)
         (folder / "study.json").write_text(json.dumps({"title": title, "settings": {}}))
-    runs = families.families(Bench(measured))
+    runs = families.families(OpenStudy(measured))
     assert [run.title for run in runs] == ["Small (small)", "Other", "Small (twin)"]
     assert families.listing(runs)["from"].tolist() == ["this clone", "published", "published"]
     both = families.table(runs, "qa")

@@ -10,12 +10,13 @@ import pytest
 import yaml
 from conftest import NAMES, PLACES, write_jsonl, write_task
 
-from lib import fates, measure, section
 from lib import study as studies
-from lib.bench import Bench
-from lib.conditions import main_conditions
+from lib.experiments import measure
+from lib.experiments.conditions import main_conditions
+from lib.experiments.opened import OpenStudy
 from lib.schema import Task
-from lib.tables import qa_table
+from lib.sections import fates, pages
+from lib.sections.tables import qa_table
 
 EVIL = "<script>alert('a & b')</script>"
 QUESTIONS = 24
@@ -58,7 +59,7 @@ def write_group(folder) -> dict[str, list[dict]]:
 
 @pytest.fixture(scope="module")
 def world(write_study, tmp_path_factory):
-    """A measured bench, and its group's questions in order: those of `ant` come first."""
+    """A measured opened, and its group's questions in order: those of `ant` come first."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RESULTS_DIR", str(tmp_path_factory.mktemp("results")))
         folder = tmp_path_factory.mktemp("fates")
@@ -72,36 +73,36 @@ def world(write_study, tmp_path_factory):
             writing={"n_prompts": 2, "tokens": 4, "prompts": [f"{EVIL} he\nsaid"]},
             prompts={"shots": 2, "orders": 2, "numbers": [0, 2], "limit": 4},
         )
-        bench = Bench(studies.load(str(path)))
-        measure.measure(bench, similar(bench))
-        yield bench, [row for name in ("ant", "zebra") for row in rows[name][:20]]
+        opened = OpenStudy(studies.load(str(path)))
+        measure.measure(opened, similar(opened))
+        yield opened, [row for name in ("ant", "zebra") for row in rows[name][:20]]
 
 
-def similar(bench):
+def similar(opened):
     """The conditions without those of the simple strategy, whose fate is not followed."""
-    return [one for one in main_conditions(bench) if one.strategy != "simple"]
+    return [one for one in main_conditions(opened) if one.strategy != "simple"]
 
 
-def correct(bench, task, models) -> dict[int, str]:
+def correct(opened, task, models) -> dict[int, str]:
     """By n, what similarity-informed prunings answered: 0 or 1 for each question."""
     found = {}
-    for one in similar(bench):
+    for one in similar(opened):
         if bool(one.healing) == (models == "healed" and one.block.n > 0):
-            by_task = measure.recorded(bench, one, task)["correct"]
+            by_task = measure.recorded(opened, one, task)["correct"]
             found[one.block.n] = "".join(by_task[name] for name in sorted(by_task))
     return found
 
 
 def test_every_question_is_kept_lost_gained_or_wrong(world):
-    bench, _ = world
-    table = fates.question_table(bench)
+    opened, _ = world
+    table = fates.question_table(opened)
     sizes = {
-        (task.name, models): [0, 2, 4] for task in bench.study.tasks for models in fates.STATES
+        (task.name, models): [0, 2, 4] for task in opened.study.tasks for models in fates.STATES
     }
     assert {k: list(v) for k, v in table.groupby(["task", "models"])["n"]} == sizes
     for row in table.itertuples():
-        (task,) = (one for one in bench.study.tasks if one.name == row.task)
-        answers = correct(bench, task, row.models)
+        (task,) = (one for one in opened.study.tasks if one.name == row.task)
+        answers = correct(opened, task, row.models)
         pairs = list(zip(answers[0], answers[row.n], strict=True))
         fate = {"kept": ("1", "1"), "lost": ("1", "0"), "gained": ("0", "1"), "wrong": ("0", "0")}
         for name, pair in fate.items():
@@ -115,9 +116,9 @@ def test_every_question_is_kept_lost_gained_or_wrong(world):
 
 
 def test_fates_add_up_to_the_accuracies_of_the_other_table(world):
-    bench, _ = world
-    fate = fates.question_table(bench)
-    qa = qa_table(bench, similar(bench))
+    opened, _ = world
+    fate = fates.question_table(opened)
+    qa = qa_table(opened, similar(opened))
     qa["hits"] = (qa["accuracy"] * qa["n_questions"]).round().astype(int)
     whole = qa[(qa["n"] == 0) & (qa["healing"] == "none")].set_index(["task", "shots"])["hits"]
     for row in fate.itertuples():
@@ -130,9 +131,9 @@ def test_fates_add_up_to_the_accuracies_of_the_other_table(world):
 
 
 def test_questions_are_shown_with_their_answers_and_how_long_they_last(world):
-    bench, rows = world
-    task = bench.study.tasks[0]
-    answers = correct(bench, task, "healed")
+    opened, rows = world
+    task = opened.study.tasks[0]
+    answers = correct(opened, task, "healed")
     last = []  # up to which fraction a question was answered without a miss
     for question in range(len(rows)):
         held = -1
@@ -142,7 +143,7 @@ def test_questions_are_shown_with_their_answers_and_how_long_they_last(world):
             held = n / 6
         last.append(held)
     known = [i for i, held in enumerate(last) if held >= 0]
-    table = fates.lost_questions(bench, task, 9)
+    table = fates.lost_questions(opened, task, 9)
     assert len(table) == 9 < len(known)
     index = {row["question"]: i for i, row in enumerate(rows)}
     shown = [index[question] for question in table["question"]]
@@ -158,35 +159,35 @@ def test_questions_are_shown_with_their_answers_and_how_long_they_last(world):
 
 @pytest.mark.parametrize("count", [1, 1000])
 def test_of_few_questions_all_are_shown_once(world, count):
-    bench, _ = world
-    task = bench.study.tasks[0]
-    known = correct(bench, task, "healed")[0].count("1")
-    table = fates.lost_questions(bench, task, count)
+    opened, _ = world
+    task = opened.study.tasks[0]
+    known = correct(opened, task, "healed")[0].count("1")
+    table = fates.lost_questions(opened, task, count)
     assert len(table) == table["question"].nunique() == min(count, known)
 
 
 def test_where_nothing_was_known_nothing_is_shown(world, monkeypatch):
-    bench, _ = world
+    opened, _ = world
     real = fates.answers
     monkeypatch.setattr(fates, "answers", lambda *given: real(*given) * 0)
-    assert fates.lost_questions(bench, bench.study.tasks[0], 9).empty
+    assert fates.lost_questions(opened, opened.study.tasks[0], 9).empty
 
 
 def test_a_model_whose_healing_broke_down_is_left_out(world, monkeypatch):
-    bench, _ = world
+    opened, _ = world
     monkeypatch.setattr(fates, "broken", lambda _, one: bool(one.healing) and one.block.n == 2)
-    table = fates.question_table(bench)
+    table = fates.question_table(opened)
     sizes = {models: sorted(set(rows["n"])) for models, rows in table.groupby("models")}
     assert sizes == {"unhealed": [0, 2, 4], "healed": [0, 4]}
-    assert set(fates.texts_table(bench).query("models == 'healed'")["n"]) == {0, 4}
+    assert set(fates.texts_table(opened).query("models == 'healed'")["n"]) == {0, 4}
 
 
 def test_texts_are_those_that_were_recorded(world):
-    bench, _ = world
-    table = fates.texts_table(bench)
+    opened, _ = world
+    table = fates.texts_table(opened)
     known = set()
-    for one in similar(bench):
-        found = measure.recorded(bench, one, bench.study.writing)
+    for one in similar(opened):
+        found = measure.recorded(opened, one, opened.study.writing)
         # The whole model stands first on both sides; healed it is another model.
         if found and (one.block.n or not one.healing):
             sides = ["healed" if one.healing else "unhealed"] if one.block.n else fates.STATES
@@ -195,36 +196,36 @@ def test_texts_are_those_that_were_recorded(world):
                     known.add((prompt, side, one.block.n, one.block.n / 6, text))
     assert set(table.itertuples(index=False, name=None)) == known
     assert len(table) == len(known) == 3 * 2 * 3
-    assert list(dict.fromkeys(table["prompt"])) == sorted(bench.writing_prompts)
+    assert list(dict.fromkeys(table["prompt"])) == sorted(opened.writing_prompts)
 
 
 def test_with_nothing_to_write_there_is_an_empty_table(world, monkeypatch):
-    bench, _ = world
+    opened, _ = world
     nothing = {"prompts": [], "texts": []}
     monkeypatch.setattr(fates, "record", lambda *_: nothing)
-    table = fates.texts_table(bench)
-    assert table.empty and section.written(table).data == ""
+    table = fates.texts_table(opened)
+    assert table.empty and pages.written(table).data == ""
 
 
 def test_a_curve_goes_by_size(world):
-    bench, _ = world
+    opened, _ = world
     for wanted in ([4, 2, 1], [4]):  # of the last, the control of the other size comes later
-        other = Bench(bench.study.model_copy(update={"pruned_layers": wanted}))
-        other.__dict__["distances"] = bench.distances
+        other = OpenStudy(opened.study.model_copy(update={"pruned_layers": wanted}))
+        other.__dict__["distances"] = opened.distances
         for healed in fates.STATES.values():
             assert [one.block.n for one in fates.curve(other, healed)] == [0, 2, 4]
 
 
 def test_a_choice_that_is_the_question_is_shown(write_study, tmp_path):
     """As in winogrande, where the text that is asked about is a number of a choice."""
-    bench = Bench(studies.load(str(write_study(tmp_path))))
+    opened = OpenStudy(studies.load(str(write_study(tmp_path))))
     file = tmp_path / "tasks" / "quiz.yaml"
     turned = {"doc_to_text": "answer", "doc_to_target": "{{question}}"}
     settings = yaml.safe_load(file.read_text("utf-8")) | turned
     file.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     right = [PLACES[(i + i * 7 % 4) % 8] for i in range(24)]
     asked = [f"On day {i} {NAMES[i % 8]} walked to the" for i in range(24)]
-    found = fates._documents(bench, bench.study.tasks[0])
+    found = fates._documents(opened, opened.study.tasks[0])
     assert found == list(zip(right, asked, strict=True))
 
 
@@ -243,9 +244,9 @@ def test_line_breaks_are_shown_on_one_line():
 
 
 def test_texts_stand_side_by_side(world):
-    bench, _ = world
-    texts = fates.texts_table(bench)
-    prompt = bench.writing_prompts[0]
+    opened, _ = world
+    texts = fates.texts_table(opened)
+    prompt = opened.writing_prompts[0]
     wide = fates.side_by_side(texts, prompt)
     assert list(wide.columns) == ["dropped", "unhealed", "healed"]
     assert list(wide["dropped"]) == ["0%", "33.3%", "66.7%"]
@@ -258,9 +259,9 @@ def test_texts_stand_side_by_side(world):
 
 
 def test_questions_become_no_html(world):
-    bench, _ = world
-    table = fates.lost_questions(bench, bench.study.tasks[0], 3)
-    page = section.show(table, words=True).data
+    opened, _ = world
+    table = fates.lost_questions(opened, opened.study.tasks[0], 3)
+    page = pages.show(table, words=True).data
     seen = Seen(page)
     assert seen.tags == {"div", "table", "thead", "tbody", "tr", "th", "td"}
     assert seen.text.count(EVIL) == 3
@@ -273,7 +274,7 @@ def test_texts_become_no_html():
         for models in ("unhealed", "healed")
         for n in (0, 2)
     )
-    page = section.written(texts).data
+    page = pages.written(texts).data
     seen = Seen(page)
     assert seen.tags == {"p", "em", "div", "table", "thead", "tbody", "tr", "th", "td"}
     assert EVIL in seen.text
@@ -282,11 +283,11 @@ def test_texts_become_no_html():
 
 
 def test_every_prompt_has_a_table(world):
-    bench, _ = world
-    page = section.written(fates.texts_table(bench)).data
+    opened, _ = world
+    page = pages.written(fates.texts_table(opened)).data
     seen = Seen(page)
     assert page.count("<table") == 3
-    for prompt in bench.writing_prompts:
+    for prompt in opened.writing_prompts:
         assert " ".join(words(prompt)) in " ".join(words(seen.text))
 
 
@@ -296,16 +297,16 @@ def test_long_texts_are_shown_whole():
         {"prompt": "So", "models": models, "n": 0, "fraction": 0.0, "text": text}
         for models in ("unhealed", "healed")
     )
-    assert Seen(section.written(texts).data).text.count(text) == 2
+    assert Seen(pages.written(texts).data).text.count(text) == 2
 
 
 def test_the_questions_of_one_task_alone(world):
     """Without a group, and with examples in the prompt, which are not shown."""
-    bench, _ = world
-    task = bench.study.tasks[1]
+    opened, _ = world
+    task = opened.study.tasks[1]
     assert task == Task(name="quiz", shots=1)
-    lines = Path(bench.study.task_path, "quiz_test.jsonl").read_text("utf-8").splitlines()
+    lines = Path(opened.study.task_path, "quiz_test.jsonl").read_text("utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     right = {row["question"]: row["choices"][row["answer"]] for row in rows}
-    table = fates.lost_questions(bench, task, 4)
+    table = fates.lost_questions(opened, task, 4)
     assert [right[question] for question in table["question"]] == list(table["answer"])

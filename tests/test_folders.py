@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from lib import folders, paths
+from lib import files, paths
 from lib.errors import UserError
-from lib.folders import claimed, copy_new, written_by_others
+from lib.files import claimed, copy_new, written_by_others
 
 CLAIM = """
 import sys, time
@@ -57,7 +57,7 @@ def test_a_claim_waits_for_another_and_ends_with_its_process(tmp_path: Path) -> 
 def test_claims_of_two_threads_follow_each_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(folders, "POLL", 0.01)
+    monkeypatch.setattr(files, "POLL", 0.01)
     holding, most = [], []
 
     def hold() -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lib.claims import BY_NUMBER
-from lib.conditions import TEACHING
-from lib.judging import Tables
+from lib.claims.gromov import BY_NUMBER
+from lib.claims.judging import Tables
+from lib.experiments.conditions import TEACHING
 
 World = dict[str, pd.DataFrame]
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from tiny import FAMILIES, on_several_devices, random_model, random_tokens
 
-from lib.anatomy import layers
 from lib.errors import UserError
-from lib.geometry import Distances, angular_distance, measure, optimal_blocks, pairs
+from lib.models.anatomy import layers
+from lib.pruning.geometry import Distances, angular_distance, measure, optimal_blocks, pairs
 
 
 def stream_by_hand(model: torch.nn.Module, row: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -172,7 +172,7 @@ def test_lengths_that_turn_each_others_positions_are_refused():
 def test_all_tokens_a_few_at_a_time(monkeypatch):
     model, tokens = random_model("llama"), random_tokens(3, 9)
     whole = measure(model, tokens, 2, 100, 0, tokens="all")
-    monkeypatch.setattr("lib.geometry.TOKENS", 4)
+    monkeypatch.setattr("lib.pruning.geometry.TOKENS", 4)
     parts = measure(model, tokens, 2, 100, 0, tokens="all")
     assert np.allclose(parts.table["distance"], whole.table["distance"], rtol=1e-12)
     assert np.allclose(parts.after_norm["distance"], whole.after_norm["distance"], rtol=1e-12)

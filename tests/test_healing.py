@@ -9,12 +9,13 @@ import torch
 from peft.tuners.lora import LoraLayer
 from tiny import random_model
 
-from lib import four_bit, healing, models
 from lib import study as studies
-from lib.anatomy import layers
-from lib.blocks import Block, simple
 from lib.errors import UserError
-from lib.surgery import drop
+from lib.healing import heal
+from lib.models import checkpoints, four_bit
+from lib.models.anatomy import layers
+from lib.pruning.dropped import Block, simple
+from lib.pruning.surgery import drop
 
 BLOCK = simple(6, 16)
 
@@ -30,12 +31,12 @@ def study():
 
 @pytest.fixture(scope="module")
 def tokenizer(study):
-    return models.load_tokenizer(study, models.load_config(study))
+    return checkpoints.load_tokenizer(study, checkpoints.load_config(study))
 
 
 @pytest.fixture(scope="module")
 def healed(study, tokenizer):
-    return parts(healing.heal(study, study.healing, BLOCK, tokenizer))
+    return parts(heal.heal(study, study.healing, BLOCK, tokenizer))
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def adapted_and_reference(study, block):
     """A 4-bit model with adapters, and a float model that should compute the same."""
     model = four_bit.load_4bit(study)
     drop(model, block)
-    adapted = healing.adapt(model, study.healing.model_copy(update={"dropout": 0.0}))
+    adapted = heal.adapt(model, study.healing.model_copy(update={"dropout": 0.0}))
     torch.manual_seed(1)
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:
@@ -97,7 +98,7 @@ def test_gradients_equal_the_dequantised_reference_also_after_an_evaluation(
     tokens = torch.randint(5, 300, (4, 32), generator=torch.Generator().manual_seed(0))
     before = four_bit.base_digest(adapted)
     assert worst(gradients(adapted, tokens), gradients(reference, tokens)) < 0.02
-    plain = healing.evaluable(adapted.get_base_model(), study, block)
+    plain = heal.evaluable(adapted.get_base_model(), study, block)
     # The order that silently breaks training on CPUs which repack 4-bit weights for inference.
     with torch.inference_mode():
         adapted.eval()
@@ -129,7 +130,7 @@ def test_split_experts_compute_what_the_fused_ones_do():
 def test_a_width_is_read_right_or_refused(width, study_of):
     """By definition: each run of 64 numbers is a scale times 16 levels, rounded to the nearest."""
     study = study_of("phi", hidden_size=64, intermediate_size=width)
-    weight = models.load_model(study).model.layers[0].mlp.fc2.weight.detach()
+    weight = checkpoints.load_model(study).model.layers[0].mlp.fc2.weight.detach()
     try:
         model = four_bit.load_4bit(study)
     except UserError as error:
@@ -152,7 +153,7 @@ def test_linear_layers_are_in_4_bit_and_only_ffn_adapters_train(study):
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
     }  # fmt: skip
     drop(model, BLOCK)
-    adapted = healing.adapt(model, study.healing)
+    adapted = heal.adapt(model, study.healing)
     trainable = [n for n, p in adapted.named_parameters() if p.requires_grad]
     assert trainable and all("lora_" in n and ".mlp." in n for n in trainable)
     assert sum(isinstance(m, LoraLayer) for m in adapted.modules()) == 3 * 10
@@ -170,22 +171,22 @@ def test_the_report_counts_what_was_trained(study, healed):
 
 
 def test_one_seed_gives_identical_weights_and_another_seed_others(study, tokenizer, healed):
-    again, _ = parts(healing.heal(study, study.healing, BLOCK, tokenizer))
+    again, _ = parts(heal.heal(study, study.healing, BLOCK, tokenizer))
     other_seed = study.healing.model_copy(update={"seed": 1})
-    other, _ = parts(healing.heal(study, other_seed, BLOCK, tokenizer))
+    other, _ = parts(heal.heal(study, other_seed, BLOCK, tokenizer))
     first, second = healed[0].state_dict(), again.state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert any(not torch.equal(first[name], other.state_dict()[name]) for name in first)
 
 
 def test_healing_changes_ffn_weights_and_nothing_else(study, healed):
-    control = healing.unhealed_4bit(study, BLOCK).state_dict()
+    control = heal.unhealed_4bit(study, BLOCK).state_dict()
     changed = {n for n, v in healed[0].state_dict().items() if not torch.equal(v, control[n])}
     assert changed and all(".mlp." in name for name in changed)
 
 
 def test_the_control_holds_four_bit_values(study):
-    plain = healing.unhealed_4bit(study, Block(0, 0))
+    plain = heal.unhealed_4bit(study, Block(0, 0))
     row = plain.model.layers[0].mlp.up_proj.weight[:1, :64]  # one block of 64 shares one scale
     assert len(row.unique()) <= 16
 
@@ -193,10 +194,10 @@ def test_the_control_holds_four_bit_values(study):
 def test_healing_on_more_text_than_there_is_says_so(study, tokenizer):
     endless = study.healing.model_copy(update={"steps": 100_000})
     with pytest.raises(UserError, match="too short"):
-        healing.heal(study, endless, BLOCK, tokenizer)
+        heal.heal(study, endless, BLOCK, tokenizer)
 
 
 def test_a_rank_above_the_width_is_refused(study):
     model = four_bit.load_4bit(study)
     with pytest.raises(UserError, match="rank 4096"):
-        healing.adapt(model, study.healing.model_copy(update={"rank": 4096}))
+        heal.adapt(model, study.healing.model_copy(update={"rank": 4096}))

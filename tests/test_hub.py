@@ -10,9 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from huggingface_hub import constants
 
-from lib import corpora, models, paths
+from lib import paths
 from lib import study as studies
 from lib.errors import UserError
+from lib.models import checkpoints, corpora
 from lib.schema import Text
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
@@ -62,7 +63,7 @@ def hub(monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # the tests' own setting
     yield address
     server.shutdown()
-    models._hub_commit.cache_clear()
+    checkpoints._hub_commit.cache_clear()
 
 
 def study(model: str):
@@ -81,7 +82,7 @@ def study(model: str):
 )
 def test_a_model_that_cannot_be_had(model, says, hub):
     with pytest.raises(UserError) as error:
-        models.load_config(study(model))
+        checkpoints.load_config(study(model))
     message = str(error.value)
     assert model in message and says in message and "\n" not in message
 
@@ -105,9 +106,9 @@ def test_a_text_that_cannot_be_had(name, says, hub):
 def test_without_a_network_one_line_says_so(monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    models._hub_commit.cache_clear()
+    checkpoints._hub_commit.cache_clear()
     with pytest.raises(UserError, match=r"hub cannot be reached|not reachable on the hub"):
-        models.commit(study("some/model"))
+        checkpoints.commit(study("some/model"))
 
 
 def test_from_the_command_line_there_is_no_traceback(hub, tmp_path):

@@ -11,16 +11,17 @@ import pytest
 from conftest import Studies
 from run_records import recipe, record, run, write
 
-from lib import jobs, ladder, paths, plan, rates, schedule
+from lib import paths
 from lib import study as studies
-from lib.estimates import Estimate
-from lib.fleet import together
-from lib.memory import memory
-from lib.rates import Devices, Rate
-from lib.records import spelled
+from lib.book import jobs, ladder, plan, rates, schedule
+from lib.book.estimates import Estimate
+from lib.book.fleet import together
+from lib.book.memory import memory
+from lib.book.rates import Devices, Rate
+from lib.book.text_tables import Table, amount, on_page, power_of_ten, size
+from lib.evidence.records import spelled
+from lib.evidence.store import Store
 from lib.schema import Study
-from lib.store import Store
-from lib.text_tables import Table, amount, on_page, power_of_ten, size
 
 
 @pytest.fixture
@@ -47,16 +48,16 @@ def test_operations_against_a_count_by_hand(mine: Study) -> None:
 def test_jobs_are_those_of_the_graph_and_their_sum_that_of_the_plan(name: str, mine: Study) -> None:
     study = mine if name == "mine" else studies.load(name)
     estimate = Estimate(study)
-    bench, per = estimate.bench, 2 * max(estimate.shape.by_layer)
-    wanted = plan.work(bench, plan.Speed(per, 3 * per), plan.sizes(study)[0])
+    opened, per = estimate.opened, 2 * max(estimate.shape.by_layer)
+    wanted = plan.work(opened, plan.Speed(per, 3 * per), plan.sizes(study)[0])
     total = sum(one.seconds for one in wanted)  # at an operation a second
     for pieces in (estimate.models, estimate.measurements):
         assert sum(piece.flops for piece in pieces) == pytest.approx(total)
     assert {(one.name, one.needs) for one in estimate.models} == {
-        (job.name, job.needs) for job in jobs.by_model(bench)
+        (job.name, job.needs) for job in jobs.by_model(opened)
     }
     assert {(one.name, one.needs) for one in estimate.measurements} == {
-        (job.name, job.needs) for job in jobs.by_measurement(bench)
+        (job.name, job.needs) for job in jobs.by_measurement(opened)
     }
 
 

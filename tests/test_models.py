@@ -19,8 +19,8 @@ from transformers import (
     GptOssConfig,
 )
 
-from lib import anatomy, models, shards
 from lib.errors import UserError
+from lib.models import anatomy, checkpoints, shards
 from lib.schema import Study
 
 Copy = Callable[..., Path]
@@ -51,7 +51,7 @@ def refusal(call: Callable[[], object]) -> str:
 def test_a_checkpoint_loads_as_transformers_loads_it(tiny_checkpoint: Checkpoints) -> None:
     folder = tiny_checkpoint("llama")
     study = of(folder)
-    model, plain = models.load_model(study), AutoModelForCausalLM.from_pretrained(folder)
+    model, plain = checkpoints.load_model(study), AutoModelForCausalLM.from_pretrained(folder)
     tokens = torch.arange(3, 40)[None]
     with torch.no_grad():
         assert torch.equal(model(tokens).logits, plain(tokens).logits)
@@ -60,19 +60,19 @@ def test_a_checkpoint_loads_as_transformers_loads_it(tiny_checkpoint: Checkpoint
 
 
 def test_the_study_decides_the_dtype(tiny_checkpoint: Checkpoints) -> None:
-    model = models.load_model(of(tiny_checkpoint("llama"), dtype="bfloat16"))
+    model = checkpoints.load_model(of(tiny_checkpoint("llama"), dtype="bfloat16"))
     assert model.dtype == torch.bfloat16
 
 
 def test_a_skeleton_has_the_same_modules_and_no_weights(tiny_checkpoint: Checkpoints) -> None:
     study = of(tiny_checkpoint("gpt_neox"))
-    skeleton = anatomy.skeleton(models.load_config(study))
+    skeleton = anatomy.skeleton(checkpoints.load_config(study))
     assert all(parameter.is_meta for parameter in skeleton.parameters())
-    assert anatomy.ffn_modules(skeleton) == anatomy.ffn_modules(models.load_model(study))
+    assert anatomy.ffn_modules(skeleton) == anatomy.ffn_modules(checkpoints.load_model(study))
 
 
 def test_named_targets_replace_the_familys_own(tiny_checkpoint: Checkpoints) -> None:
-    model = anatomy.skeleton(models.load_config(of(tiny_checkpoint("llama"))))
+    model = anatomy.skeleton(checkpoints.load_config(of(tiny_checkpoint("llama"))))
     found = anatomy.ffn_modules(model, ["down_proj"])
     assert found == [f"model.layers.{i}.mlp.down_proj" for i in range(6)]
 
@@ -81,20 +81,20 @@ def test_named_targets_replace_the_familys_own(tiny_checkpoint: Checkpoints) -> 
 def test_targets_that_are_no_ffn_modules_are_refused(
     tiny_checkpoint: Checkpoints, target: str
 ) -> None:
-    model = anatomy.skeleton(models.load_config(of(tiny_checkpoint("llama"))))
+    model = anatomy.skeleton(checkpoints.load_config(of(tiny_checkpoint("llama"))))
     message = refusal(lambda: anatomy.ffn_modules(model, ["up_proj", target]))
     assert f"'{target}'" in message and "healing.targets" in message
 
 
 def test_an_unknown_family_has_to_name_its_targets(tiny_checkpoint: Checkpoints) -> None:
-    model = anatomy.skeleton(models.load_config(of(tiny_checkpoint("llama"))))
+    model = anatomy.skeleton(checkpoints.load_config(of(tiny_checkpoint("llama"))))
     model.config.model_type = "novel"
     message = refusal(lambda: anatomy.ffn_modules(model))
     assert "'novel'" in message and "healing.targets" in message
 
 
 def test_layers_that_cannot_be_told_apart_are_refused(tiny_checkpoint: Checkpoints) -> None:
-    model = anatomy.skeleton(models.load_config(of(tiny_checkpoint("llama"))))
+    model = anatomy.skeleton(checkpoints.load_config(of(tiny_checkpoint("llama"))))
     model.model.twins = torch.nn.ModuleList(torch.nn.Linear(1, 1) for _ in range(6))
     assert "twins" in refusal(lambda: anatomy.layers(model))
     model.config.num_hidden_layers = 7
@@ -104,7 +104,7 @@ def test_layers_that_cannot_be_told_apart_are_refused(tiny_checkpoint: Checkpoin
 def test_a_list_outside_the_text_decoder_is_not_taken_for_the_layers(
     tiny_checkpoint: Checkpoints,
 ) -> None:
-    model = anatomy.skeleton(models.load_config(of(tiny_checkpoint("llama"))))
+    model = anatomy.skeleton(checkpoints.load_config(of(tiny_checkpoint("llama"))))
     model.tower = torch.nn.ModuleList(torch.nn.Linear(1, 1) for _ in range(6))
     assert anatomy.layers_and_name(model) == (model.model.layers, "model.layers")
 
@@ -196,28 +196,30 @@ def test_a_damaged_or_unfit_checkpoint_is_refused(
     damage, says = DAMAGE[kind]
     damage(folder)
     capfd.readouterr()
-    message = refusal(lambda: models.load_model(of(folder)))
+    message = refusal(lambda: checkpoints.load_model(of(folder)))
     assert str(folder) in message
     for part in says:
         assert part in message
-    assert refusal(lambda: models.check_tensors(of(folder))) == message
+    assert refusal(lambda: checkpoints.check_tensors(of(folder))) == message
     assert capfd.readouterr().err == ""
 
 
 def test_a_whole_checkpoint_in_shards_loads(copy: Copy) -> None:
     folder = copy()
-    before = models.load_model(of(folder)).state_dict()
+    before = checkpoints.load_model(of(folder)).state_dict()
     _shard(folder, drop=False)
-    after = models.load_model(of(folder)).state_dict()
+    after = checkpoints.load_model(of(folder)).state_dict()
     assert all(torch.equal(after[name], before[name]) for name in before)
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    message = refusal(lambda: models.load_config(of(tmp_path / "none")))
+    message = refusal(lambda: checkpoints.load_config(of(tmp_path / "none")))
     assert "none" in message and "no checkpoint there" in message
 
 
-@pytest.mark.parametrize("ask", [models.load_config, models.checkpoint_digest, models.load_model])
+@pytest.mark.parametrize(
+    "ask", [checkpoints.load_config, checkpoints.checkpoint_digest, checkpoints.load_model]
+)
 def test_a_hub_id_without_network_is_one_quick_line(ask: Callable[[Study], object]) -> None:
     start = time.monotonic()
     message = refusal(lambda: ask(of("nobody/no-such-model")))
@@ -231,7 +233,7 @@ def test_a_tokenizer_gets_a_padding_token(copy: Copy) -> None:
     settings.pop("pad_token", None)
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     assert AutoTokenizer.from_pretrained(folder).pad_token_id is None
-    found = models.load_tokenizer(of(folder), models.load_config(of(folder)))
+    found = checkpoints.load_tokenizer(of(folder), checkpoints.load_config(of(folder)))
     assert found.pad_token_id == found.eos_token_id is not None
 
 
@@ -240,7 +242,7 @@ def test_a_tokenizer_with_ids_above_the_embeddings_is_refused(
     copy: Copy, tokenizer: Any, short: int
 ) -> None:
     study = of(copy(vocab_size=len(tokenizer) - short))
-    message = refusal(lambda: models.load_tokenizer(study, models.load_config(study)))
+    message = refusal(lambda: checkpoints.load_tokenizer(study, checkpoints.load_config(study)))
     assert "does not fit" in message and f"up to {len(tokenizer) - 1}," in message
     assert f"{len(tokenizer) - short} embeddings" in message
 
@@ -250,7 +252,7 @@ def test_a_tokenizer_with_an_embedding_for_each_id_fits(
     copy: Copy, tokenizer: Any, spare: int
 ) -> None:
     study = of(copy(vocab_size=len(tokenizer) + spare))
-    found = models.load_tokenizer(study, models.load_config(study))
+    found = checkpoints.load_tokenizer(study, checkpoints.load_config(study))
     assert found("One dog.")["input_ids"] == tokenizer("One dog.")["input_ids"]
 
 
@@ -262,15 +264,15 @@ def test_a_missing_or_broken_tokenizer_is_refused(copy: Copy, content: str | Non
     if content is not None:
         (folder / "tokenizer.json").write_text(content)
     study = of(folder)
-    message = refusal(lambda: models.load_tokenizer(study, models.load_config(study)))
+    message = refusal(lambda: checkpoints.load_tokenizer(study, checkpoints.load_config(study)))
     assert "tokenizer" in message and str(folder) in message
 
 
 def test_cuda_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     study = Study(name="mine", model="x", device="cuda")
-    assert "no CUDA device" in refusal(lambda: models.device(study))
-    assert models.dtype(of("x")) == torch.float32
+    assert "no CUDA device" in refusal(lambda: checkpoints.device(study))
+    assert checkpoints.dtype(of("x")) == torch.float32
 
 
 def test_the_single_file_is_what_is_loaded_and_hashed_beside_an_index(tiny_checkpoint, tmp_path):
@@ -291,6 +293,6 @@ def test_an_adapter_in_the_folder_is_refused(tiny_checkpoint, tmp_path):
 def test_every_settings_file_decides_the_digest(tiny_checkpoint, tmp_path):
     folder = shutil.copytree(tiny_checkpoint("llama"), tmp_path / "same")
     study = Study(model=str(folder))
-    before = models.checkpoint_digest(study)
+    before = checkpoints.checkpoint_digest(study)
     (folder / "special_tokens_map.json").write_text('{"eos_token": "</s>"}')
-    assert models.checkpoint_digest(study) != before
+    assert checkpoints.checkpoint_digest(study) != before

@@ -24,10 +24,11 @@ from offline_data import (
     write_parquet,
 )
 
-from lib import harness, paths
+from lib import paths
 from lib import study as studies
-from lib.check import check
+from lib.book.check import check
 from lib.errors import UserError
+from lib.evaluation import harness
 from lib.schema import Study, Task
 
 TASKS = paths.ROOT / "tasks"

@@ -13,23 +13,27 @@ from matplotlib import pyplot as plt
 from scipy.stats import spearmanr
 from test_geometry import angle, stream_by_hand
 
-from lib import corpora, evidence, geometry, other_texts, paths, study, text_plots
-from lib.bench import Bench
-from lib.check import check
+from lib import paths, study
+from lib.book.check import check
 from lib.errors import UserError
+from lib.evidence import merging
+from lib.experiments.opened import OpenStudy
+from lib.models import corpora
+from lib.pruning import geometry
+from lib.sections import other_texts, text_plots
 
-Open = Callable[..., Bench]
+Open = Callable[..., OpenStudy]
 
 
 @pytest.fixture
 def opened(tmp_path: Path, results_dir: Path, write_study: Studies) -> Open:
-    """A bench with another text, "rain": documents of other words than the validation text's."""
+    """A opened with another text, "rain": documents of other words than the validation text's."""
 
-    def make(**keys: Any) -> Bench:
+    def make(**keys: Any) -> OpenStudy:
         rows = [{"text": f"Rain, rain and {i} drops of rain: {text}"} for i, text in RAIN]
         write_jsonl(tmp_path / "texts" / "rain.jsonl", rows)
         settings = {"other_texts": [{"name": "rain", "path": "./texts/rain.jsonl"}]} | keys
-        return Bench(study.load(str(write_study(tmp_path, **settings))))
+        return OpenStudy(study.load(str(write_study(tmp_path, **settings))))
 
     return make
 
@@ -38,36 +42,36 @@ RAIN = list(enumerate(sentences(30, 500)))
 
 
 def test_the_own_text_is_recorded_as_before(opened: Open) -> None:
-    bench = opened()
-    bench.distances, bench.distances_on(bench.study.other_texts[0])
+    opened = opened()
+    opened.distances, opened.distances_on(opened.study.other_texts[0])
     inputs = {
-        "checkpoint": bench.checkpoint,
+        "checkpoint": opened.checkpoint,
         "method": geometry.METHOD,
         "weights": "float32",
-        "text": {"sha256": evidence.file_digest(Path(bench.study.validation_text.path))},
-        "sample": bench.study.distances.model_dump(),
+        "text": {"sha256": merging.file_digest(Path(opened.study.validation_text.path))},
+        "sample": opened.study.distances.model_dump(),
     }
-    own = bench.store.path("distances", "8x16", inputs)
-    other = inputs | {"text": {"sha256": evidence.file_digest(_rain(bench))}}
-    assert {own, bench.store.path("distances", "rain 8x16", other)} == set(
-        bench.store.folder.rglob("*.json")
+    own = opened.store.path("distances", "8x16", inputs)
+    other = inputs | {"text": {"sha256": merging.file_digest(_rain(opened))}}
+    assert {own, opened.store.path("distances", "rain 8x16", other)} == set(
+        opened.store.folder.rglob("*.json")
     )
-    assert json.loads(own.read_text())["value"] == bench.distances
+    assert json.loads(own.read_text())["value"] == opened.distances
 
 
-def _rain(bench: Bench) -> Path:
-    return Path(bench.study.other_texts[0].path)
+def _rain(opened: OpenStudy) -> Path:
+    return Path(opened.study.other_texts[0].path)
 
 
 def test_distances_are_those_of_the_other_text(opened: Open) -> None:
-    bench = opened()
-    table = other_texts.text_distances(other_texts.measured(bench))
+    opened = opened()
+    table = other_texts.text_distances(other_texts.measured(opened))
     assert list(table.columns) == ["text", "n", "start", "distance", "stderr", "n_sequences"]
     assert list(table["text"].unique()) == ["sentences", "rain"]
-    text = bench.study.other_texts[0]
+    text = opened.study.other_texts[0]
     streams = [
-        stream_by_hand(bench.model, row)[0]
-        for row in corpora.windows(text, bench.tokenizer, 8, 16, seed=0)
+        stream_by_hand(opened.model, row)[0]
+        for row in corpora.windows(text, opened.tokenizer, 8, 16, seed=0)
     ]
     rain = table[table["text"] == "rain"]
     assert len(rain) == 20 and set(rain["n_sequences"]) == {8}
@@ -80,9 +84,9 @@ def test_distances_are_those_of_the_other_text(opened: Open) -> None:
 
 
 def test_the_same_documents_under_another_name_agree(opened: Open, tmp_path: Path) -> None:
-    bench = opened(other_texts=[{"name": "copy", "path": "./copy.jsonl"}])
+    opened = opened(other_texts=[{"name": "copy", "path": "./copy.jsonl"}])
     (tmp_path / "copy.jsonl").write_bytes((tmp_path / "validation.jsonl").read_bytes())
-    found = other_texts.measured(bench)
+    found = other_texts.measured(opened)
     assert found["copy"] == found["sentences"]
     blocks = other_texts.text_blocks(found)
     assert (blocks[["regret", "regret_stderr"]] == 0).all(axis=None)
@@ -185,9 +189,9 @@ def test_figures_show_every_text_and_what_is_unsure() -> None:
 
 
 def test_a_study_without_other_texts_shows_its_own(opened: Open) -> None:
-    bench = opened(other_texts=[], text_name="<b>mine")
-    found = other_texts.measured(bench)
-    said = other_texts.introduce(bench).data
+    opened = opened(other_texts=[], text_name="<b>mine")
+    found = other_texts.measured(opened)
+    said = other_texts.introduce(opened).data
     assert "no <code>other_texts</code>" in said and "&lt;b&gt;mine" in said and "<b>" not in said
     distances, blocks = other_texts.text_distances(found), other_texts.text_blocks(found)
     assert list(distances["text"].unique()) == ["<b>mine"] and (blocks["regret"] == 0).all()
@@ -199,19 +203,19 @@ def test_a_study_without_other_texts_shows_its_own(opened: Open) -> None:
 
 
 def test_names_are_escaped(opened: Open) -> None:
-    bench = opened(other_texts=[{"name": "<i>rain", "path": "./texts/rain.jsonl"}])
-    assert "&lt;i&gt;rain" in other_texts.introduce(bench).data
+    opened = opened(other_texts=[{"name": "<i>rain", "path": "./texts/rain.jsonl"}])
+    assert "&lt;i&gt;rain" in other_texts.introduce(opened).data
 
 
 def test_paths_are_relative_to_the_study_that_gives_them(opened: Open, tmp_path: Path) -> None:
-    bench = opened()
+    opened = opened()
     expected = str(tmp_path / "texts" / "rain.jsonl")
-    assert bench.study.other_texts[0].path == expected
+    assert opened.study.other_texts[0].path == expected
     heir = tmp_path / "elsewhere" / "heir.yaml"
     heir.parent.mkdir()
     heir.write_text("like: ../mine.yaml\n", encoding="utf-8")
     assert study.load(str(heir)).other_texts[0].path == expected
-    check(bench.study)
+    check(opened.study)
 
 
 REFUSED: dict[str, tuple[dict[str, Any], list[str]]] = {
@@ -229,9 +233,9 @@ def test_check_refuses(kind: str, opened: Open, tmp_path: Path) -> None:
     keys, says = REFUSED[kind]
     write_jsonl(tmp_path / "rows.jsonl", [{"instruction": "Go."}])
     write_jsonl(tmp_path / "short.jsonl", [{"text": "A few words only."}])
-    bench = opened(other_texts=[{"name": "odd"} | keys])
+    opened = opened(other_texts=[{"name": "odd"} | keys])
     with pytest.raises(UserError) as raised:
-        check(bench.study)
+        check(opened.study)
     assert "\n" not in str(raised.value)
     for part in says:
         assert part in str(raised.value)

@@ -6,10 +6,12 @@ import pytest
 import yaml
 from transformers import AutoConfig
 
-from lib import memory, model_tables, models, paths, plan, run, shapes, workload
+from lib import paths, run
 from lib import study as studies
-from lib.blocks import Block, simple
+from lib.book import memory, model_tables, plan, workload
 from lib.errors import UserError
+from lib.models import checkpoints, shapes
+from lib.pruning.dropped import Block, simple
 
 # Width, FFN width, key-value width, layers, vocabulary; and the published number of parameters.
 PAPER = {
@@ -49,7 +51,7 @@ def by_hand(name: str) -> tuple[int, int]:
 @pytest.fixture(scope="module")
 def paper_shapes():
     loaded = {name: studies.load(name) for name in PAPER}
-    return {name: shapes.shape_of(models.config_of_shape(one)) for name, one in loaded.items()}
+    return {name: shapes.shape_of(checkpoints.config_of_shape(one)) for name, one in loaded.items()}
 
 
 @pytest.mark.parametrize("name", PAPER)
@@ -109,8 +111,8 @@ def test_the_plan_of_a_study_at_hand(capsys, monkeypatch):
     assert run.main(["book", "--study", "smoke", "--plan"]) == 0
     out = capsys.readouterr().out
     study = studies.load("smoke")
-    config = models.load_config(study)
-    model = models.load_model(study)
+    config = checkpoints.load_config(study)
+    model = checkpoints.load_model(study)
     assert "the checkpoint's own" in out and "ESTIMATES" in out
     assert f"parameters: {sum(p.numel() for p in model.parameters()):,}" in out
     assert "counted" in out and "not known" not in out
@@ -130,10 +132,10 @@ def test_the_plan_of_a_study_at_hand(capsys, monkeypatch):
 
 def test_one_layer_is_timed():
     study = studies.load("smoke")
-    config = models.load_config(study)
+    config = checkpoints.load_config(study)
     speed = plan.measured_speed(config, study, 100_000)
     assert 0 < speed.forward < speed.training
-    assert config.num_hidden_layers == models.load_config(study).num_hidden_layers > 1
+    assert config.num_hidden_layers == checkpoints.load_config(study).num_hidden_layers > 1
 
 
 def test_without_the_checkpoint_the_plan_follows_the_shape(capsys, monkeypatch):
@@ -149,7 +151,7 @@ def test_a_shape_that_the_checkpoint_contradicts_is_one_line(tmp_path):
     keys = {"model": str(paths.ROOT / "almanac/checkpoint"), "shape": {"hidden_size": 4096}}
     path.write_text(yaml.safe_dump(keys))
     study = studies.load(str(path))
-    for call in (models.load_config, shapes.planned_config):
+    for call in (checkpoints.load_config, shapes.planned_config):
         with pytest.raises(UserError, match=r"shape.hidden_size is 4096, but .* has 128"):
             call(study)
 
@@ -159,8 +161,8 @@ def test_shipped_shapes_agree_with_configurations_made_of_them(path, tmp_path):
     """Some settings are kept under other names once they are read back."""
     study = studies.load(path.stem)
     if study.shape:
-        models.config_of_shape(study).save_pretrained(tmp_path)
-        models.check_shape(study, AutoConfig.from_pretrained(tmp_path))
+        checkpoints.config_of_shape(study).save_pretrained(tmp_path)
+        checkpoints.check_shape(study, AutoConfig.from_pretrained(tmp_path))
 
 
 def test_a_damaged_local_checkpoint_is_not_planned_by_its_shape(tmp_path):
@@ -199,7 +201,7 @@ def test_a_shape_is_not_inherited_by_another_model(tmp_path):
 def refusal_of_memory(study, room, monkeypatch) -> str:
     monkeypatch.setattr(memory, "machine_memory", lambda _: int(room))
     with pytest.raises(UserError) as error:
-        memory.check_memory(study, shapes.shape_of(models.load_config(study)))
+        memory.check_memory(study, shapes.shape_of(checkpoints.load_config(study)))
     message = str(error.value)
     assert "\n" not in message and "needs about" in message
     return message
@@ -207,7 +209,7 @@ def refusal_of_memory(study, room, monkeypatch) -> str:
 
 def test_where_memory_is_enough_nothing_is_said(monkeypatch):
     study = studies.load("almanac")
-    shape = shapes.shape_of(models.load_config(study))
+    shape = shapes.shape_of(checkpoints.load_config(study))
     most = max(memory.memory(study, shape).values())
     monkeypatch.setattr(memory, "machine_memory", lambda _: int(most) + 1)
     memory.check_memory(study, shape)
@@ -215,7 +217,7 @@ def test_where_memory_is_enough_nothing_is_said(monkeypatch):
 
 def test_of_activations_fewer_at_once_fit(monkeypatch):
     study = studies.override(studies.load("almanac"), healing={"batch": 12})
-    shape = shapes.shape_of(models.load_config(study))
+    shape = shapes.shape_of(checkpoints.load_config(study))
     needs = {part: memory.memory(study, shape, part)["healing"] for part in (12, 6, 4, 3, 2, 1)}
     assert "healing.micro_batch: 4 would fit" in refusal_of_memory(study, needs[4], monkeypatch)
     line = refusal_of_memory(study, needs[1] - 1, monkeypatch)
@@ -229,7 +231,7 @@ def test_of_activations_fewer_at_once_fit(monkeypatch):
 @pytest.mark.parametrize("kept", [0, 5, 15])
 def test_of_a_model_too_large_so_many_layers_fit(kept, monkeypatch):
     study = studies.override(studies.load("almanac"), dtype="bfloat16")
-    shape = shapes.shape_of(models.load_config(study))
+    shape = shapes.shape_of(checkpoints.load_config(study))
     outside = shape.total - sum(shape.by_layer)
     # Two bytes each; half a layer more makes no whole one.
     room = 2 * (outside + (kept + 0.5) * shape.by_layer[0]) if kept else 1000
@@ -239,7 +241,7 @@ def test_of_a_model_too_large_so_many_layers_fit(kept, monkeypatch):
 
 def test_half_of_the_bytes_fit(monkeypatch):
     study = studies.override(studies.load("almanac"), dtype="float32")
-    total = shapes.shape_of(models.load_config(study)).total
+    total = shapes.shape_of(checkpoints.load_config(study)).total
     assert "dtype: bfloat16 would fit" in refusal_of_memory(study, 3 * total, monkeypatch)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lib import graph, progress
+from lib.book import graph, progress
 from lib.errors import UserError
 
 

@@ -15,10 +15,12 @@ from sharded import CONTIGUOUS, N_LAYERS, SCATTERED, assert_same, load, tensors
 from tiny import FORMS, random_model, random_tokens, random_variant, save
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
-from lib import paths, pruning, qwen, shards
-from lib.blocks import Block
+from lib import paths
 from lib.errors import UserError
-from lib.surgery import pruned, save_pruned
+from lib.models import qwen, shards
+from lib.pruning import on_disk
+from lib.pruning.dropped import Block
+from lib.pruning.surgery import pruned, save_pruned
 
 
 @pytest.mark.parametrize("dropped", [CONTIGUOUS, SCATTERED], ids=["contiguous", "scattered"])
@@ -27,7 +29,7 @@ def test_equals_the_model_pruned_in_memory(form, dropped, tmp_path):
     model, tokens = random_variant(form), random_tokens(2, 12)
     model.save_pretrained(tmp_path / "whole", max_shard_size="100KB")
     save_pruned(model, dropped, None, tmp_path / "memory")
-    pruning.prune(tmp_path / "whole", tmp_path / "disk", dropped)
+    on_disk.prune(tmp_path / "whole", tmp_path / "disk", dropped)
     assert_same(tmp_path / "disk", tmp_path / "memory")
     with torch.inference_mode(), pruned(model, dropped):
         expected = model(tokens, use_cache=False).logits
@@ -39,7 +41,7 @@ def test_tied_and_untied_embeddings_in_half_precision(tied, tmp_path):
     model = random_model("llama", tie_word_embeddings=tied).to(torch.bfloat16)
     save(model, tmp_path / "whole")
     save_pruned(model, SCATTERED, None, tmp_path / "memory")
-    pruning.prune(tmp_path / "whole", tmp_path / "disk", SCATTERED)
+    on_disk.prune(tmp_path / "whole", tmp_path / "disk", SCATTERED)
     assert_same(tmp_path / "disk", tmp_path / "memory")
     assert ("lm_head.weight" in tensors(tmp_path / "disk")) != tied
     loaded = load(tmp_path / "disk")
@@ -53,7 +55,7 @@ def test_a_checkpoint_saved_without_its_head_keeps_its_own_names(family, tmp_pat
     model = random_model(family, tie_word_embeddings=True)
     save(model.base_model, tmp_path / "whole")
     assert not any(name.startswith(model.base_model_prefix) for name in tensors(tmp_path / "whole"))
-    pruning.prune(tmp_path / "whole", tmp_path / "disk", CONTIGUOUS)
+    on_disk.prune(tmp_path / "whole", tmp_path / "disk", CONTIGUOUS)
     with pruned(model, CONTIGUOUS):
         save(model.base_model, tmp_path / "memory")
     assert tensors(tmp_path / "disk").keys() == tensors(tmp_path / "memory").keys()
@@ -70,7 +72,7 @@ def test_kinds_that_the_config_leaves_unsaid_stay_with_their_layers(tmp_path):
     settings = json.loads(path.read_text())
     kinds = settings.pop("layer_types")
     path.write_text(json.dumps(settings))
-    pruning.prune(tmp_path / "whole", tmp_path / "out", SCATTERED)
+    on_disk.prune(tmp_path / "whole", tmp_path / "out", SCATTERED)
     config = AutoConfig.from_pretrained(tmp_path / "out")
     assert config.layer_types == [kinds[1], kinds[3], kinds[4]] != kinds[:3]
 
@@ -84,14 +86,14 @@ def test_qwen_of_version_1_keeps_its_layout(tmp_path):
     model.save_pretrained(tmp_path / "whole", max_shard_size="100KB")
     assert "transformer.h.5.attn.c_attn.weight" in tensors(tmp_path / "whole")
     save_pruned(model, SCATTERED, None, tmp_path / "memory")
-    pruning.prune(tmp_path / "whole", tmp_path / "disk", SCATTERED)
+    on_disk.prune(tmp_path / "whole", tmp_path / "disk", SCATTERED)
     assert_same(tmp_path / "disk", tmp_path / "memory")
     assert "qwen.register()" in (tmp_path / "disk" / "README.md").read_text()
 
 
 def test_index_and_shards(sharded, tmp_path):
     before = json.loads((sharded / shards.INDEX).read_text())
-    pruning.prune(sharded, tmp_path / "out", CONTIGUOUS)
+    on_disk.prune(sharded, tmp_path / "out", CONTIGUOUS)
     index = json.loads((tmp_path / "out" / shards.INDEX).read_text())
     files = sorted(path.name for path in (tmp_path / "out").glob("*.safetensors"))
     assert files == [
@@ -125,7 +127,7 @@ def test_shards_of_dropped_layers_go_and_one_left_is_a_single_file(tmp_path):
         json.dumps({"metadata": {}, "weight_map": weight_map})
     )
     save_pruned(model, Block(0, 3), None, tmp_path / "memory")
-    pruning.prune(tmp_path / "whole", tmp_path / "out", Block(0, 3))
+    on_disk.prune(tmp_path / "whole", tmp_path / "out", Block(0, 3))
     assert_same(tmp_path / "out", tmp_path / "memory")
     assert len(list((tmp_path / "out").glob("*.safetensors"))) == 2
     index = json.loads((tmp_path / "out" / shards.INDEX).read_text())
@@ -142,7 +144,7 @@ def test_shards_of_dropped_layers_go_and_one_left_is_a_single_file(tmp_path):
     (tmp_path / "whole" / shards.INDEX).write_text(
         json.dumps({"metadata": {}, "weight_map": weight_map})
     )
-    pruning.prune(tmp_path / "whole", tmp_path / "single", Block(3, 6))
+    on_disk.prune(tmp_path / "whole", tmp_path / "single", Block(3, 6))
     assert sorted(p.name for p in (tmp_path / "single").iterdir() if "model" in p.name) == [
         shards.SINGLE
     ]
@@ -158,7 +160,7 @@ def test_small_files_come_along_and_weights_of_other_formats_do_not(sharded, cop
     (copied / "additional_chat_templates").mkdir()
     (copied / "additional_chat_templates" / "tools.jinja").write_text("{{ x }}")
     (copied / ".cache").write_text("")
-    pruning.prune(copied, tmp_path / "out", CONTIGUOUS)
+    on_disk.prune(copied, tmp_path / "out", CONTIGUOUS)
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"tokenizer.json", "generation_config.json", "LICENSE", "README.md"} <= names
     assert not {"pytorch_model.bin", ".cache"} & names
@@ -168,7 +170,7 @@ def test_small_files_come_along_and_weights_of_other_formats_do_not(sharded, cop
 
 @pytest.mark.parametrize("dropped", [CONTIGUOUS, SCATTERED, (4,), (0, 1), (5,)])
 def test_the_card_says_the_same_in_every_notation(dropped, sharded, tmp_path):
-    pruning.prune(sharded, tmp_path / "out", dropped)
+    on_disk.prune(sharded, tmp_path / "out", dropped)
     text = (tmp_path / "out" / "README.md").read_text()
     gone = set(dropped)
     kept = [i for i in range(N_LAYERS) if i not in gone]
@@ -195,7 +197,7 @@ def test_the_card_says_the_same_in_every_notation(dropped, sharded, tmp_path):
 
 
 def test_the_card_in_words(sharded, tmp_path):
-    pruning.prune(sharded, tmp_path / "out", SCATTERED)
+    on_disk.prune(sharded, tmp_path / "out", SCATTERED)
     text = (tmp_path / "out" / "README.md").read_text()
     assert "drop layers 0, 2 and 5, keep 1 and 3–4" in text
     assert "3 of its 6 decoder layers dropped" in text
@@ -225,7 +227,7 @@ def test_quantised_checkpoints(sharded, copied, tmp_path):
         "llm_int8_skip_modules": ["lm_head", "model.layers.2.mlp", "model.layers.4.self_attn"],
     }
     (copied / "config.json").write_text(json.dumps(settings))
-    pruning.prune(copied, tmp_path / "out", CONTIGUOUS)
+    on_disk.prune(copied, tmp_path / "out", CONTIGUOUS)
     out = tensors(tmp_path / "out")
     for key in ("weight", "weight.absmax"):
         name = f"mlp.up_proj.{key}"
@@ -240,7 +242,7 @@ def test_quantised_checkpoints(sharded, copied, tmp_path):
 
 def test_names_in_settings_are_renumbered_or_refused():
     def new(value: object) -> object:
-        return pruning.renumber(value, "layers", [0, 4, 5])
+        return on_disk.renumber(value, "layers", [0, 4, 5])
 
     assert new({"layers.4": [1, "layers.5"], "model.layers.2.mlp": 8}) == {
         "layers.1": [1, "layers.2"]
@@ -253,11 +255,11 @@ def test_names_in_settings_are_renumbered_or_refused():
 
 
 def test_copying_in_pieces_and_after_short_writes(sharded, tmp_path, monkeypatch):
-    pruning.prune(sharded, tmp_path / "whole", SCATTERED)
+    on_disk.prune(sharded, tmp_path / "whole", SCATTERED)
     monkeypatch.setattr(shards, "BUFFER", 1000)
     write = os.write
     monkeypatch.setattr(os, "write", lambda file, data: write(file, data[:700]))
-    pruning.prune(sharded, tmp_path / "pieces", SCATTERED)
+    on_disk.prune(sharded, tmp_path / "pieces", SCATTERED)
     assert_same(tmp_path / "pieces", tmp_path / "whole")
 
 

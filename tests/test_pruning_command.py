@@ -12,8 +12,9 @@ import yaml
 from sharded import CONTIGUOUS, N_LAYERS, assert_same, fails, load
 from tiny import random_model
 
-from lib import paths, pruning
-from lib.surgery import save_pruned
+from lib import paths
+from lib.pruning import on_disk
+from lib.pruning.surgery import save_pruned
 
 
 @pytest.mark.parametrize(
@@ -22,7 +23,7 @@ from lib.surgery import save_pruned
 )
 def test_the_command_chooses_layers(choice, kept, sharded, tmp_path, capsys):
     (tmp_path / "out").mkdir()  # an empty folder is fine
-    assert pruning.main([str(sharded), str(tmp_path / "out"), *choice]) == 0
+    assert on_disk.main([str(sharded), str(tmp_path / "out"), *choice]) == 0
     assert "keep" in capsys.readouterr().out
     dropped = [i for i in range(N_LAYERS) if i not in kept]
     save_pruned(random_model("llama"), dropped, None, tmp_path / "memory")
@@ -61,7 +62,7 @@ def test_the_block_that_a_study_found(sharded, tmp_path, results_dir, capsys):
     assert "lib.run 01 --study almanac" in line
     tables = paths.tables("almanac")
     write_optimal(tables, [(n, 1, 1 + n) for n in range(1, 6)])
-    assert pruning.main([str(sharded), str(tmp_path / "out"), *choice, "2"]) == 0
+    assert on_disk.main([str(sharded), str(tmp_path / "out"), *choice, "2"]) == 0
     assert "drop layers 1–2" in capsys.readouterr().out
     assert "allowed are 1 to 5" in fails(capsys, sharded, tmp_path / "new", *choice, 6)
     write_optimal(tables, [(n, 0, n) for n in range(1, 8)])
@@ -85,7 +86,7 @@ def test_a_hub_name_means_the_cached_copy(sharded, tmp_path, capsys, monkeypatch
         (repository / "snapshots" / ("a" * 40) / path.name).symlink_to(
             repository / "blobs" / path.name
         )
-    assert pruning.main(["org/model", str(tmp_path / "out"), "--drop", "1:4"]) == 0
+    assert on_disk.main(["org/model", str(tmp_path / "out"), "--drop", "1:4"]) == 0
     save_pruned(random_model("llama"), CONTIGUOUS, None, tmp_path / "memory")
     assert_same(tmp_path / "out", tmp_path / "memory")
     text = (tmp_path / "out" / "README.md").read_text()

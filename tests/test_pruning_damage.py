@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from sharded import N_LAYERS, fails, tensors
 
-from lib import shards
+from lib.models import shards
 
 
 def a_shard(folder: Path, tensor: str = "model.layers.3.mlp.up_proj.weight") -> Path:

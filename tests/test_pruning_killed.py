@@ -14,7 +14,8 @@ import pytest
 from sharded import CONTIGUOUS, SCATTERED, assert_same, fails
 from transformers import PretrainedConfig
 
-from lib import pruning, shards, surgery
+from lib.models import shards
+from lib.pruning import on_disk, surgery
 
 
 def in_child(work: Callable[[], object]) -> int:
@@ -66,7 +67,7 @@ class NoBar:
 def hasty(sharded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks at the checkpoint and works its config out once only: what comes before writing is not
     what is killed here, and a forked child must not compute with torch, whose threads it lacks."""
-    config = pruning.load_config(sharded)
+    config = on_disk.load_config(sharded)
     slice_config, known = surgery.slice_config, {}
 
     def sliced(config: PretrainedConfig, kept: list[int]) -> None:
@@ -76,9 +77,9 @@ def hasty(sharded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         vars(config).update(copy.deepcopy(known[tuple(kept)]))
 
     monkeypatch.setattr(surgery, "slice_config", sliced)
-    monkeypatch.setattr(pruning, "load_config", lambda _: copy.deepcopy(config))
-    monkeypatch.setattr(pruning, "check_tensors", lambda *_: None)
-    monkeypatch.setattr(pruning, "tqdm", NoBar)
+    monkeypatch.setattr(on_disk, "load_config", lambda _: copy.deepcopy(config))
+    monkeypatch.setattr(on_disk, "check_tensors", lambda *_: None)
+    monkeypatch.setattr(on_disk, "tqdm", NoBar)
 
 
 STEPS = ("mkdir", "open", "write", "fsync", "rename", "unlink")
@@ -87,7 +88,7 @@ STEPS = ("mkdir", "open", "write", "fsync", "rename", "unlink")
 def test_killed_at_every_step_nothing_half_is_left(sharded, hasty, tmp_path):
     """A child kills itself before or after the k-th step that changes something, for every k."""
     reference, out = tmp_path / "reference", tmp_path / "out"
-    pruning.prune(sharded, reference, CONTIGUOUS)
+    on_disk.prune(sharded, reference, CONTIGUOUS)
     killed = 0
     while True:
         # Each finds what one that was killed just before its end has left.
@@ -110,7 +111,7 @@ def test_killed_at_every_step_nothing_half_is_left(sharded, hasty, tmp_path):
 
             for name in STEPS:
                 setattr(os, name, counted(getattr(os, name)))
-            pruning.prune(sharded, out, CONTIGUOUS)
+            on_disk.prune(sharded, out, CONTIGUOUS)
 
         if finished(in_child(work)):
             break
@@ -124,10 +125,10 @@ def test_killed_at_every_step_nothing_half_is_left(sharded, hasty, tmp_path):
 
 def test_killed_at_random_moments_nothing_half_is_left(sharded, hasty, tmp_path):
     reference, out = tmp_path / "reference", tmp_path / "out"
-    pruning.prune(sharded, reference, SCATTERED)
+    on_disk.prune(sharded, reference, SCATTERED)
     killed, longest, generator = 0, 0.1, random.Random(0)  # seconds
     while killed < 20:
-        child = in_child(lambda: pruning.prune(sharded, out, SCATTERED))
+        child = in_child(lambda: on_disk.prune(sharded, out, SCATTERED))
         time.sleep(generator.uniform(0, longest))
         os.kill(child, signal.SIGKILL)
         came_through = finished(child)
@@ -135,7 +136,7 @@ def test_killed_at_random_moments_nothing_half_is_left(sharded, hasty, tmp_path)
         longest *= 0.7 if came_through else 1.3  # about as long as a run takes here and now
         if assert_nothing_half(out, reference):
             shutil.rmtree(out)
-    pruning.prune(sharded, out, SCATTERED)  # over whatever the last one left
+    on_disk.prune(sharded, out, SCATTERED)  # over whatever the last one left
     assert_same(out, reference)
 
 
@@ -147,7 +148,7 @@ def test_two_runs_do_not_write_one_folder(sharded, tmp_path, capsys):
     assert "another run" in fails(capsys, sharded, tmp_path / "out", "--drop", "1:4")
     assert hidden.exists()
     os.close(lock)
-    assert pruning.main([str(sharded), str(tmp_path / "out"), "--drop", "1:4"]) == 0
+    assert on_disk.main([str(sharded), str(tmp_path / "out"), "--drop", "1:4"]) == 0
     assert not hidden.exists()
 
 
@@ -166,7 +167,7 @@ def test_stopped_by_hand_it_leaves_nothing(sharded, tmp_path, capsys, monkeypatc
         raise KeyboardInterrupt
 
     monkeypatch.setattr(shards, "copy_file", stop)  # the weights have been written
-    assert pruning.main([str(sharded), str(tmp_path / "out"), "--drop", "1:4"]) == 130
+    assert on_disk.main([str(sharded), str(tmp_path / "out"), "--drop", "1:4"]) == 130
     assert "stopped" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 

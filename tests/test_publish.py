@@ -8,17 +8,22 @@ import pytest
 import torch
 from conftest import Studies
 
-from lib import check, cost, evidence, models, paths, study, tables
-from lib.bench import Bench
-from lib.conditions import (
+from lib import paths, study
+from lib.book import check
+from lib.book.publish import publish
+from lib.errors import UserError
+from lib.evidence import merging
+from lib.experiments import costs
+from lib.experiments.conditions import (
     main_conditions,
     rank_conditions,
     seed_conditions,
     teacher_conditions,
 )
-from lib.errors import UserError
-from lib.measure import measure
-from lib.publish import publish
+from lib.experiments.measure import measure
+from lib.experiments.opened import OpenStudy
+from lib.models import checkpoints
+from lib.sections import tables
 
 
 @pytest.fixture(scope="module")
@@ -26,13 +31,13 @@ def measured(tmp_path_factory: pytest.TempPathFactory, write_study: Studies) -> 
     """A small study with all its evidence."""
     folder = tmp_path_factory.mktemp("other")
     one = study.load(str(write_study(folder, stem="other", title="Another run")))
-    bench = Bench(one)
-    measure(bench, main_conditions(bench) + rank_conditions(bench) + seed_conditions(bench))
-    for conditions in teacher_conditions(bench).values():
-        measure(bench, conditions)
-    cost.cost_table(bench)
-    tables.save(bench, "qa", tables.qa_table(bench, main_conditions(bench)))
-    bench.store.put("loss", "of older settings", {"n": 1}, {"loss": 1.5})
+    opened = OpenStudy(one)
+    measure(opened, main_conditions(opened) + rank_conditions(opened) + seed_conditions(opened))
+    for conditions in teacher_conditions(opened).values():
+        measure(opened, conditions)
+    costs.cost_table(opened)
+    tables.save(opened, "qa", tables.qa_table(opened, main_conditions(opened)))
+    opened.store.put("loss", "of older settings", {"n": 1}, {"loss": 1.5})
     return one
 
 
@@ -61,7 +66,7 @@ def test_a_published_run_is_whole_and_says_nothing_of_this_machine(
     assert "of older settings" not in {record["name"] for record in records}
     for record in records:
         checksum = record.pop("checksum")
-        assert checksum == evidence.digest(record, 64)
+        assert checksum == merging.digest(record, 64)
     about = json.loads((folder / "study.json").read_text())
     assert about["title"] == "Another run"
     assert about["records"] == len(records)
@@ -107,15 +112,15 @@ def test_reference_runs_are_read_under_their_titles(
     measured: study.Study, published: Path, tmp_path: Path, write_study: Studies
 ) -> None:
     publish(measured)
-    mine = Bench(study.load(str(write_study(tmp_path, controls={"studies": ["other"]}))))
+    mine = OpenStudy(study.load(str(write_study(tmp_path, controls={"studies": ["other"]}))))
     found = tables.reference_runs(mine, "optimal_blocks")
     assert set(found["run"]) == {"Another run"}
-    assert found["start"].tolist() == tables.optimal_blocks(Bench(measured))["start"].tolist()
+    assert found["start"].tolist() == tables.optimal_blocks(OpenStudy(measured))["start"].tolist()
     own = pd.DataFrame({"n": [1, 2], "start": [3, 4]})
     wide = tables.with_references(mine, "optimal_blocks", own, "start")
     assert list(wide.columns) == ["n", "mine", "Another run"]
     assert wide["mine"].tolist()[:2] == [3, 4]
-    alone = Bench(study.load(str(write_study(tmp_path))))
+    alone = OpenStudy(study.load(str(write_study(tmp_path))))
     assert len(tables.reference_runs(alone, "optimal_blocks")) == 0
 
 
@@ -134,14 +139,14 @@ def test_controls_that_are_not_there_or_cannot_be_told_apart_are_refused(
 def test_the_untrained_twin_has_other_weights_and_is_always_the_same(
     measured: study.Study,
 ) -> None:
-    bench = Bench(measured)
-    trained, twin = tables.angular_distances(bench), tables.untrained_distances(bench)
+    opened = OpenStudy(measured)
+    trained, twin = tables.angular_distances(opened), tables.untrained_distances(opened)
     assert list(twin.columns) == list(trained.columns)
     assert twin[["n", "start"]].equals(trained[["n", "start"]])
     assert (twin["distance"] - trained["distance"]).abs().max() > 1e-3
-    first, second = (models.untrained_twin(measured).state_dict() for _ in range(2))
+    first, second = (checkpoints.untrained_twin(measured).state_dict() for _ in range(2))
     assert all(torch.equal(first[key], second[key]) for key in first)
     without = measured.model_copy(
         update={"controls": measured.controls.model_copy(update={"untrained": False})}
     )
-    assert tables.untrained_distances(Bench(without)) is None
+    assert tables.untrained_distances(OpenStudy(without)) is None

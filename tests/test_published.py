@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib import cost, paths, study
-from lib.bench import Bench
-from lib.publish import TABLES
-from lib.records import digest, file_of, in_place, spelled
+from lib import paths, study
+from lib.book.publish import TABLES
+from lib.evidence.records import digest, file_of, in_place, spelled
+from lib.experiments import costs
+from lib.experiments.opened import OpenStudy
 
 # SHA-256 over kind, name, inputs and value of all records of a run, in order.
 CONTENT = {
@@ -63,27 +64,27 @@ def test_todays_code_finds_every_record(
         files.add(path)
     # Times are of the machine that they were taken on.
     for place in (one["inputs"] for one in found if one["kind"] == "cost"):
-        monkeypatch.setattr(cost, "device_name", lambda bench, place=place: place["device"])
+        monkeypatch.setattr(costs, "device_name", lambda opened, place=place: place["device"])
         monkeypatch.setattr(torch, "get_num_threads", lambda place=place: place["threads"])
-    bench = Bench(study.load(name))
-    if not Path(bench.study.model).exists():  # checkpoints of controls are not shipped
+    opened = OpenStudy(study.load(name))
+    if not Path(opened.study.model).exists():  # checkpoints of controls are not shipped
         own = next(
             one for one in found if one["kind"] == "distances" and "checkpoint" in one["inputs"]
         )
-        bench.config = Bench(study.load("almanac")).config
-        bench.config.num_hidden_layers = max(own["value"]["table"]["n"]) + 1
-        bench.checkpoint = own["inputs"]["checkpoint"]
+        opened.config = OpenStudy(study.load("almanac")).config
+        opened.config.num_hidden_layers = max(own["value"]["table"]["n"]) + 1
+        opened.checkpoint = own["inputs"]["checkpoint"]
 
     def measured(kind: str, name: str, *_: object, **__: object) -> None:
         raise AssertionError(f"{kind} {name} is not found and would be measured")
 
-    get = bench.store.get
+    get = opened.store.get
     monkeypatch.setattr(
-        bench.store,
+        opened.store,
         "get_or_measure",
         lambda kind, name, inputs, *_, **__: get(kind, name, inputs) or measured(kind, name),
     )
     for table, make in TABLES.items():
         if (paths.published(name) / "tables" / f"{table}.csv").exists():
-            make(bench)
-    assert bench.store.used == files
+            make(opened)
+    assert opened.store.used == files

@@ -10,9 +10,9 @@ from qwen_checkpoint import distance, load, logits
 from qwen_reference import CONFIG, LAYERS, TRAINED, tokens, write
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
-from lib import qwen
-from lib.anatomy import ffn_modules, layers, longest_alike
-from lib.qwen_config import QWenConfig, ntk_alpha
+from lib.models import qwen
+from lib.models.anatomy import ffn_modules, layers, longest_alike
+from lib.models.qwen_config import QWenConfig, ntk_alpha
 
 qwen.register()
 

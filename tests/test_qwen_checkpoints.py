@@ -13,12 +13,12 @@ from qwen_reference import CONFIG, HIDDEN, tokens, write
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, PreTrainedModel
 
-from lib import models, qwen
-from lib.blocks import Block
 from lib.errors import UserError
-from lib.qwen_config import QWenConfig
+from lib.models import checkpoints, qwen
+from lib.models.qwen_config import QWenConfig
+from lib.pruning.dropped import Block
+from lib.pruning.surgery import pruned, save_pruned
 from lib.schema import Study
-from lib.surgery import pruned, save_pruned
 
 qwen.register()
 
@@ -31,7 +31,7 @@ def of(folder: Path, **keys: Any) -> Study:
 def test_16_bits_load_as_they_are(tmp_path: Path, dtype: str) -> None:
     half = getattr(torch, dtype)
     folder = write(tmp_path / "half", dtype=half)
-    model = models.load_model(of(folder, dtype=dtype))
+    model = checkpoints.load_model(of(folder, dtype=dtype))
     assert {weight.dtype for weight in model.parameters()} == {half}
     joint = load_file(folder / "model.safetensors")["transformer.h.1.attn.c_attn.weight"]
     attention = model.model.layers[1].self_attn
@@ -39,7 +39,7 @@ def test_16_bits_load_as_they_are(tmp_path: Path, dtype: str) -> None:
     assert torch.equal(torch.cat(parts), joint)
     expected = reference.forward(*reference.read(folder), tokens(20))
     assert distance(logits(model, tokens(20)), expected) < 0.15
-    whole = models.load_model(of(folder, dtype="float32"))
+    whole = checkpoints.load_model(of(folder, dtype="float32"))
     assert distance(logits(whole, tokens(20)), expected) < 1e-5
 
 
@@ -68,7 +68,7 @@ def test_a_pruned_copy_is_a_checkpoint_of_version_1(qwen_folder: Path, tmp_path:
     assert {name: config.get(name) for name in names} == {name: CONFIG[name] for name in names}
     assert config["num_hidden_layers"] == 2 and "auto_map" not in config
 
-    reloaded = models.load_model(of(tmp_path / "pruned"))
+    reloaded = checkpoints.load_model(of(tmp_path / "pruned"))
     assert torch.equal(logits(reloaded, text), in_memory)
     assert distance(in_memory, reference.forward(saved_as(saved), config, text)) < 1e-5
 
@@ -85,11 +85,11 @@ def test_shards_load_and_are_written(
     assert len(shards) > 2
     index = json.loads((tmp_path / "shards" / "model.safetensors.index.json").read_text())
     assert index["weight_map"].keys() == load_file(qwen_folder / "model.safetensors").keys()
-    again = models.load_model(of(tmp_path / "shards")).state_dict()
+    again = checkpoints.load_model(of(tmp_path / "shards")).state_dict()
     assert all(torch.equal(again[name], tensor) for name, tensor in qwen_model.state_dict().items())
     shards[1].unlink()
     with pytest.raises(UserError, match="model-00002"):
-        models.load_model(of(tmp_path / "shards"))
+        checkpoints.load_model(of(tmp_path / "shards"))
 
 
 def _tensors(qwen_folder: Path, **changes: torch.Tensor | None) -> None:
@@ -154,7 +154,7 @@ def test_a_damaged_checkpoint_is_one_line(qwen_folder: Path, tmp_path: Path, kin
     damage, says = DAMAGE[kind]
     damage(damaged)
     with pytest.raises(UserError) as raised:
-        models.load_model(of(damaged))
+        checkpoints.load_model(of(damaged))
     message = str(raised.value)
     assert "\n" not in message and len(message) < 500
     assert all(part in message for part in [str(damaged), *says]), message
@@ -165,4 +165,4 @@ def test_remote_code_in_the_folder_is_not_run(qwen_folder: Path, tmp_path: Path)
     for name in ("configuration_qwen.py", "modeling_qwen.py"):
         (copy / name).write_text("raise SystemExit('remote code was run')")
     assert type(AutoConfig.from_pretrained(copy, trust_remote_code=False)) is QWenConfig
-    assert type(models.load_model(of(copy))) is qwen.QWenLMHeadModel
+    assert type(checkpoints.load_model(of(copy))) is qwen.QWenLMHeadModel

@@ -14,9 +14,9 @@ import pytest
 import regex
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from lib import models, qwen
 from lib.errors import UserError
-from lib.qwen_config import QWenConfig
+from lib.models import checkpoints, qwen
+from lib.models.qwen_config import QWenConfig
 from lib.schema import Study
 
 qwen.register()
@@ -142,7 +142,7 @@ def tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 def load(folder: Path) -> PreTrainedTokenizerBase:
     study = Study(name="mine", model=str(folder))
-    return models.load_tokenizer(study, models.load_config(study))
+    return checkpoints.load_tokenizer(study, checkpoints.load_config(study))
 
 
 @pytest.mark.parametrize("text", TEXTS)

@@ -10,16 +10,19 @@ from peft.tuners.lora import LoraLayer
 from tiny import FAMILIES, random_model
 from transformers import AutoModelForCausalLM
 
-from lib import corpora, evaluation, four_bit, healing, measure, models, training
 from lib import study as studies
-from lib.anatomy import layers
-from lib.bench import Bench
-from lib.blocks import Block
-from lib.conditions import Condition
 from lib.errors import UserError
-from lib.evaluation import next_token_loss
-from lib.surgery import drop, pruned
-from lib.teacher import Teacher, mismatch
+from lib.evaluation import evaluate
+from lib.evaluation.evaluate import next_token_loss
+from lib.experiments import measure
+from lib.experiments.conditions import Condition
+from lib.experiments.opened import OpenStudy
+from lib.healing import heal, training
+from lib.healing.teacher import Teacher, mismatch
+from lib.models import checkpoints, corpora, four_bit
+from lib.models.anatomy import layers
+from lib.pruning.dropped import Block
+from lib.pruning.surgery import drop, pruned
 
 BLOCK = Block(2, 5)
 
@@ -31,7 +34,7 @@ def study():
 
 @pytest.fixture(scope="module")
 def tokenizer(study):
-    return models.load_tokenizer(study, models.load_config(study))
+    return checkpoints.load_tokenizer(study, checkpoints.load_config(study))
 
 
 def with_recipe(study, **changes):
@@ -47,9 +50,9 @@ def test_lora_adapters_merge_to_what_the_adapted_model_computes(family, study, t
     random_model(family, vocab_size=len(tokenizer)).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     one = with_recipe(study.model_copy(update={"model": str(tmp_path)}), recipe="lora")
-    model = healing.load_base(one, one.healing)
+    model = heal.load_base(one, one.healing)
     drop(model, [1])
-    adapted = healing.adapt(model, one.healing).eval()
+    adapted = heal.adapt(model, one.healing).eval()
     assert four_bit.linear4bit(adapted) == []
     torch.manual_seed(0)
     for name, parameter in adapted.named_parameters():
@@ -59,17 +62,17 @@ def test_lora_adapters_merge_to_what_the_adapted_model_computes(family, study, t
     tokens = torch.randint(5, len(tokenizer), (2, 9))
     with torch.inference_mode():
         expected = adapted(input_ids=tokens).logits
-        plain = models.load_model(one)
+        plain = checkpoints.load_model(one)
         drop(plain, [1])
         assert not torch.allclose(plain(tokens).logits, expected, atol=1e-3)
-        merged = healing.evaluable(adapted.get_base_model(), one, [1])
+        merged = heal.evaluable(adapted.get_base_model(), one, [1])
         assert torch.allclose(merged(tokens).logits, expected, atol=1e-4)
 
 
 def test_full_healing_trains_every_weight_of_the_layers(study, tokenizer):
     one = with_recipe(study, recipe="full", learning_rate=1e-4)
-    healed = healing.heal(one, one.healing, BLOCK, tokenizer)
-    plain = models.load_model(one)
+    healed = heal.heal(one, one.healing, BLOCK, tokenizer)
+    plain = checkpoints.load_model(one)
     drop(plain, BLOCK)
     before, after = weights_of(plain), healed.model.state_dict()
     assert before.keys() == after.keys()
@@ -88,9 +91,9 @@ def text(study, tokenizer):
 def test_every_recipe_lowers_the_loss_on_other_text(recipe, study, tokenizer, text):
     rate = 1e-3 if recipe == "full" else 5e-3
     one = with_recipe(study, recipe=recipe, steps=20, learning_rate=rate)
-    plain = models.load_model(one)
+    plain = checkpoints.load_model(one)
     drop(plain, BLOCK)
-    healed = healing.heal(one, one.healing, BLOCK, tokenizer).model
+    healed = heal.heal(one, one.healing, BLOCK, tokenizer).model
     with torch.no_grad():
         before, after = (float(model(text, labels=text).loss) for model in (plain, healed))
     assert after < before - 0.02
@@ -196,11 +199,11 @@ def test_one_step_with_a_teacher_follows_the_gradient_of_both_losses(
         caught["gradients"] = gradients
         return caught["losses"]
 
-    monkeypatch.setattr(healing, "train", catching)
-    healing.heal(one, one.healing, BLOCK, tokenizer)
+    monkeypatch.setattr(heal, "train", catching)
+    heal.heal(one, one.healing, BLOCK, tokenizer)
     adapted = caught["model"]
     adapted.zero_grad()
-    whole = models.load_model(one)
+    whole = checkpoints.load_model(one)
     batch = training._collate([{"input_ids": row} for row in caught["rows"]], caught["pad"])
     with torch.no_grad():
         given = {key: value for key, value in batch.items() if key != "labels"}
@@ -225,8 +228,8 @@ def test_a_teacher_brings_the_pupil_closer(study, tokenizer, text):
     apart = []
     for weight in (0.0, 10.0):
         one = with_recipe(study, teacher=weight, steps=40, learning_rate=1e-2)
-        pupil = healing.heal(one, one.healing, BLOCK, tokenizer).model
-        whole = healing.unhealed_4bit(one, [])
+        pupil = heal.heal(one, one.healing, BLOCK, tokenizer).model
+        whole = heal.unhealed_4bit(one, [])
         with torch.no_grad():
             at_cut = pupil(text, output_hidden_states=True).hidden_states[BLOCK.start]
             expected = whole(text, output_hidden_states=True).hidden_states[BLOCK.stop]
@@ -235,8 +238,8 @@ def test_a_teacher_brings_the_pupil_closer(study, tokenizer, text):
 
 
 def test_adapters_on_disk_are_the_healed_model(study, tokenizer, tmp_path):
-    healed = healing.heal(study, study.healing, BLOCK, tokenizer, adapters=tmp_path / "a")
-    again = healing.reload(study, study.healing, BLOCK, tmp_path / "a").state_dict()
+    healed = heal.heal(study, study.healing, BLOCK, tokenizer, adapters=tmp_path / "a")
+    again = heal.reload(study, study.healing, BLOCK, tmp_path / "a").state_dict()
     assert all(torch.equal(value, again[name]) for name, value in healed.model.state_dict().items())
     # Peft alone reads them, on any copy of the pruned model.
     plain = AutoModelForCausalLM.from_pretrained(study.model)
@@ -248,38 +251,38 @@ def test_adapters_on_disk_are_the_healed_model(study, tokenizer, tmp_path):
 def test_what_diverges_is_kept_and_not_trained_again(study, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("RESULTS_DIR", str(tmp_path))
     one = with_recipe(study, recipe="lora", learning_rate=1e30, steps=6)
-    bench = Bench(one)
-    condition = Condition("simple", BLOCK, bench.weights, one.healing)
-    measure.measure(bench, [condition])
-    report = measure.healing_record(bench, condition)
+    opened = OpenStudy(one)
+    condition = Condition("simple", BLOCK, opened.weights, one.healing)
+    measure.measure(opened, [condition])
+    report = measure.healing_record(opened, condition)
     assert "not finite" in report["diverged"] and report["train_loss"][-1] is None
     assert "not finite" in capsys.readouterr().err
-    assert measure.recorded(bench, condition, one.loss) is None
-    monkeypatch.setattr(healing, "heal", None)
-    measure.measure(bench, [condition])
+    assert measure.recorded(opened, condition, one.loss) is None
+    monkeypatch.setattr(heal, "heal", None)
+    measure.measure(opened, [condition])
 
 
 def test_a_loss_above_guessing_is_reported(study):
     """ln V is what knowing nothing costs."""
     recipe = study.healing.model_copy(update={"steps": 2})
-    assert healing._diverged([3.0, 9.0], 512, recipe).startswith("the training loss ended at 9.00")
-    assert healing._diverged([9.0, math.log(512) - 0.01], 512, recipe) is None
+    assert heal._diverged([3.0, 9.0], 512, recipe).startswith("the training loss ended at 9.00")
+    assert heal._diverged([9.0, math.log(512) - 0.01], 512, recipe) is None
 
 
 def test_what_runs_in_4_bit_says_what_its_copy_says(study, tokenizer, text, monkeypatch):
     """As on a GPU, where no copy is made; on this device the two may be compared."""
-    copied = healing.heal(study, study.healing, BLOCK, tokenizer)
-    monkeypatch.setattr(healing, "runs_in_4bit", lambda study: True)
-    as_it_is = healing.heal(study, study.healing, BLOCK, tokenizer)
+    copied = heal.heal(study, study.healing, BLOCK, tokenizer)
+    monkeypatch.setattr(heal, "runs_in_4bit", lambda study: True)
+    as_it_is = heal.heal(study, study.healing, BLOCK, tokenizer)
     assert as_it_is.report == copied.report
     assert four_bit.linear4bit(as_it_is.model) and not four_bit.linear4bit(copied.model)
     expected = next_token_loss(copied.model, text.tolist(), 8, 0)
     found = next_token_loss(as_it_is.model, text.tolist(), 8, 0)
     assert found["loss"] == pytest.approx(expected["loss"], abs=2e-3)
-    control = healing.unhealed_4bit(study, [])
-    whole = list(evaluation.losses(control, [Block(0, 0), BLOCK], text.tolist(), 8, 0))
+    control = heal.unhealed_4bit(study, [])
+    whole = list(evaluate.losses(control, [Block(0, 0), BLOCK], text.tolist(), 8, 0))
     monkeypatch.undo()
-    plain = healing.unhealed_4bit(study, [])
-    again = list(evaluation.losses(plain, [Block(0, 0), BLOCK], text.tolist(), 8, 0))
+    plain = heal.unhealed_4bit(study, [])
+    again = list(evaluate.losses(plain, [Block(0, 0), BLOCK], text.tolist(), 8, 0))
     for one, other in zip(whole, again, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], abs=2e-3)

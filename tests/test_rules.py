@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.claims import BY_NUMBER, CLAIMS, verdicts
-from lib.judging import VERDICTS, Tables
+from lib.claims.gromov import BY_NUMBER, CLAIMS, verdicts
+from lib.claims.judging import VERDICTS, Tables
 
 World = dict[str, pd.DataFrame]
 LAYERS = 16

@@ -12,7 +12,8 @@ import pytest
 from conftest import Checkpoints, Studies
 
 from lib import paths, run, study
-from lib.check import check
+from lib.book import notebooks
+from lib.book.check import check
 from lib.errors import UserError
 
 SECTIONS = sorted(paths.sections())
@@ -44,22 +45,22 @@ def refusal(call: Callable[[], object]) -> str:
     ],
 )
 def test_values_are_read_as_yaml(pair: str, value: object) -> None:
-    assert run.parse([pair]) == {"k": value}
+    assert notebooks.parse([pair]) == {"k": value}
 
 
 def test_several_pairs_are_read_and_the_last_counts() -> None:
-    assert run.parse(["a=1", "b=2", "a=3"]) == {"a": 3, "b": 2}
-    assert run.parse([]) == {}
+    assert notebooks.parse(["a=1", "b=2", "a=3"]) == {"a": 3, "b": 2}
+    assert notebooks.parse([]) == {}
 
 
 @pytest.mark.parametrize("pair", ["length", "k=[1", "k={"])
 def test_what_is_no_pair_is_refused(pair: str) -> None:
-    assert pair.split("=")[0] in refusal(lambda: run.parse([pair]))
+    assert pair.split("=")[0] in refusal(lambda: notebooks.parse([pair]))
 
 
 @pytest.mark.parametrize("number", SECTIONS)
 def test_every_section_declares_its_study_and_plain_defaults(number: str) -> None:
-    declared = run.declared(notebook(number))
+    declared = notebooks.declared(notebook(number))
     assert declared["study"] == "str"
     cells = [c for c in notebook(number)["cells"] if "parameters" in c["metadata"].get("tags", [])]
     lines = ast.parse("".join(cells[0]["source"])).body
@@ -67,13 +68,13 @@ def test_every_section_declares_its_study_and_plain_defaults(number: str) -> Non
     defaults = {line.target.id: ast.literal_eval(line.value) for line in lines}
     assert defaults.pop("study") == paths.DEFAULT_STUDY
     assert set(defaults.values()) <= {None}
-    run.check_parameters(declared, defaults)
+    notebooks.check_parameters(declared, defaults)
 
 
 @pytest.mark.parametrize("tags", [[], ["parameters", "parameters"]])
 def test_a_notebook_has_exactly_one_parameters_cell(tags: list[str]) -> None:
     cells = [{"metadata": {"tags": [tag]}, "source": ["a: int = 1"]} for tag in tags]
-    assert "exactly one cell" in refusal(lambda: run.declared({"cells": cells}))
+    assert "exactly one cell" in refusal(lambda: notebooks.declared({"cells": cells}))
 
 
 @pytest.mark.parametrize(
@@ -90,24 +91,26 @@ def test_a_notebook_has_exactly_one_parameters_cell(tags: list[str]) -> None:
 )
 def test_values_must_be_of_the_declared_type(annotation: str, good: list, bad: list) -> None:
     for value in good:
-        run.check_parameters({"k": annotation}, {"k": value})
+        notebooks.check_parameters({"k": annotation}, {"k": value})
     for value in bad:
-        message = refusal(lambda value=value: run.check_parameters({"k": annotation}, {"k": value}))
+        message = refusal(
+            lambda value=value: notebooks.check_parameters({"k": annotation}, {"k": value})
+        )
         assert "parameter k" in message and annotation in message and repr(value) in message
 
 
 @pytest.mark.parametrize("number", SECTIONS)
 def test_an_unknown_parameter_of_a_section_is_refused(number: str) -> None:
-    declared = run.declared(notebook(number))
-    message = refusal(lambda: run.check_parameters(declared, {"lenght": 3}))
+    declared = notebooks.declared(notebook(number))
+    message = refusal(lambda: notebooks.check_parameters(declared, {"lenght": 3}))
     assert "unknown parameter 'lenght'" in message
     assert all(name in message for name in declared)
 
 
 def test_a_mistyped_parameter_of_a_real_section_is_refused() -> None:
-    declared = run.declared(notebook("01"))
-    assert "'long'" in refusal(lambda: run.check_parameters(declared, {"length": "long"}))
-    run.check_parameters(declared, {"length": 64})
+    declared = notebooks.declared(notebook("01"))
+    assert "'long'" in refusal(lambda: notebooks.check_parameters(declared, {"length": "long"}))
+    notebooks.check_parameters(declared, {"length": 64})
 
 
 @pytest.mark.parametrize(
@@ -182,13 +185,13 @@ def test_a_file_in_a_folder_that_begins_like_studies_is_run_as_itself(
         Path(target).write_text("{}")
 
     monkeypatch.setattr(papermill, "execute_notebook", execute)
-    final = run.section("01", str(path), {})
+    final = notebooks.section("01", str(path), {})
     assert seen == {"study": str(path)}
     assert final == build_dir / "executed/mine" / paths.sections()["01"].name
     assert json.loads((final.parent / "study.json").read_text()) == {"file": str(path)}
     assert final.exists() and not list((build_dir / "logs/mine").iterdir())
     # With parameters of its own it is a trial: the book's copy goes, and is made again next time.
-    trial = run.section("01", str(path), {"length": 5})
+    trial = notebooks.section("01", str(path), {"length": 5})
     assert seen == {"study": str(path), "length": 5}
     assert trial == build_dir / "trials/mine" / paths.sections()["01"].name
     assert trial.exists() and not final.exists()

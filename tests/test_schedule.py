@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import pytest
 
+from lib.book.schedule import Job, longest_chain, simulate, until_end
 from lib.errors import UserError
-from lib.schedule import Job, longest_chain, simulate, until_end
 
 
 def graph(count: int, seed: int) -> list[Job]:

@@ -11,7 +11,8 @@ import pytest
 import yaml
 from conftest import Studies
 
-from lib import paths, site, study
+from lib import paths, study
+from lib.book import site
 from lib.errors import UserError
 
 SOURCES = sorted(path.name for path in paths.sections().values())

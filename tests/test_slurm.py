@@ -39,14 +39,14 @@ def test_a_run_that_is_killed_and_started_again_ends_the_same(
 ) -> None:
     clone, moments = copied(tmp_path / "killed"), random.Random(6)
     kept: dict[Path, int] = {}
-    for victim in ("lib.worker", "-m snakemake"):
+    for victim in ("lib.book.worker", "-m snakemake"):
         process = start(clone, dict(os.environ), "--study", str(study))
-        while not processes(clone, "lib.worker models"):
+        while not processes(clone, "lib.book.worker models"):
             assert process.poll() is None, process.communicate()
             time.sleep(0.1)
         time.sleep(moments.uniform(1, 5))
         sigkill(processes(clone, victim))
-        if victim == "lib.worker":  # the rest goes on without it
+        if victim == "lib.book.worker":  # the rest goes on without it
             _, stderr = process.communicate(timeout=120)
             assert process.returncode != 0
             assert "was killed (by a signal, a time limit, or for memory)" in stderr

@@ -11,12 +11,13 @@ import pytest
 from conftest import Studies
 from run_records import ON_GPU, recipe, run, write
 
-from lib import ladder, paths, spent
+from lib import paths
 from lib import study as studies
-from lib.estimates import Estimate
+from lib.book import ladder, spent
+from lib.book.estimates import Estimate
+from lib.book.text_tables import amount, on_page, on_terminal
+from lib.evidence.store import Store
 from lib.schema import Study
-from lib.store import Store
-from lib.text_tables import amount, on_page, on_terminal
 
 Written = Callable[..., Path]
 

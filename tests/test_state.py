@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from conftest import Studies
 
-from lib import paths, state
+from lib import paths
 from lib import study as studies
+from lib.book import state
 
 
 @pytest.fixture

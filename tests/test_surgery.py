@@ -9,8 +9,9 @@ import torch
 from tiny import GATED, PLAIN, SHARED, logits_of, looped, random_model, random_tokens
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, LlamaForCausalLM, T5Config
 
-from lib.anatomy import layers
-from lib.blocks import (
+from lib.errors import UserError
+from lib.models.anatomy import layers
+from lib.pruning.dropped import (
     Block,
     in_words,
     layers_to_drop,
@@ -19,8 +20,7 @@ from lib.blocks import (
     ranges,
     simple,
 )
-from lib.errors import UserError
-from lib.surgery import drop, pruned, save_pruned, slice_config
+from lib.pruning.surgery import drop, pruned, save_pruned, slice_config
 
 
 def test_simple_keeps_the_last_layer():

@@ -9,14 +9,14 @@ import torch
 from tiny import FORMS, on_several_devices, random_model, random_tokens, random_variant
 from torch import nn
 
-from lib import sweep
-from lib.anatomy import layers, longest_alike
-from lib.batches import Row, make_batches
-from lib.blocks import UNPRUNED, Block, simple
-from lib.journal import Journal
-from lib.replay import Replay
-from lib.scoring import Scores
-from lib.surgery import pruned
+from lib.evaluation import sweep
+from lib.evaluation.batches import Row, make_batches
+from lib.evaluation.replay import Replay
+from lib.evaluation.scoring import Scores
+from lib.evidence.journal import Journal
+from lib.models.anatomy import layers, longest_alike
+from lib.pruning.dropped import UNPRUNED, Block, simple
+from lib.pruning.surgery import pruned
 
 L = 6
 SIMPLE = [UNPRUNED, *(simple(n, L) for n in range(1, L))]

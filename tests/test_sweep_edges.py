@@ -7,12 +7,12 @@ import torch
 from test_sweep import DROPS, LONGER, by_hand, equal, questions
 from tiny import looped, random_model
 
-from lib import sweep
-from lib.anatomy import layers
-from lib.batches import Row, make_batches
-from lib.blocks import UNPRUNED, Block
 from lib.errors import UserError
-from lib.surgery import pruned
+from lib.evaluation import sweep
+from lib.evaluation.batches import Row, make_batches
+from lib.models.anatomy import layers
+from lib.pruning.dropped import UNPRUNED, Block
+from lib.pruning.surgery import pruned
 
 CONTEXT = 64
 

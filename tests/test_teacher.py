@@ -8,11 +8,13 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from lib import check, conditions, models
 from lib import study as studies
-from lib.blocks import Block
+from lib.book import check
 from lib.errors import UserError
-from lib.teacher import Teacher, relative_cost
+from lib.experiments import conditions
+from lib.healing.teacher import Teacher, relative_cost
+from lib.models import checkpoints
+from lib.pruning.dropped import Block
 
 # What a teacher costs.
 
@@ -37,7 +39,7 @@ def test_what_a_step_with_a_teacher_costs_is_counted_by_hand(block, checkpointin
 @pytest.mark.parametrize("block", [Block(2, 5), Block(0, 3), Block(3, 6)], ids=str)
 def test_the_teacher_runs_up_to_the_end_of_the_block_and_no_further(block, tiny_checkpoint):
     model = AutoModelForCausalLM.from_pretrained(tiny_checkpoint("llama"))
-    layers = list(models.layers(model))
+    layers = list(checkpoints.layers(model))
     teacher = Teacher(model, block)
     ran = []
     for number, layer in enumerate(layers):

@@ -11,11 +11,13 @@ import torch
 from transformers import TrainerControl, TrainerState
 from transformers.models.llama.modeling_llama import LlamaMLP
 
-from lib import healing, models, training
 from lib import study as studies
-from lib.blocks import Block
-from lib.check import check
+from lib.book.check import check
 from lib.errors import UserError
+from lib.healing import heal as healing
+from lib.healing import training
+from lib.models import checkpoints
+from lib.pruning.dropped import Block
 
 BLOCK = Block(2, 4)
 
@@ -32,7 +34,7 @@ def study():
 
 @pytest.fixture(scope="module")
 def tokenizer(study):
-    return models.load_tokenizer(study, models.load_config(study))
+    return checkpoints.load_tokenizer(study, checkpoints.load_config(study))
 
 
 def heal(study, tokenizer, keep: Path | None = None):
@@ -158,7 +160,7 @@ def test_padding_changes_nothing(study, tokenizer):
         recipe = study.healing.model_copy(
             update={"packing": False, "dropout": 0.0, "steps": 6, "micro_batch": micro}
         )
-        report = healing.heal(study, recipe, BLOCK, tokenizer).report
+        report = heal.heal(study, recipe, BLOCK, tokenizer).report
         losses.append(report["train_loss"])
         tokens.append(report["tokens"])
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
@@ -185,9 +187,9 @@ def test_checkpointed_gradients_are_the_same(study, tokenizer, alone, monkeypatc
     monkeypatch.setattr(LlamaMLP, "forward", counting)
     recipe = study.healing.model_copy(update={"gradient_checkpointing": True})
     assert recipe.dropout > 0
-    assert_same(parts(healing.heal(study, recipe, BLOCK, tokenizer)), alone)
+    assert_same(parts(heal.heal(study, recipe, BLOCK, tokenizer)), alone)
     rows = 2 * study.healing.steps  # micro-batches
-    n_layers = models.load_config(study).num_hidden_layers
+    n_layers = checkpoints.load_config(study).num_hidden_layers
     assert calls.total() == 2 * rows * (n_layers - BLOCK.n)
 
 

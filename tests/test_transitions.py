@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lib import transitions
-from lib.transitions import Transition, fit
+from lib.statistics import transitions
+from lib.statistics.transitions import Transition, fit
 
 FRACTIONS = np.arange(12) / 16
 

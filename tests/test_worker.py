@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from conftest import Studies
 
-from lib import graph, machine, paths, worker
+from lib import paths
 from lib import study as studies
+from lib.book import graph, machine, worker
 
 START = """
 import signal, sys

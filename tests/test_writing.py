@@ -9,14 +9,18 @@ import torch
 from conftest import sentences, write_jsonl
 from transformers import AutoModelForCausalLM
 
-from lib import check, corpora, healing, measure, models, writing
 from lib import study as studies
-from lib.bench import Bench
-from lib.blocks import UNPRUNED, Block
-from lib.conditions import Condition, main_conditions, rank_conditions, writes
+from lib.book import check
 from lib.errors import UserError
+from lib.evaluation import writing
+from lib.experiments import measure
+from lib.experiments.conditions import Condition, main_conditions, rank_conditions, writes
+from lib.experiments.opened import OpenStudy
+from lib.healing import heal
+from lib.models import checkpoints, corpora
+from lib.pruning.dropped import UNPRUNED, Block
+from lib.pruning.surgery import drop
 from lib.schema import Loss, Text
-from lib.surgery import drop
 
 PROMPTS = ["On day 3 Ada walked to the", "Greta kept", "It rained for 5 hours. Nobody"]
 
@@ -88,7 +92,7 @@ def test_a_model_is_the_same_afterwards(llama, tokenizer):
         with torch.no_grad():
             logits = llama(torch.arange(5, 25)[None]).logits
         settings = llama.config.to_dict(), llama.generation_config.to_dict()
-        return logits, settings, [layer.self_attn.layer_idx for layer in models.layers(llama)]
+        return logits, settings, [layer.self_attn.layer_idx for layer in checkpoints.layers(llama)]
 
     before = state()
     found = list(writing.continuations(llama, tokenizer, [Block(2, 4), Block(0, 1)], PROMPTS, 4))
@@ -118,7 +122,7 @@ def test_what_a_checkpoint_likes_to_generate_with_does_not_matter(llama, tokeniz
 
 
 @pytest.fixture(scope="module")
-def bench(write_study, tmp_path_factory):
+def opened(write_study, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RESULTS_DIR", str(tmp_path_factory.mktemp("results")))
         path = write_study(
@@ -128,25 +132,25 @@ def bench(write_study, tmp_path_factory):
             writing={"n_prompts": 3, "prompt_tokens": 7, "tokens": 5, "prompts": ["Farid said"]},
             prompts={"shots": 2, "orders": 2, "numbers": [0, 2], "limit": 4},
         )
-        yield Bench(studies.load(str(path)))
+        yield OpenStudy(studies.load(str(path)))
 
 
-def test_prompts_are_beginnings_of_documents_and_the_studys_own(bench):
-    *drawn, own = bench.writing_prompts
+def test_prompts_are_beginnings_of_documents_and_the_studys_own(opened):
+    *drawn, own = opened.writing_prompts
     assert own == "Farid said" and len(set(drawn)) == 3
     for prompt in drawn:
-        assert len(bench.tokenizer(prompt)["input_ids"]) == 7
+        assert len(opened.tokenizer(prompt)["input_ids"]) == 7
         assert sum(document.startswith(prompt) for document in sentences(40)) == 1
-    other = bench.study.writing.model_copy(update={"seed": 1})
-    again = Bench(bench.study.model_copy(update={"writing": other}))
+    other = opened.study.writing.model_copy(update={"seed": 1})
+    again = OpenStudy(opened.study.model_copy(update={"writing": other}))
     assert again.writing_prompts[:3] != drawn
     none = other.model_copy(update={"n_prompts": 0})
-    assert Bench(bench.study.model_copy(update={"writing": none})).writing_prompts == [own]
+    assert OpenStudy(opened.study.model_copy(update={"writing": none})).writing_prompts == [own]
 
 
-def test_the_same_prompt_is_written_after_once(bench):
-    twice = bench.study.writing.model_copy(update={"n_prompts": 0, "prompts": ["So", "Ada", "So"]})
-    other = Bench(bench.study.model_copy(update={"writing": twice}))
+def test_the_same_prompt_is_written_after_once(opened):
+    twice = opened.study.writing.model_copy(update={"n_prompts": 0, "prompts": ["So", "Ada", "So"]})
+    other = OpenStudy(opened.study.model_copy(update={"writing": twice}))
     assert other.writing_prompts == ["So", "Ada"]
 
 
@@ -168,13 +172,13 @@ def test_what_is_written_has_to_fit_the_context(write_study, tmp_path, writing, 
             check.check(study)
 
 
-def test_models_of_one_strategy_and_recipe_write_side_by_side(bench):
+def test_models_of_one_strategy_and_recipe_write_side_by_side(opened):
     """The whole model and prunings of the healed size, healed with the study's own recipe or not;
     not the simple strategy, other sizes, or other recipes."""
     writing_ones = {
         (one.strategy, one.block.n, one.recipe)
-        for one in [*main_conditions(bench), *rank_conditions(bench)]
-        if writes(bench, one)
+        for one in [*main_conditions(opened), *rank_conditions(opened)]
+        if writes(opened, one)
     }
     assert writing_ones == {
         (strategy, n, recipe)
@@ -183,41 +187,41 @@ def test_models_of_one_strategy_and_recipe_write_side_by_side(bench):
     }
 
 
-def test_four_bit_controls_do_not_write(bench):
-    control = Condition("similarity", bench.block("similarity", 3), "nf4")
-    assert not writes(bench, control)
+def test_four_bit_controls_do_not_write(opened):
+    control = Condition("similarity", opened.block("similarity", 3), "nf4")
+    assert not writes(opened, control)
 
 
-def test_what_is_written_is_recorded(bench):
-    unhealed = [one for one in main_conditions(bench) if not one.healing]
-    measure.measure(bench, unhealed)
+def test_what_is_written_is_recorded(opened):
+    unhealed = [one for one in main_conditions(opened) if not one.healing]
+    measure.measure(opened, unhealed)
     asked = 0
     for one in unhealed:
-        found = measure.recorded(bench, one, bench.study.writing)
-        assert (found is not None) == writes(bench, one)
+        found = measure.recorded(opened, one, opened.study.writing)
+        assert (found is not None) == writes(opened, one)
         if found:
             asked += 1
-            assert found["prompts"] == bench.writing_prompts
-            model = models.load_model(bench.study)
+            assert found["prompts"] == opened.writing_prompts
+            model = checkpoints.load_model(opened.study)
             drop(model, one.block)
-            expected = [likeliest(model, bench.tokenizer, p, 5) for p in found["prompts"]]
-            assert found["texts"] == [bench.tokenizer.decode(ids) for ids in expected]
+            expected = [likeliest(model, opened.tokenizer, p, 5) for p in found["prompts"]]
+            assert found["texts"] == [opened.tokenizer.decode(ids) for ids in expected]
     assert asked == 2
 
 
 @pytest.mark.parametrize("changed", ["tokens", "n_prompts", "prompt_tokens", "seed", "prompts"])
-def test_other_settings_of_writing_are_other_evidence(bench, changed):
-    before = bench.study.writing
+def test_other_settings_of_writing_are_other_evidence(opened, changed):
+    before = opened.study.writing
     after = before.model_copy(update={changed: ["So"] if changed == "prompts" else 2})
-    one = Condition("none", UNPRUNED, bench.weights)
-    inputs = [measure.probe_inputs(bench, one, probe) for probe in (before, after)]
+    one = Condition("none", UNPRUNED, opened.weights)
+    inputs = [measure.probe_inputs(opened, one, probe) for probe in (before, after)]
     assert inputs[0] != inputs[1]
 
 
-def test_the_text_that_prompts_come_from_is_part_of_the_evidence(bench):
-    one = Condition("none", UNPRUNED, bench.weights)
-    inputs = measure.probe_inputs(bench, one, bench.study.writing)
-    assert inputs["text"] == corpora.source(bench.study.validation_text)
+def test_the_text_that_prompts_come_from_is_part_of_the_evidence(opened):
+    one = Condition("none", UNPRUNED, opened.weights)
+    inputs = measure.probe_inputs(opened, one, opened.study.writing)
+    assert inputs["text"] == corpora.source(opened.study.validation_text)
 
 
 class Streamed(list):
@@ -303,11 +307,11 @@ def test_a_streamed_text_to_heal_on_holds_nothing_that_is_measured(
         tokens = sum(map(len, tokenizer(documents)["input_ids"]))
         batch = tokens // 8 if packing else len(documents)
         one = studies.override(study, healing={"batch": batch})
-        healing.heal(one, one.healing, [2], tokenizer)
+        heal.heal(one, one.healing, [2], tokenizer)
 
     others = sentences(20, 1000)
     with monkeypatch.context() as patch:
-        patch.setattr(healing, "load_base", None)
+        patch.setattr(heal, "load_base", None)
         with pytest.raises(UserError, match="a document of it is in the validation text") as raised:
             heal_on([*others, f"  {sentences(1, 7)[0]}\n"])
     assert "On day 7" in str(raised.value) and "\n" not in str(raised.value)

@@ -1,0 +1,1 @@
+"""Running notebooks: jobs, progress, the site, what it costs, comparing two runs."""

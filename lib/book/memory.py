@@ -1,0 +1,74 @@
+"""What a study needs of its device's memory, estimated from the model's shape; what would fit."""
+
+import math
+
+import torch
+
+from lib.book.machine import host_memory
+from lib.errors import UserError
+from lib.models import checkpoints
+from lib.models.four_bit import runs_in_4bit
+from lib.models.shapes import NF4, Shape
+from lib.schema import Study
+
+
+def memory(study: Study, shape: Shape, micro_batch: int | None = None) -> dict[str, float]:
+    """Bytes at most, estimated: weights to measure unhealed prunings, to heal, and to measure what
+    was healed; activations of healing by the usual count of 34 bytes per token, layer and unit of
+    width in 16 bits. micro_batch: in place of the study's."""
+    healing, width = study.healing, shape.config.get_text_config().hidden_size
+    size = torch.empty(0, dtype=checkpoints.dtype(study)).element_size()
+    stacked = sum(shape.by_layer)
+    rows = micro_batch or healing.micro_batch or healing.batch
+    # With checkpointing each layer keeps what entered it, and one at a time all the rest.
+    each = 2 if healing.gradient_checkpointing else 34
+    activations = rows * healing.length * (shape.n_layers * each + 34) * width * size / 2
+    in_4bit = NF4 * stacked + size * (shape.total - stacked)
+    weights = {"qlora": in_4bit, "lora": size * shape.total, "full": 4 * shape.total}
+    # Of what is trained: value (counted already with `full`), gradient, two moments.
+    trained = 12 * shape.total if healing.recipe == "full" else 16 * shape.trainable(healing.rank)
+    as_it_is = healing.recipe == "qlora" and runs_in_4bit(study)
+    return {
+        "unhealed": size * shape.total,
+        "healing": weights[healing.recipe] + trained + activations,
+        "healed": in_4bit + 4 * shape.trainable(healing.rank) if as_it_is else 4 * shape.total,
+    }
+
+
+def machine_memory(study: Study) -> int:
+    """Bytes that the study's device has: a GPU's, or the machine's within its container."""
+    if checkpoints.device(study).type == "cuda":
+        return torch.cuda.mem_get_info()[1]
+    return host_memory()
+
+
+def check_memory(study: Study, shape: Shape) -> None:
+    """Raises UserError, with what would fit, where the device has less memory than is needed."""
+    room, needs = machine_memory(study), memory(study, shape)
+    short = next((what for what, size in needs.items() if size > room), None)
+    if short is None:
+        return
+    line = (
+        f"study {study.name}: needs about {needs[short] / 1e9:.1f} GB "
+        f"({'healing' if short == 'healing' else f'the {short} model'}), "
+        f"{checkpoints.device(study)} has {room / 1e9:.1f} GB; "
+    )
+    if short == "healing":
+        checkpointed = study.model_copy(
+            update={"healing": study.healing.model_copy(update={"gradient_checkpointing": True})}
+        )
+        parts = [n for n in range(study.healing.batch, 0, -1) if study.healing.batch % n == 0]
+        for one, also in ((study, ""), (checkpointed, " with gradient_checkpointing: true")):
+            for part in parts:
+                if memory(one, shape, part)["healing"] <= room:
+                    raise UserError(f"{line}healing.micro_batch: {part}{also} would fit")
+    if (
+        short == "unhealed"
+        and checkpoints.dtype(study) == torch.float32
+        and needs[short] / 2 <= room
+    ):
+        raise UserError(f"{line}dtype: bfloat16 would fit")
+    each = max(shape.by_layer) * needs[short] / shape.total
+    kept = max(0, math.floor((room - needs[short] + each * shape.n_layers) / each))
+    hint = f"a checkpoint with {kept} of its {shape.n_layers} layers would" if kept else "nothing"
+    raise UserError(f"{line}{hint} fit (python -m lib.pruning makes one)")

@@ -1,0 +1,136 @@
+"""Executing a section's notebook, strictly: papermill only warns of a misspelt parameter; here
+unknown names and mistyped values are refused before anything starts."""
+
+import ast
+import json
+import logging
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from lib import paths, study
+from lib.errors import UserError
+from lib.files import write_atomically
+
+# Threads that wait for each other by spinning stall when another program uses a core: the small
+# models here then take half as long again, and more in small steps. A short spin costs nothing on a
+# quiet machine (benchmarks/README.md).
+ENVIRONMENT = {"GOMP_SPINCOUNT": "1000", "TOKENIZERS_PARALLELISM": "false"}
+TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list}
+
+
+def parse(pairs: list[str]) -> dict[str, Any]:
+    """KEY=VALUE pairs, the values read as YAML: 3 is a number, [4, 8] a list, null None."""
+    found = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise UserError(f"parameter '{pair}': write it as KEY=VALUE")
+        try:
+            found[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UserError(f"parameter {key}: '{value}' cannot be read as a value") from None
+    return found
+
+
+def declared(notebook: dict[str, Any]) -> dict[str, str]:
+    """Name → annotation of the parameters cell's `name: type = default` lines."""
+    cells = [c for c in notebook["cells"] if "parameters" in c["metadata"].get("tags", [])]
+    if len(cells) != 1:
+        raise UserError("the notebook needs exactly one cell tagged 'parameters'")
+    tree = ast.parse("".join(cells[0]["source"]))
+    return {
+        line.target.id: ast.unparse(line.annotation)
+        for line in tree.body
+        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
+    }
+
+
+def check_parameters(allowed: dict[str, str], given: dict[str, Any]) -> None:
+    for key, value in given.items():
+        if key not in allowed:
+            raise UserError(f"unknown parameter '{key}'; allowed: {', '.join(allowed)}")
+        kind = eval(allowed[key], {"__builtins__": {}}, TYPES)  # our own notebook's annotation
+        try:
+            TypeAdapter(kind, config=ConfigDict(strict=True)).validate_python(value)
+        except ValidationError:
+            raise UserError(f"parameter {key}: {value!r} is not of type {allowed[key]}") from None
+
+
+def section(number: str, name: str, parameters: dict[str, Any], checked: bool = False) -> Path:
+    """Execute one section for one study; returns the executed notebook under _build/executed/, or
+    under _build/trials/ when it was given parameters of its own.
+
+    It is written to _build/logs/ while it runs and stays there if it fails, to be read."""
+    import nbformat
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
+
+    found = paths.sections()
+    if number not in found:
+        raise UserError(f"unknown section '{number}': there are {', '.join(found)}")
+    chosen = study.load(name)
+    source = found[number]
+    notebook = nbformat.read(source, as_version=4)
+    if "study" in parameters:
+        raise UserError("parameter study: give it with --study")
+    check_parameters(declared(notebook), parameters)
+    if not checked:
+        from lib.book.check import check
+
+        check(chosen)
+    shipped = Path(chosen.file).parent == paths.STUDIES
+    reference = chosen.name if shipped else chosen.file
+    log = paths.BUILD / "logs" / chosen.name / source.name
+    final = paths.executed(chosen.name, source.name)
+    if parameters:  # a trial: the book's own copy of this section is no longer what the tables say
+        final.unlink(missing_ok=True)
+        final = paths.BUILD / "trials" / chosen.name / source.name
+    # After Ctrl-C, what polls the kernel may notice its end first, and would print a traceback.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    # Sockets to the kernel: files of this user on a local disk, not ports open to the machine.
+    runtime = tempfile.mkdtemp(prefix="kernel-")
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        print(f"section {number} of study {chosen.name}: {source.stem}", flush=True)
+        papermill.execute_notebook(
+            str(source).replace("{", "{{").replace("}", "}}"),
+            str(log).replace("{", "{{").replace("}", "}}"),
+            parameters={"study": reference, **parameters},
+            kernel_name="python3",
+            cwd=str(paths.ROOT),
+            progress_bar=False,
+            stderr_file=sys.stderr,
+            config=Config(
+                {
+                    "KernelManager": {
+                        "transport": "ipc",
+                        "connection_file": f"{runtime}/kernel.json",
+                    },
+                    # A kernel asked to end gracefully is interrupted first, and may say so.
+                    "NotebookClient": {"shutdown_kernel": "immediate"},
+                }
+            ),
+        )
+        shutil.move(log, final)
+        write_atomically(final.parent / "study.json", json.dumps({"file": chosen.file}))
+    except PapermillExecutionError as error:
+        if error.ename == "UserError":
+            raise UserError(f"section {number} of study {chosen.name}: {error.evalue}") from None
+        last = " ".join(str(error.evalue).split())[:300]
+        raise UserError(
+            f"section {number} of study {chosen.name} failed in cell {error.exec_count} "
+            f"({error.ename}: {last}); the executed notebook is {log}"
+        ) from None
+    except OSError as error:
+        raise UserError(f"cannot write {error.filename or log}: {error.strerror}") from None
+    finally:
+        shutil.rmtree(runtime, ignore_errors=True)
+    return final

@@ -1,0 +1,185 @@
+"""From executed notebooks to the site: stage them beside the book's pages, then Jupyter Book.
+
+    python -m lib.book.site --study almanac
+
+The default study's pages stand under notebooks/, as in the repository; every other study that has
+been run in this clone under studies/<name>/. Without the default study, the one asked for opens
+the book.
+"""
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lib import paths, study
+from lib.book import ladder, model_tables
+from lib.errors import UserError
+from lib.schema import Study
+
+STAGE = paths.BUILD / "stage"
+LABEL = re.compile(r"\b(?:fig|eq|sec)-[a-z0-9-]+")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m lib.book.site", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("--study", default=paths.DEFAULT_STUDY)
+    try:
+        return build(study.load(parser.parse_args().study))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def build(chosen: Study) -> int:
+    """Stage everything and build _build/html; warnings are errors. Returns the exit code."""
+    studies = present(chosen)
+    shutil.rmtree(STAGE, ignore_errors=True)
+    STAGE.mkdir(parents=True)
+    shutil.copy(paths.ROOT / "_config.yml", STAGE)
+    shutil.copytree(paths.ROOT / "book", STAGE / "book")
+    shutil.copytree(paths.ROOT / "book" / "_static", STAGE / "_static")
+    model_tables.write(STAGE / "book" / "tables")
+    ladder.write(STAGE / "book" / "tables")
+    for one in studies:
+        stage_study(one)
+    link_pages(studies[0])
+    (STAGE / "_toc.yml").write_text(
+        yaml.safe_dump(contents(studies), sort_keys=False, allow_unicode=True), encoding="utf-8"
+    )
+    for old in ("html", ".doctrees", "jupyter_execute"):
+        shutil.rmtree(paths.BUILD / old, ignore_errors=True)
+    program = str(Path(sys.executable).parent / "jupyter-book")
+    options = ["--path-output", str(paths.ROOT), "-W", "-n", "--keep-going"]
+    return subprocess.run([program, "build", str(STAGE), *options]).returncode
+
+
+def present(chosen: Study) -> list[Study]:
+    """Studies with every section executed: the default first, then the chosen one, then others.
+
+    A study whose file is gone keeps its results but has no pages.
+
+    Raises UserError when the chosen study has not been run to its end."""
+    if not _complete(chosen.name):
+        raise UserError(f"study {chosen.name}: not all of its sections have been run; `make book`")
+    found = {chosen.name: chosen}
+    for folder in sorted((paths.BUILD / "executed").iterdir()):
+        record = folder / "study.json"
+        if folder.name in found or not record.exists() or not _complete(folder.name):
+            continue
+        file = Path(json.loads(record.read_text())["file"])
+        try:
+            found[folder.name] = study.load(str(file))
+        except UserError as error:
+            print(f"left out: {error}", file=sys.stderr)
+    default = found.pop(paths.DEFAULT_STUDY, None)
+    return ([default] if default else []) + list(found.values())
+
+
+def _complete(name: str) -> bool:
+    pages = [paths.executed(name, path.name) for path in paths.sections().values()]
+    return all(path.exists() for path in [*pages, paths.tables(name) / "verdicts.csv"])
+
+
+def page_folder(one: Study) -> str:
+    return "notebooks" if one.name == paths.DEFAULT_STUDY else f"studies/{one.name}"
+
+
+def stage_study(one: Study) -> None:
+    folder = STAGE / page_folder(one)
+    (folder / "tables").mkdir(parents=True)
+    for table in paths.tables(one.name).glob("*.csv"):
+        shutil.copy(table, folder / "tables")
+    sources = {path.name: paths.executed(one.name, path.name) for path in paths.sections().values()}
+    notebooks = {name: json.loads(path.read_text("utf-8")) for name, path in sources.items()}
+    if one.name != paths.DEFAULT_STUDY:
+        own = set().union(*(labels(notebook) for notebook in notebooks.values()))
+        for notebook in notebooks.values():
+            rename_labels(notebook, own, suffix(one))
+    for name, notebook in notebooks.items():
+        tidy(notebook)
+        (folder / name).write_text(json.dumps(notebook, ensure_ascii=False), encoding="utf-8")
+
+
+def tidy(notebook: dict[str, Any]) -> None:
+    """For the page: no progress bars, no injected parameters in sight, no path of this machine."""
+    notebook["metadata"].pop("papermill", None)
+    for cell in notebook["cells"]:
+        cell["metadata"].pop("papermill", None)
+        tags = cell["metadata"].get("tags", [])
+        if "injected-parameters" in tags:
+            tags.append("remove-cell")
+            cell["source"] = re.sub(
+                r'^study = ".*/', 'study = "', "".join(cell["source"]), flags=re.M
+            )
+        if cell["cell_type"] == "code":
+            cell["outputs"] = [o for o in cell["outputs"] if o.get("name") != "stderr"]
+
+
+def labels(notebook: dict[str, Any]) -> set[str]:
+    """Labels that a notebook declares: (sec-…)=, $$ … $$ (eq-…), and figure names."""
+    found = set()
+    for cell in notebook["cells"]:
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            found |= set(re.findall(r"^\((\S+)\)=|\$\$ \((\S+)\)", text, re.M))
+        figure = cell["metadata"].get("mystnb", {}).get("figure", {})
+        found.add((figure.get("name", ""), ""))
+    return {label for pair in found for label in pair if LABEL.fullmatch(label)}
+
+
+def renamed(text: str, own: set[str], suffix: str) -> str:
+    return LABEL.sub(lambda m: f"{m[0]}-{suffix}" if m[0] in own else m[0], text)
+
+
+def suffix(one: Study) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", one.name.lower())
+
+
+def rename_labels(notebook: dict[str, Any], own: set[str], suffix: str) -> None:
+    """Give a further study's labels its name, so that each stays unique in the book."""
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = renamed("".join(cell["source"]), own, suffix)
+        if figure := cell["metadata"].get("mystnb", {}).get("figure"):
+            for key in figure:
+                figure[key] = renamed(figure[key], own, suffix)
+
+
+def link_pages(first: Study) -> None:
+    """Prose pages refer to the sections of the study that opens the book, whose labels may have its
+    name."""
+    if first.name == paths.DEFAULT_STUDY:
+        return
+    sources = paths.sections().values()
+    own = set().union(*(labels(json.loads(path.read_text("utf-8"))) for path in sources))
+    for page in (STAGE / "book").glob("*.md"):
+        text = renamed(page.read_text("utf-8"), own, suffix(first))
+        page.write_text(text, encoding="utf-8")
+
+
+def contents(studies: list[Study]) -> dict[str, Any]:
+    """The table of contents: the repository's _toc.yml about the first study, a part per other."""
+    text = (paths.ROOT / "_toc.yml").read_text(encoding="utf-8")
+    toc = yaml.safe_load(text.replace("notebooks/", page_folder(studies[0]) + "/"))
+    for other in studies[1:]:
+        pages = [path.stem for path in paths.sections().values()]
+        toc["parts"].append(
+            {
+                "caption": f"Another model: {other.title}",
+                "chapters": [{"file": f"{page_folder(other)}/{page}"} for page in pages],
+            }
+        )
+    return toc
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What a paper says, as rules over tables: one file a paper."""

@@ -1,0 +1,1 @@
+"""What a model answers: questions, loss, text; all prunings in one pass."""

@@ -1,0 +1,339 @@
+"""lm-eval from the inside: which tasks there are, what decides their questions, and the model that
+it asks, which answers for many prunings after one shared pass.
+
+Documents, prompts, filters and metrics are lm-eval's own.
+"""
+
+import copy
+import hashlib
+import json
+import logging
+import os
+import random
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, lru_cache, partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lib.errors import UserError
+from lib.evaluation import sweep
+from lib.evaluation.batches import Row
+from lib.evidence.journal import Journal
+from lib.evidence.records import file_digest
+from lib.pruning.dropped import Block
+from lib.pruning.surgery import pruned
+from lib.schema import Study, Task
+from lib.study import permuted
+
+QUICK = 5000  # requests
+SEEDS = {"docs": 0, "examples": 1234}  # as lm-eval's own command seeds them
+
+
+@cache
+def harness() -> Any:
+    """lm-eval, imported late: it is slow and not needed to check a study of local tasks."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import datasets
+    import lm_eval
+    import lm_eval.api.task
+    from lm_eval.models.huggingface import HFLM
+
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    # lm-eval compiles a task's templates again for every question of every pruning.
+    templates = lm_eval.utils.env
+    templates.from_string = lru_cache(templates.from_string)
+    # A bar per task and model while prompts are put together, for milliseconds of work.
+    lm_eval.api.task.tqdm = partial(tqdm, disable=True)
+    datasets.disable_progress_bars()
+
+    class PrunedLM(HFLM):
+        """lm-eval's Hugging Face model for one pruning, answering from a pass shared by all."""
+
+        def __init__(self, shared: "SharedPass", **options: Any) -> None:
+            super().__init__(softmax_dtype="float32", **options)
+            self.shared = shared
+            self.number = 0
+
+        def loglikelihood(self, requests: list, disable_tqdm: bool = False) -> list:
+            if self.shared.question_free:
+                requests = [_without_question(request) for request in requests]
+            known = self.shared.answers
+            if all(request.args in known for request in requests):  # do not tokenise again
+                return [known[request.args][self.number] for request in requests]
+            return super().loglikelihood(requests, disable_tqdm=len(requests) < QUICK)
+
+        def _loglikelihood_tokens(self, requests: list, **_: Any) -> list:
+            room = self.max_length + 1
+            keys, rows = [], {}
+            for text, context, answer in requests:
+                tokens = (*context, *answer)
+                if not 0 < len(answer) < room:
+                    raise UserError(
+                        f"lm-eval task '{self.shared.name}': an answer of {len(answer)} tokens "
+                        f"cannot be scored in a context of {room - 1}"
+                    )
+                # A prompt is asked once per choice and counted once.
+                if len(tokens) > room:
+                    self.shared.truncated.add(tuple(context))
+                tokens = tokens[-room:]
+                keys.append(text or (*context, None, *answer))
+                rows[keys[-1]] = Row(tokens, len(tokens) - len(answer))
+            self.shared.answer(rows)
+            return [self.shared.answers[key][self.number] for key in keys]
+
+        def generate_until(self, requests: list, disable_tqdm: bool = False) -> list:
+            with pruned(self.model, self.shared.blocks[self.number]):
+                return super().generate_until(requests, disable_tqdm=len(requests) < QUICK)
+
+        def tok_batch_encode(self, strings: list, **options: Any) -> Any:
+            """Prompts of generation, cut on the left to leave room for the answer."""
+            room = options.get("left_truncate_len")
+            if room:
+                for ids in self.tokenizer(strings)["input_ids"]:
+                    if len(ids) > room:
+                        self.shared.truncated.add(tuple(ids))
+            return super().tok_batch_encode(strings, **options)
+
+    lm_eval.PrunedLM = PrunedLM
+    return lm_eval
+
+
+class SharedPass:
+    """What prunings of one model answer to the requests of one task.
+
+    answers: (log-likelihood, greedy) per pruning, by request; truncated: prompts cut to fit."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        blocks: Sequence[Block],
+        batch: int,
+        name: str,
+        question_free: bool = False,
+        journal: Journal | None = None,
+    ) -> None:
+        self.journal = journal
+        self.model, self.blocks, self.batch = model, blocks, batch
+        self.name, self.question_free = name, question_free
+        self.pad = tokenizer.pad_token_id
+        self.answers: dict[Any, list[tuple[float, bool]]] = {}
+        self.truncated: set[tuple[int, ...]] = set()
+        window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        self._lm = harness().PrunedLM(
+            self, pretrained=model, tokenizer=tokenizer, batch_size=batch, max_length=window
+        )
+
+    def lm(self, number: int) -> Any:
+        """lm-eval's model for one of the prunings."""
+        lm = copy.copy(self._lm)
+        lm.number = number
+        return lm
+
+    def answer(self, rows: dict[Any, Row]) -> None:
+        """Run all prunings over those rows that have not been answered yet."""
+        new = {key: row for key, row in rows.items() if key not in self.answers}
+        if not new:
+            return
+        found = sweep.log_likelihoods(
+            self.model,
+            self.blocks,
+            list(new.values()),
+            self.batch,
+            self.pad,
+            self.name,
+            self.journal,
+        )
+        self.answers |= {key: found.of_row(i) for i, key in enumerate(new)}
+
+
+class Questions:
+    """A task's documents and prompts, put together once and asked of many models."""
+
+    def __init__(self, task: Task, manager: Any) -> None:
+        self.task = task
+        self._loaded = load(manager, task.name)
+        self._built = False
+        for one in self._loaded["tasks"].values():
+            _check_shots(one, task)
+            one.set_config(key="num_fewshot", value=task.shots)
+            one.set_fewshot_seed(seed=SEEDS["examples"])
+            if task.order:
+                one.sampler.sample = partial(_permuted, one.sampler.sample, task.order)
+
+    def ask(self, lm: Any) -> dict[str, list[dict[str, Any]]]:
+        """lm-eval's samples by sub-task: one row per question and filter."""
+        random.seed(SEEDS["docs"])
+        np.random.seed(SEEDS["examples"])
+        torch.manual_seed(SEEDS["examples"])
+        try:
+            found = harness().evaluate(
+                lm,
+                task_dict=self._loaded,
+                limit=self.task.limit,
+                bootstrap_iters=0,
+                log_samples=True,
+                verbosity="ERROR",
+            )
+        except (OSError, ValueError, AssertionError) as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise UserError(f"lm-eval task '{self.task.name}': cannot be run: {reason}") from None
+        if not self._built:
+            self._built = True
+            for one in self._loaded["tasks"].values():
+                one.build_all_requests = partial(_forget_answers, one)
+                # Reading a question from `datasets` again costs more than judging an answer to it.
+                documents = list(one.doc_iterator(limit=self.task.limit))
+                one.doc_iterator = partial(_again, documents)
+        return found["samples"]
+
+
+def _permuted(sample: Callable[..., Sequence], order: int, *args: Any, **given: Any) -> list:
+    """The sampler's examples in another order, the same one for every question."""
+    return permuted(sample(*args, **given), order)
+
+
+def _forget_answers(task: Any, **_: Any) -> None:
+    """In place of putting the same prompts together again."""
+    for instance in task.instances:
+        instance.resps, instance.filtered_resps = [], {}
+
+
+def _again(documents: list[tuple[int, Any]], **_: Any) -> Iterator[tuple[int, Any]]:
+    return iter(documents)
+
+
+def local_tasks(study: Study) -> dict[str, Path]:
+    """Names of tasks, groups and tags in the study's `task_path` → the YAML that defines them."""
+    if study.task_path is None:
+        return {}
+    folder = Path(study.task_path)
+    if not folder.is_dir():
+        raise UserError(f"study {study.name}: task_path {folder}: there is no such folder")
+    from lm_eval.tasks._index import TaskIndex
+
+    try:
+        index = TaskIndex.build([folder])
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"study {study.name}: task_path {folder}: {reason}") from None
+    return {name: entry.yaml_path for name, entry in index.items()}
+
+
+def task_manager(study: Study) -> Any:
+    """lm-eval's task manager; its thousands of own tasks only where the study names one."""
+    own = local_tasks(study)
+    from lm_eval.tasks import TaskManager
+
+    needs_defaults = any(task.name not in own for task in study.tasks)
+    manager = TaskManager(include_path=study.task_path, include_defaults=needs_defaults)
+    for task in study.tasks:
+        if task.name not in manager.all_tasks:
+            nowhere = f"none readable in {study.task_path}" if study.task_path else "none"
+            known = _some(sorted(own)) or nowhere
+            raise UserError(
+                f"study {study.name}: unknown lm-eval task '{task.name}'; "
+                f"local tasks: {known}; all others: `lm-eval ls tasks`"
+            )
+    return manager
+
+
+def _some(names: Sequence[str], most: int = 12) -> str:
+    """Names for a message; of a folder with MMLU's subjects not all."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _without_question(request: Any) -> Any:
+    """A copy: the task's own request is asked again of the next pruning."""
+    shortened = copy.copy(request)
+    prompt, answer = request.arguments
+    shortened.arguments = (last_line(prompt), answer)
+    return shortened
+
+
+def last_line(prompt: str) -> str:
+    """What is left of a prompt without its question: the last line, such as "Answer:", or nothing
+    where the whole prompt is one line."""
+    return prompt.rpartition("\n")[2] if "\n" in prompt else ""
+
+
+def metric(task: Any) -> str | None:
+    """Name of the metric that is read of an lm-eval task: `acc` of multiple choice, `exact_match`
+    of generated answers; None for tasks that have neither."""
+    wanted = {"multiple_choice": "acc", "generate_until": "exact_match"}.get(task.OUTPUT_TYPE)
+    return wanted if wanted in task.aggregation() else None
+
+
+def _check_shots(one: Any, task: Task) -> None:
+    """Raises UserError for examples that the harness would leave out of the prompt in silence."""
+    if task.shots and one.get_config("num_fewshot") == 0:
+        raise UserError(
+            f"lm-eval task '{one.config.task}': takes no examples (num_fewshot: 0); ask it with "
+            "shots: 0"
+        )
+
+
+def check_tasks(study: Study, manager: Any, asked: Sequence[Task]) -> None:
+    """The questions of local tasks can be read, and scored, and there are as many examples as their
+    prompts show."""
+    own = local_tasks(study)
+    for task in [task for task in asked if task.name in own]:
+        for one in load(manager, task.name)["tasks"].values():
+            if metric(one) is None:
+                raise UserError(
+                    f"lm-eval task '{task.name}': is {one.OUTPUT_TYPE} with "
+                    f"{', '.join(one.aggregation())}; read are multiple_choice with acc and "
+                    "generate_until with exact_match"
+                )
+            _check_shots(one, task)
+            if task.shots:
+                examples = len(list(one.fewshot_docs() or []))
+                # Where they are taken from the questions, each leaves itself out.
+                shared = one.fewshot_cfg.split == one.config.test_split
+                if task.shots + shared > examples:
+                    raise UserError(
+                        f"lm-eval task '{one.config.task}': {task.shots} examples are asked for, "
+                        f"it has {examples}; lower shots (of tasks, or of prompts)"
+                    )
+
+
+def task_source(study: Study, task: Task, manager: Any) -> dict[str, Any]:
+    """What decides a task's questions and prompts: the documents themselves, the files of
+    `task_path` for a local task, and the harness version.
+
+    Raises UserError when the questions cannot be loaded."""
+    source: dict[str, Any] = {"harness": metadata.version("lm_eval")}
+    if task.name in local_tasks(study):
+        folder = Path(study.task_path)
+        files = [
+            p
+            for p in sorted(folder.rglob("*"))
+            if p.is_file() and p.suffix != ".pyc" and not p.name.startswith(".")
+        ]
+        source["files"] = {str(p.relative_to(folder)): file_digest(p) for p in files}
+    documents = hashlib.sha256()
+    tasks = load(manager, task.name)["tasks"]
+    if len(tasks) > 1:  # of groups the commonest answer was once counted task by task
+        source["commonest"] = "of all tasks"
+    for name, one in sorted(tasks.items()):
+        examples = list(one.fewshot_docs()) if task.shots else []
+        text = json.dumps([name, list(one.eval_docs), examples], sort_keys=True, default=str)
+        documents.update(text.encode())
+    return source | {"documents": documents.hexdigest()}
+
+
+def load(manager: Any, name: str) -> dict[str, dict[str, Any]]:
+    """lm-eval's `tasks` and `groups`, by name, that a task's or group's name stands for."""
+    harness()
+    try:
+        return manager.load([name])
+    except Exception as error:  # data files, templates and Python helpers fail in many ways
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"lm-eval task '{name}': cannot be loaded: {reason}") from None

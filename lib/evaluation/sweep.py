@@ -1,0 +1,268 @@
+"""Many prunings in one pass over the data (§4.1 of Gromov et al., without healing).
+
+A pruned model runs the whole model's layers up to the block, and then those after it. So all
+prunings walk down one tree: layers 0 … s−1 are run once for every block that starts at s or later,
+and each block [s, t) branches off there to run layers t … L−1 alone. Dropping the deepest n layers
+but the last costs one layer per n; all n together cost about two passes instead of L/2.
+"""
+
+import copy
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+from tqdm import tqdm
+from transformers import PretrainedConfig, PreTrainedModel
+
+from lib.errors import UserError
+from lib.evaluation.batches import SHORTEST_PREFIX, Batch, Row, make_batches
+from lib.evaluation.replay import Entrance, Replay
+from lib.evaluation.scoring import Head, Scores, ordinary
+from lib.evidence.journal import Journal, row_key
+from lib.models.anatomy import longest_alike
+from lib.pruning.dropped import check_dropped, in_words, kept_layers
+from lib.pruning.surgery import pruned
+
+Kept = tuple[int, ...]  # the layers of a pruned model, by their numbers in the whole one
+
+# Nats by which a row's log-likelihood may differ between replayed and ordinary passes.
+SAME, SAME_16_BIT = 1e-3, 0.5
+TOGETHER = 8  # batches that are scored, and recorded, together where prunings run one by one
+
+
+class State(NamedTuple):
+    """A batch between two layers: the shared prefixes [groups, length, width], if there are any,
+    and the rest of each input [inputs, length, width]."""
+
+    prefix: torch.Tensor | None
+    rest: torch.Tensor
+
+
+class Walk:
+    """One batch on its way through the layers."""
+
+    def __init__(self, replay: Replay, batch: Batch, pad: int) -> None:
+        self.replay = replay
+        device = replay.model.device
+        rests, text = (tensor.to(device) for tensor in batch.rests(pad))
+        self.owners = batch.owners().to(device)
+        self.prefix: Entrance | None = None
+        if batch.groups[0].prefix == 0:
+            self.rest = replay.enter(rests)
+            return
+        tokens, mask = (tensor.to(device) for tensor in batch.prefixes(pad))
+        padded = bool((mask == 0).any())
+        positions = (mask.cumsum(1) - 1).clamp_min(0)
+        self.prefix = replay.enter(tokens, mask if padded else None, positions, past=0)
+        seen = torch.cat([mask[self.owners], torch.ones_like(rests)], dim=1) if padded else None
+        # Padding stays at its row's last position: there may be none beyond it.
+        positions = mask.sum(1)[self.owners, None] + text.cumsum(1) - 1
+        self.rest = replay.enter(rests, seen, positions, past=mask.shape[1])
+
+    def start(self) -> State:
+        return State(self.prefix.hidden if self.prefix else None, self.rest.hidden)
+
+    def step(self, i: int, state: State) -> State:
+        """The batch after layer i."""
+        if self.prefix is None:
+            return State(None, self.replay.step(i, state.rest, self.rest)[0])
+        prefix, cache = self.replay.step(i, state.prefix, self.prefix)
+        rest, _ = self.replay.step(i, state.rest, self.rest, _rows_of(cache, self.owners))
+        return State(prefix, rest)
+
+
+def _rows_of(cache: object, owner: torch.Tensor) -> object:
+    """The cache of one layer with its rows picked, and repeated, by number."""
+    picked = copy.copy(cache)
+    picked.batch_select_indices(owner.to(picked.keys.device))
+    return picked
+
+
+def endings(walk: Walk, prunings: Sequence[Kept]) -> Iterator[tuple[int, State]]:
+    """(number of the pruning, state after its last layer), each layer run once for all prunings
+    whose kept layers are the same up to it.
+
+    Branches are run to their end before the rest goes on, so that few states are alive at once."""
+
+    def descend(state: State, depth: int, numbers: list[int]) -> Iterator[tuple[int, State]]:
+        while True:
+            following: dict[int, list[int]] = defaultdict(list)
+            for number in numbers:
+                if len(prunings[number]) == depth:
+                    yield number, state
+                else:
+                    following[prunings[number][depth]].append(number)
+            if not following:
+                return
+            *branches, trunk = sorted(following, key=lambda layer: len(following[layer]))
+            for layer in branches:
+                yield from descend(walk.step(layer, state), depth + 1, following[layer])
+            state, numbers, depth = walk.step(trunk, state), following[trunk], depth + 1
+
+    yield from descend(walk.start(), 0, list(range(len(prunings))))
+
+
+def layer_passes(prunings: Iterable[Sequence[int]]) -> int:
+    """How many layers `endings` runs: the nodes of the tree of kept layers."""
+    return len({tuple(kept[:depth]) for kept in prunings for depth in range(1, len(kept) + 1)})
+
+
+@torch.inference_mode()
+def log_likelihoods(
+    model: PreTrainedModel,
+    blocks: Sequence[Collection[int]],
+    rows: Sequence[Row],
+    size: int,
+    pad: int,
+    name: str,
+    journal: Journal | None = None,
+) -> Scores:
+    """Score every row under the model without each of the blocks (or sets of layers), `size` rows
+    at a time.
+
+    pad: a token to fill batches up with; name: what the progress bar calls this; journal: where
+    rows are kept as they are scored, and found again after a kill.
+    An architecture whose replayed layers do not give what its ordinary forward passes give is run
+    pruning by pruning.
+
+    Raises UserError for a block that the model does not have, and where a score is not a number,
+    naming the layer and the row."""
+    replay = Replay(model)
+    blocks = [check_dropped(block, len(replay.layers)) for block in blocks]
+    way = _trusted_way(replay, pad)
+    found = Scores.empty(len(blocks), len(rows))
+    todo = list(range(len(rows)))
+    if journal:
+        keys = [row_key(row.tokens, row.start) for row in rows]
+        todo = [i for i in todo if not found.fill(i, journal.known.get(keys[i]))]
+    shown = f"{name} under {len(blocks)} prunings" if len(blocks) > 1 else name
+    shown += ", one by one" if way is None else ""
+    initial = len(rows) - len(todo)
+    with tqdm(total=len(rows), initial=initial, desc=shown, leave=False, delay=1) as bar:
+
+        def keep(numbers: list[int], part: Scores) -> None:
+            if part.log_likelihood[:, numbers].isnan().any():
+                block, i = part.log_likelihood[:, numbers].isnan().nonzero()[0].tolist()
+                raise _not_finite(replay, blocks[block], rows[todo[numbers[i]]], name)
+            for i in numbers:
+                found.fill(todo[i], part.of_row(i))
+            if journal:
+                journal.add((keys[todo[i]], part.of_row(i)) for i in numbers)
+            bar.update(len(numbers))
+
+        missing = [rows[i] for i in todo]
+        if way is None:
+            _one_by_one(model, blocks, missing, size, pad, keep)
+        else:
+            _replayed(replay, blocks, missing, size, pad, way == "shared", keep)
+    return found
+
+
+def _one_by_one(
+    model: PreTrainedModel,
+    blocks: Sequence[Collection[int]],
+    rows: Sequence[Row],
+    size: int,
+    pad: int,
+    done: Callable[[list[int], Scores], object],
+) -> None:
+    """Ordinary passes of each pruned model over some batches of rows, and then over the next."""
+    found = Scores.empty(len(blocks), len(rows))
+    for first in range(0, len(rows), TOGETHER * size):
+        mine = slice(first, first + TOGETHER * size)
+        for number, block in enumerate(blocks):
+            with pruned(model, block):
+                one = ordinary(model, rows[mine], size, pad)
+            found.log_likelihood[number, mine] = one.log_likelihood
+            found.greedy[number, mine] = one.greedy
+        done(list(range(len(rows)))[mine], found)
+
+
+def _replayed(
+    replay: Replay,
+    blocks: Sequence[Collection[int]],
+    rows: Sequence[Row],
+    size: int,
+    pad: int,
+    share: bool,
+    done: Callable[[list[int], Scores], object] = lambda numbers, found: None,
+) -> Scores:
+    """All scores; `done` is told the numbers of rows as soon as they are in."""
+    prunings = [tuple(kept_layers(block, len(replay.layers))) for block in blocks]
+    found = Scores.empty(len(blocks), len(rows))
+    for batch in make_batches(rows, size, share, longest_alike(replay.config)):
+        walk = Walk(replay, batch, pad)
+        head = Head(replay, batch, rows, found)
+        for number, state in endings(walk, prunings):
+            head.add(number, state.rest)
+        head.flush()
+        done([number for one in batch.inputs for number in one.rows], found)
+    return found
+
+
+def _not_finite(replay: Replay, block: Collection[int], row: Row, name: str) -> UserError:
+    """Says where a row that has no score becomes not finite."""
+    n_layers = len(replay.layers)
+    entrance = replay.enter(torch.tensor([row.tokens[:-1]], device=replay.model.device))
+    hidden, where = entrance.hidden, "before the first layer"
+    for layer in kept_layers(block, n_layers):
+        if not hidden.isfinite().all():
+            break
+        hidden, where = replay.step(layer, hidden, entrance)[0], f"leaving layer {layer}"
+    if hidden.isfinite().all():
+        where = "in the logits"
+    return UserError(
+        f"{name}, {in_words(block, n_layers)}: activations are not finite {where}, in a text of "
+        f"{len(row.tokens)} tokens that begins with {list(row.tokens[:5])}; try dtype: float32"
+    )
+
+
+_ways: WeakKeyDictionary[PreTrainedModel, str | None] = WeakKeyDictionary()
+
+
+def _trusted_way(replay: Replay, pad: int) -> str | None:
+    """ "shared" or "whole": whether rows may share prefixes; None: layers may not be replayed.
+
+    Found by trying: a few rows of random tokens, under the whole model and without one layer, the
+    nearest to a third of its depth that its configuration can do without."""
+    model = replay.model
+    if model in _ways:
+        return _ways[model]
+    rows = _trial_rows(replay.config)
+    tried: list[Collection[int]] = [()]
+    expected = [ordinary(model, rows, len(rows), pad).log_likelihood]
+    count = len(replay.layers)
+    for layer in sorted(range(count), key=lambda layer: abs(layer - count // 3)):
+        with suppress(UserError), pruned(model, (layer,)):
+            expected.append(ordinary(model, rows, len(rows), pad).log_likelihood)
+            tried.append((layer,))
+            break
+    tolerance = SAME if model.dtype in (torch.float32, torch.float64) else SAME_16_BIT
+    _ways[model] = None
+    for way in ("shared", "whole"):
+        found = _replayed(replay, tried, rows, len(rows), pad, way == "shared")
+        # Scores that are not numbers are no reason to distrust: they are reported later.
+        if torch.allclose(
+            found.log_likelihood, torch.cat(expected), atol=tolerance, rtol=0, equal_nan=True
+        ):
+            _ways[model] = way
+            break
+    return _ways[model]
+
+
+def _trial_rows(config: PretrainedConfig) -> list[Row]:
+    """Two groups of rows with prefixes of different lengths, and a row alone; shorter where the
+    context is."""
+    random = torch.Generator().manual_seed(0)
+    window = getattr(config, "max_position_embeddings", None) or 4 * SHORTEST_PREFIX
+
+    def tokens(count: int) -> tuple[int, ...]:
+        return tuple(torch.randint(config.vocab_size, (count,), generator=random).tolist())
+
+    prompts = [tokens(2 * SHORTEST_PREFIX), tokens(SHORTEST_PREFIX + 1)]
+    rows = [(prompt + tokens(n), len(prompt)) for prompt in prompts for n in (2, 4)]
+    rows.append((tokens(SHORTEST_PREFIX), 1))
+    return [Row(row[:window], min(start, window - 1)) for row, start in rows]

@@ -1,0 +1,1 @@
+"""A study opened, the models that it compares, and measuring them."""

@@ -1,0 +1,174 @@
+"""Which models a section evaluates: what is dropped and why, in which weights, healed or not."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from lib.experiments.opened import OpenStudy
+from lib.healing.teacher import relative_cost
+from lib.pruning.dropped import STRATEGIES, UNPRUNED, Block
+from lib.schema import Healing, Task
+
+TEACHING = ("plain, equal steps", "plain, equal time", "with a teacher")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One model to evaluate: which block is dropped and why, in which weights, healed or not."""
+
+    strategy: str
+    block: Block
+    weights: str
+    healing: Healing | None = None
+
+    @property
+    def recipe(self) -> str:
+        return self.healing.name if self.healing else "none"
+
+    @property
+    def name(self) -> str:
+        return f"drop {self.block} {self.weights} {self.recipe}"
+
+
+def unhealed(opened: OpenStudy) -> list[Condition]:
+    """The unpruned model and, per strategy, every n (or those that the study lists)."""
+    wanted = opened.study.pruned_layers or range(1, opened.n_layers)
+    return [unpruned(opened)] + [
+        Condition(strategy, opened.block(strategy, n), opened.weights)
+        for strategy in STRATEGIES
+        for n in wanted
+    ]
+
+
+def unpruned(opened: OpenStudy) -> Condition:
+    """The whole model, unhealed, in the study's number format."""
+    return Condition("none", UNPRUNED, opened.weights)
+
+
+def healed(
+    opened: OpenStudy,
+    recipe: Healing,
+    fractions: Iterable[float],
+    strategies: Iterable[str] = STRATEGIES,
+) -> list[Condition]:
+    """The unpruned model and, per strategy, the healed fractions, all trained with one recipe."""
+    weights = "nf4" if recipe.recipe == "qlora" else opened.weights
+    return [Condition("none", UNPRUNED, weights, recipe)] + [
+        Condition(strategy, opened.block(strategy, n), weights, recipe)
+        for strategy in strategies
+        for n in opened.healed_ns(fractions)
+    ]
+
+
+def untrained(conditions: list[Condition]) -> list[Condition]:
+    """The controls of healed models: the same weights, not trained."""
+    return [replace(condition, healing=None) for condition in conditions]
+
+
+def main_conditions(opened: OpenStudy) -> list[Condition]:
+    """All models of sections 02 to 04: unhealed, in 4-bit, and healed with the study's recipe."""
+    study = opened.study
+    trained = healed(opened, study.healing, study.healing.fractions)
+    plain = unhealed(opened)
+    # Where healing leaves the number format alone, the controls are unhealed prunings like others.
+    controls = [one for one in untrained(trained) if one not in plain]
+    return plain + controls + trained
+
+
+def rank_conditions(opened: OpenStudy) -> list[Condition]:
+    """The study's own rank at the fractions of the rank comparison, and the others; none where
+    there are no others, or all weights are trained.
+
+    The unpruned, unhealed model, with which they are compared, comes first."""
+    study = opened.study
+    if study.healing.recipe == "full":
+        return [unpruned(opened)]
+    ranks = sorted({*study.lora_rank.ranks, study.healing.rank})
+    if len(ranks) < 2:
+        return [unpruned(opened)]
+    recipes = [study.healing.model_copy(update={"rank": rank}) for rank in ranks]
+    return [unpruned(opened)] + [
+        condition
+        for recipe in recipes
+        for condition in healed(opened, recipe, study.lora_rank.fractions)
+        if condition.strategy != "none"
+    ]
+
+
+def seed_conditions(opened: OpenStudy) -> list[Condition]:
+    """The study's own seed of healing and the others, similarity-informed, after the unpruned,
+    unhealed model; none where there are no others."""
+    study = opened.study
+    seeds = sorted({*study.healing_seeds.seeds, study.healing.seed})
+    if len(seeds) < 2:
+        return [unpruned(opened)]
+    recipes = [study.healing.model_copy(update={"seed": seed}) for seed in seeds]
+    return [unpruned(opened)] + [
+        condition
+        for recipe in recipes
+        for condition in healed(opened, recipe, study.healing_seeds.fractions, ["similarity"])
+        if condition.strategy != "none"
+    ]
+
+
+def teacher_conditions(opened: OpenStudy) -> dict[str, list[Condition]]:
+    """Plain healing, plain healing for as long as a teacher would take, and healing with a teacher
+    (eq. 8), by these names: every seed and fraction, similarity-informed. None of them where all
+    weights are trained: then no teacher stays."""
+    study, groups = opened.study, {name: [] for name in TEACHING}
+    if study.healing.recipe == "full":
+        return groups
+    for seed in study.teacher.seeds:
+        plain = study.healing.model_copy(update={"seed": seed, "teacher": 0.0})
+        for condition in healed(opened, plain, study.teacher.fractions, ["similarity"])[1:]:
+            longer = {"steps": equal_time_steps(opened, plain, condition.block)}
+            for name, change in zip(
+                TEACHING, ({}, longer, {"teacher": study.teacher.weight}), strict=True
+            ):
+                recipe = plain.model_copy(update=change)
+                groups[name].append(replace(condition, healing=recipe))
+    return groups
+
+
+def equal_time_steps(opened: OpenStudy, recipe: Healing, block: Block) -> int:
+    """Steps of plain healing that take as long as the recipe's steps would with a teacher."""
+    factor = relative_cost(opened.config, block, recipe.gradient_checkpointing)
+    return round(recipe.steps * factor)
+
+
+def prompted(opened: OpenStudy, condition: Condition) -> bool:
+    """Whether a model is asked the prompts of the ablation: those similarity-informed, unhealed or
+    healed with the study's own recipe."""
+    if condition.strategy not in ("none", "similarity"):
+        return False
+    plain = condition.healing is None and condition.weights == opened.weights
+    return plain or condition.healing == opened.study.healing
+
+
+def asked(opened: OpenStudy, condition: Condition) -> list[Task]:
+    """The questions that a model is asked: the study's tasks, and the prompts of the ablation."""
+    tasks = opened.study.tasks
+    more = opened.prompt_tasks if prompted(opened, condition) else []
+    return [*tasks, *(task for task in more if task not in tasks)]
+
+
+def writes(opened: OpenStudy, condition: Condition) -> bool:
+    """Whether a model is asked to write: those of one strategy and recipe, side by side."""
+    study = opened.study
+    if condition.strategy not in ("none", "similarity"):
+        return False
+    if condition.healing is not None:
+        return condition.healing == study.healing
+    ns = [0, *opened.healed_ns(study.healing.fractions)]
+    return condition.weights == opened.weights and condition.block.n in ns
+
+
+def chosen_blocks(opened: OpenStudy) -> pd.DataFrame:
+    """What each strategy drops, in words, for every n that is evaluated."""
+    rows = []
+    for n in opened.study.pruned_layers or range(1, opened.n_layers):
+        found = {strategy: opened.block(strategy, n) for strategy in STRATEGIES}
+        words = {key: block.in_words(opened.n_layers) for key, block in found.items()}
+        rows.append({"n": n, **words, "same": "yes" if len(set(found.values())) == 1 else ""})
+    return pd.DataFrame(rows)

@@ -1,0 +1,1 @@
+"""What is trained afterwards, and on what."""

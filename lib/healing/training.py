@@ -1,0 +1,215 @@
+"""Training what `lib.healing` has prepared, so that a kill costs minutes and changes nothing."""
+
+import math
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from functools import partial
+from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from lib.errors import UserError
+from lib.files import written_by_others
+from lib.healing.teacher import Teacher, mismatch
+from lib.schema import Healing
+
+SAVE_EVERY = 600  # seconds
+SAVING = 0.05  # of the time at most, where a state is large or its disk slow
+IGNORED = -100  # a label without a loss
+COMPLETE = "complete"  # in a checkpoint that has been written to its end
+
+
+class _Watch(TrainerCallback):
+    """Moves the progress bar, and has the state saved every now and then, and at the end."""
+
+    def __init__(self, healing: Healing, done: int, save: bool) -> None:
+        self.bar = tqdm(
+            total=healing.steps, initial=done, desc=f"healing {healing.name}", leave=False
+        )
+        self.save, self.began = save, 0.0
+        self.next = time.monotonic() + SAVE_EVERY
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.bar.update()
+        self.began = time.monotonic()
+        if self.save and (self.began >= self.next or state.global_step == state.max_steps):
+            control.should_save = True
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
+        if not math.isfinite(logs.get("loss", 0.0)):
+            control.should_training_stop = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        with open(_checkpoint(Path(args.output_dir), state.global_step) / COMPLETE, "w") as file:
+            os.fsync(file.fileno())
+        ended = time.monotonic()
+        self.next = ended + max(SAVE_EVERY, (ended - self.began) / SAVING)
+
+
+def _checkpoint(folder: Path, step: int) -> Path:
+    return folder / f"checkpoint-{step}"
+
+
+def last_step(folder: Path) -> int:
+    """The step of the last checkpoint in a folder that was written to its end; 0: there is none."""
+    found = [path.parent.name for path in folder.glob(f"checkpoint-*/{COMPLETE}")]
+    return max((int(name.partition("-")[2]) for name in found), default=0)
+
+
+def _collate(rows: Sequence[dict[str, torch.Tensor]], pad: int) -> dict[str, torch.Tensor]:
+    """input_ids, labels and, where lengths differ, attention_mask [rows, longest]."""
+    texts = [row["input_ids"].long() for row in rows]
+    tokens = pad_sequence(texts, batch_first=True, padding_value=pad)
+    if len(set(map(len, texts))) == 1:
+        return {"input_ids": tokens, "labels": tokens}
+    mask = pad_sequence([torch.ones_like(text) for text in texts], batch_first=True)
+    labels = tokens.masked_fill(mask == 0, IGNORED)
+    return {"input_ids": tokens, "labels": labels, "attention_mask": mask}
+
+
+class _Taught(Trainer):
+    """Adds the teacher's loss to the gradients; the loss that is logged stays that of the next
+    token."""
+
+    def __init__(self, *given: Any, teacher: Teacher | None, weight: float, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.teacher, self.weight = teacher, weight
+
+    def _save_checkpoint(self, *given: Any) -> None:
+        with written_by_others(Path(self.args.output_dir)):
+            super()._save_checkpoint(*given)
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        given = {"num_items_in_batch": num_items_in_batch}
+        if self.teacher is None:
+            return super().compute_loss(model, inputs, return_outputs, **given)
+        expected = self.teacher.expected(model, inputs)
+        with self.teacher.watching() as found:
+            loss = super().compute_loss(model, inputs, **given)
+            apart = mismatch(found(), expected, inputs.get("attention_mask"))
+        # Of a batch in several parts each counts by its tokens, as in the loss of the next token.
+        share = 1.0
+        if num_items_in_batch is not None:
+            share = inputs["labels"][:, 1:].ne(IGNORED).sum() / num_items_in_batch
+        return loss + self.weight * share * (apart - apart.detach())
+
+
+def check_tensorboard() -> None:
+    """Raises UserError when its logs are asked for and the package is not installed."""
+    if os.environ.get("TENSORBOARD_DIR") and not find_spec("tensorboard"):
+        raise UserError("TENSORBOARD_DIR: needs `pip install tensorboard`")
+
+
+def _tensorboard(name: str) -> list[TrainerCallback]:
+    """Logs for TensorBoard below TENSORBOARD_DIR, where that is set."""
+    folder = os.environ.get("TENSORBOARD_DIR")
+    if not folder:
+        return []
+    check_tensorboard()
+    from torch.utils.tensorboard import SummaryWriter
+    from transformers.integrations import TensorBoardCallback
+
+    return [TensorBoardCallback(SummaryWriter(str(Path(folder) / name)))]
+
+
+def logged_steps(healing: Healing) -> list[int]:
+    """The steps at which the training loss is reported: about twenty."""
+    every = max(1, healing.steps // 20)
+    return sorted({1, *range(every, healing.steps + 1, every)})
+
+
+def _reported(losses: Sequence[float], healing: Healing) -> list[float]:
+    """Of the loss of every step the means since the step reported before. A training that ended
+    early ends with the mean up to there."""
+    ends = logged_steps(healing)
+    if len(losses) < healing.steps:
+        ends = [*(end for end in ends if end < len(losses)), len(losses)]
+    return [round(fmean(losses[begin:end]), 6) for begin, end in pairwise([0, *ends])]
+
+
+def train(
+    model: PeftModel | PreTrainedModel,
+    texts: Sequence[torch.Tensor],
+    pad: int,
+    healing: Healing,
+    compute: torch.dtype,
+    keep: Path | None = None,
+    teacher: Teacher | None = None,
+    name: str = "healing",
+) -> list[float]:
+    """Train what requires gradients on steps · batch rows of tokens, each once; returns the losses
+    at `logged_steps` (nats per token, each the mean since the one before). Rows shorter than others
+    are filled up with `pad`, which is neither seen nor predicted. A loss that is not finite ends
+    the training and stands last.
+
+    keep: a folder for the state on the way; where there is some, training goes on from it and ends
+    as if it had never stopped. name: what its logs are called.
+
+    Raises UserError for a micro-batch that does not divide the batch, and where the disk is too
+    full for the state."""
+    micro = healing.micro_batch or healing.batch
+    if healing.batch % micro:
+        raise UserError(
+            f"healing.micro_batch {micro} does not divide healing.batch {healing.batch}"
+        )
+    with tempfile.TemporaryDirectory() as nowhere:
+        folder = keep or Path(nowhere)
+        done = last_step(folder)
+        watch = _Watch(healing, done, save=keep is not None)
+        arguments = TrainingArguments(
+            output_dir=str(folder),
+            max_steps=healing.steps,
+            per_device_train_batch_size=micro,
+            gradient_accumulation_steps=healing.batch // micro,
+            learning_rate=healing.learning_rate,
+            lr_scheduler_type="cosine",
+            warmup_steps=math.ceil(healing.warmup * healing.steps),
+            logging_steps=1,  # a state is saved after any step, and knows only what was logged
+            logging_nan_inf_filter=False,
+            seed=healing.seed,
+            full_determinism=False,  # switched on before anything was built
+            use_cpu=model.device.type == "cpu",
+            bf16=compute == torch.bfloat16,
+            fp16=compute == torch.float16,
+            save_strategy="no",  # the watch says when
+            save_total_limit=2,  # one may be half written
+            report_to="none",
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
+        )
+        trainer = _Taught(
+            model,
+            arguments,
+            teacher=teacher,
+            weight=healing.teacher,
+            train_dataset=[{"input_ids": row} for row in texts],
+            data_collator=partial(_collate, pad=pad),
+            callbacks=[watch, *_tensorboard(name)],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train(resume_from_checkpoint=str(_checkpoint(folder, done)) if done else None)
+        losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    watch.bar.close()
+    return _reported(losses, healing)

@@ -1,0 +1,1 @@
+"""A checkpoint and a text, opened: layers, number formats, families."""

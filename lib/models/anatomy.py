@@ -1,0 +1,152 @@
+"""Where the parts of a causal language model are: its decoder layers, and the FFN's weights."""
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from lib.errors import UserError
+from lib.models.qwen import register
+
+register()  # transformers has no Qwen of version 1
+GATED = ("gate_proj", "up_proj", "down_proj")
+# The FFN's weights by model type, as the paper adapts them (App. A.1): a new family needs one line.
+FFN = {
+    "llama": GATED,
+    "mistral": GATED,
+    "mixtral": ("gate_up_proj", "down_proj"),  # of every expert; the router is left alone
+    "phi": ("fc1", "fc2"),
+    "phi3": ("gate_up_proj", "down_proj"),
+    "qwen": GATED,
+    "qwen2": GATED,
+    "qwen3": GATED,
+    "gemma2": GATED,
+    "gemma3_text": GATED,
+    "olmo2": GATED,
+    "smollm3": GATED,
+    "gpt_neox": ("dense_h_to_4h", "dense_4h_to_h"),
+    "gpt2": ("c_fc", "c_proj"),
+    "opt": ("fc1", "fc2"),
+    "falcon": ("dense_h_to_4h", "dense_4h_to_h"),
+}
+
+
+def skeleton(config: PretrainedConfig) -> PreTrainedModel:
+    """The model without weights, on the meta device."""
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+
+
+def layers(model: nn.Module) -> nn.ModuleList:
+    """The decoder layers: the one ModuleList of length `num_hidden_layers` in the text decoder.
+
+    Raises UserError when there is none or more than one."""
+    return layers_and_name(model)[0]
+
+
+def layers_and_name(model: nn.Module) -> tuple[nn.ModuleList, str]:
+    """`layers`, and the list's full name in the model."""
+    count = model.config.get_text_config().num_hidden_layers
+    # An image tower beside the text decoder may have as many layers.
+    decoder = model.get_decoder()
+    prefix = next(name for name, module in model.named_modules() if module is decoder)
+    found = [
+        (module, f"{prefix}.{name}" if prefix else name)
+        for name, module in decoder.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == count
+    ]
+    # A list inside another's layers (experts, say) is not the stack itself.
+    outer = [
+        (module, name)
+        for module, name in found
+        if not any(name.startswith(other + ".") for _, other in found)
+    ]
+    if len(outer) != 1:
+        names = ", ".join(name for _, name in outer) or "none"
+        raise UserError(
+            f"model {model.config.model_type}: its {count} decoder layers cannot be found "
+            f"(lists of that length: {names})"
+        )
+    return outer[0]
+
+
+def is_fused(module: nn.Module) -> bool:
+    """Whether the module holds the weights of all its experts in two tensors,
+    gate_up_proj [expert, 2 · intermediate, hidden] and down_proj [expert, hidden, intermediate],
+    and computes down(act(gate) · up) with them.
+
+    Transformers has other layouts (transposed, with biases or clamps); those are not adapted."""
+    weights = [getattr(module, name, None) for name in FFN["mixtral"]]
+    if not all(isinstance(weight, nn.Parameter) and weight.ndim == 3 for weight in weights):
+        return False
+    plain = {"has_gate": True, "is_concatenated": True} | dict.fromkeys(
+        ("is_transposed", "has_bias", "has_post_expert_norm"), False
+    )
+    gate = getattr(module, "_apply_gate", None)
+    return (
+        all(getattr(module, flag, None) == value for flag, value in plain.items())
+        and getattr(gate, "__module__", None) == "transformers.integrations.moe"
+    )
+
+
+def ffn_modules(model: PreTrainedModel, targets: list[str] | None = None) -> list[str]:
+    """Full names of the FFN's linear maps, in every layer; those of fused experts have the
+    expert's number behind them, as if they were lists of modules.
+
+    In full, because peft matches a bare suffix anywhere: `c_proj`, say, is also the name of an
+    attention projection. `targets` replaces the family's own names.
+
+    Raises UserError for a family without an entry and for targets that match nothing."""
+    family = model.config.get_text_config().model_type
+    if targets is None and family not in FFN:
+        raise UserError(
+            f"model family '{family}': its FFN modules are not known; "
+            "name them in the study's healing.targets"
+        )
+    wanted = targets if targets is not None else FFN[family]
+    stack, prefix = layers_and_name(model)
+    found: dict[str, list[str]] = {target: [] for target in wanted}
+    for name, module in stack.named_modules(prefix=prefix):
+        if "attn" in name or "attention" in name:
+            continue
+        own = name.rpartition(".")[2]
+        if own in found and isinstance(module, nn.Linear | Conv1D):
+            found[own].append(name)
+        elif own in found and isinstance(module, nn.ModuleList):  # experts, one by one
+            found[own] += [f"{name}.{expert}" for expert in range(len(module))]
+        elif is_fused(module):
+            for target in found.keys() & set(FFN["mixtral"]):
+                experts = range(len(getattr(module, target)))
+                found[target] += [f"{name}.{target}.{expert}" for expert in experts]
+    for target, names in found.items():
+        if not names:
+            raise UserError(f"healing.targets: '{target}' matches no FFN module of '{family}'")
+    return [name for names in found.values() for name in names]
+
+
+def linear_weight(model: nn.Module, name: str) -> torch.Tensor:
+    """The weight [out, in] of a linear map named as in `ffn_modules`: a view, whatever form the
+    family keeps it in, so that copying into it changes the model."""
+    parent, _, own = name.rpartition(".")
+    if own.isdigit():
+        module, _, attribute = parent.rpartition(".")
+        experts = getattr(model.get_submodule(module), attribute)
+        if isinstance(experts, nn.Parameter):
+            return experts[int(own)]
+    module = model.get_submodule(name)
+    return module.weight.T if isinstance(module, Conv1D) else module.weight
+
+
+def longest_alike(config: PretrainedConfig) -> int | None:
+    """Up to how many tokens a text's positions are turned alike whatever its length, so that it may
+    be batched with others and continue from a shared prefix; None: always.
+
+    Beyond it "dynamic" and "longrope" rotary embeddings, and Qwen's of version 1, depend on the
+    longest text of a batch."""
+    config = config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") in ("dynamic", "longrope"):
+        return rope.get("original_max_position_embeddings") or config.max_position_embeddings
+    if getattr(config, "use_dynamic_ntk", False):
+        return config.seq_length
+    return None

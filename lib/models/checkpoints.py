@@ -1,0 +1,224 @@
+"""Loading causal language models: checkpoints are checked before they are believed."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from lib.errors import UserError
+from lib.evidence.records import digest, file_digest
+from lib.models import shards
+from lib.models.anatomy import layers
+from lib.models.hub import chain, explain
+from lib.models.loading import load_whole
+from lib.schema import Study
+
+# Files of a checkpoint, beside the weights, that say what is loaded.
+SETTINGS = {".json", ".model", ".txt", ".tiktoken", ".jinja"}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def device(study: Study) -> torch.device:
+    if study.device == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"study {study.name}: device is cuda, but no CUDA device is found here")
+    if study.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(study.device)
+
+
+def dtype(study: Study) -> torch.dtype:
+    """Float32 on a CPU; on a GPU bfloat16, unless the study says otherwise."""
+    if study.dtype == "auto":
+        return torch.bfloat16 if device(study).type == "cuda" else torch.float32
+    return DTYPES[study.dtype]
+
+
+def load_config(study: Study) -> PretrainedConfig:
+    """The model's config, if it is a causal language model's.
+
+    Raises UserError: no such folder or repository, not a causal LM, remote code needed."""
+    if study.model_is_local and not (Path(study.model) / "config.json").is_file():
+        raise UserError(f"model {study.model}: no checkpoint there (no config.json)")
+    try:
+        config = AutoConfig.from_pretrained(
+            study.model, revision=commit(study), trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise _loading_error(study, error) from None
+    known = AutoModelForCausalLM._model_mapping
+    if type(config) not in known:
+        raise UserError(
+            f"model {study.model}: '{config.model_type}' is not a causal language model "
+            "that transformers knows without remote code"
+        )
+    # BERT, say, can be loaded as a causal language model, but was not trained as one.
+    meant = config.architectures or [known[type(config)].__name__]
+    if known[type(config)].__name__.lower() not in map(str.lower, meant):
+        raise UserError(
+            f"model {study.model}: '{config.model_type}' as {', '.join(meant)} is not a causal "
+            "language model"
+        )
+    check_shape(study, config)
+    return config
+
+
+def check_shape(study: Study, config: PretrainedConfig) -> None:
+    """Raises UserError where the checkpoint's own configuration contradicts the study's `shape`."""
+    for key, value in (study.shape or {}).items():
+        found = getattr(config, key, None)
+        if found != value:
+            raise UserError(
+                f"study {study.name}: shape.{key} is {value!r}, but {study.model} has {found!r}"
+            )
+
+
+def config_of_shape(study: Study) -> PretrainedConfig:
+    """A configuration made of the study's `shape`, for planning without the checkpoint.
+
+    Raises UserError for a shape that is none."""
+    shape = dict(study.shape or {})
+    try:
+        return AutoConfig.for_model(shape.pop("model_type"), **shape)
+    except Exception as error:  # an unknown type, values that do not go together
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"study {study.name}: shape: {reason}") from None
+
+
+def load_model(
+    study: Study, four_bit: bool = False, weights: torch.dtype | None = None
+) -> PreTrainedModel:
+    """The unpruned model in eval mode, in `weights` or else `dtype(study)`; `four_bit`: linear
+    layers in NF4.
+
+    Raises UserError when its tensors are not those of its configuration."""
+    config = load_config(study)
+    check_files(study)
+    options: dict[str, Any] = {}
+    if four_bit:
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype(study)
+        )
+    place = {"": device(study)}
+    model = _load(study, config, dtype=weights or dtype(study), device_map=place, **options)
+    layers(model)
+    return model.eval()
+
+
+def _load(study: Study, config: PretrainedConfig, **options: Any) -> PreTrainedModel:
+    try:
+        return load_whole(
+            study.model, f"model {study.model}", revision=commit(study), config=config, **options
+        )
+    except UserError:
+        raise
+    except Exception as error:  # damaged files surface as many kinds
+        raise _loading_error(study, error) from None
+
+
+def load_tokenizer(study: Study, config: PretrainedConfig) -> PreTrainedTokenizerBase:
+    """The checkpoint's own tokenizer, with a padding token (the end of text, if it has none).
+
+    Raises UserError when there is none or when it makes ids that the model has no embedding of."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            study.model, revision=commit(study), trust_remote_code=False
+        )
+    except Exception as error:
+        raise _loading_error(study, error, what="tokenizer") from None
+    vocabulary = config.get_text_config().vocab_size
+    highest = max(tokenizer.get_vocab().values(), default=-1)
+    if highest < 0:
+        raise UserError(f"model {study.model}: its tokenizer is empty or missing")
+    if highest >= vocabulary:
+        raise UserError(
+            f"model {study.model}: the tokenizer does not fit: it makes ids up to {highest}, "
+            f"the model has {vocabulary} embeddings"
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
+    return tokenizer
+
+
+def untrained_twin(study: Study) -> PreTrainedModel:
+    """A model of the same configuration whose weights are transformers' own random start."""
+    torch.manual_seed(study.controls.seed)
+    with torch.device(device(study)):
+        twin = AutoModelForCausalLM.from_config(
+            load_config(study), dtype=dtype(study), trust_remote_code=False
+        )
+    return twin.eval()
+
+
+def check_files(study: Study) -> None:
+    """Every safetensors file of a local checkpoint is there, whole, and as its index says.
+
+    Raises UserError otherwise; pickled weights are refused, since loading them would run code."""
+    if study.model_is_local:
+        shards.read(Path(study.model))
+
+
+def check_tensors(study: Study) -> None:
+    """A local checkpoint's tensors are those of its configuration, by name and shape.
+
+    Raises UserError otherwise."""
+    if not study.model_is_local:
+        return
+    check_files(study)
+    config = load_config(study)
+    # One that was quantised before has other tensors than its configuration alone says.
+    if not hasattr(config, "quantization_config"):
+        _load(study, config, device_map="meta")
+
+
+def checkpoint_digest(study: Study) -> str:
+    """Identifies weights, config and tokenizer: file hashes, or the hub's commit."""
+    if not study.model_is_local:
+        return digest([study.model, commit(study)])
+    folder = Path(study.model)
+    others = [p for p in sorted(folder.iterdir()) if p.is_file() and p.suffix in SETTINGS]
+    return digest(
+        {path.name: file_digest(path) for path in [*shards.weight_files(folder), *others]}
+    )
+
+
+def commit(study: Study) -> str | None:
+    """The hub's commit that the study's revision names now, or, without a network, that of the
+    cached copy; None for a local folder. Loading by commit needs no network once it is cached."""
+    if study.model_is_local:
+        return None
+    try:
+        return _hub_commit(study.model, study.revision)
+    except Exception as error:  # no network, no such repository, …
+        revision = study.revision or "main"
+        cached = try_to_load_from_cache(study.model, "config.json", revision=revision)
+        if isinstance(cached, str):
+            return Path(cached).parent.name
+        raise UserError(
+            f"model {study.model}: not a local folder, and {explain(error, 'model', study.model)}; "
+            "paths start with ./, ../, ~ or /"
+        ) from None
+
+
+@cache
+def _hub_commit(model: str, revision: str | None) -> str:
+    return HfApi().model_info(model, revision=revision, timeout=10).sha
+
+
+def _loading_error(study: Study, error: Exception, what: str = "model") -> UserError:
+    """One line for whatever the library raised while it loaded a part of the checkpoint."""
+    if not study.model_is_local and any(isinstance(one, HfHubHTTPError) for one in chain(error)):
+        return UserError(f"{what} {study.model}: {explain(error, 'model', study.model)}")
+    reason = " ".join(str(error).split())
+    return UserError(f"{what} {study.model}: cannot be loaded: {reason[:200]}")

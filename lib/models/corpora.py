@@ -1,0 +1,223 @@
+"""Texts → token sequences: windows for distances, documents for loss, packed rows for healing."""
+
+import hashlib
+import logging
+import random
+from collections.abc import Collection, Iterator
+from functools import lru_cache, partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from lib.errors import UserError
+from lib.evidence.records import file_digest
+from lib.models.hub import explain
+from lib.schema import Loss, Text
+
+SUFFIXES = {".jsonl": "json", ".json": "json", ".txt": "text"}
+DISTINCT = 32  # tokens from which on a document is like no other
+SHUFFLE_BUFFER = 10_000  # documents held while a streamed hub dataset is shuffled
+
+
+def describe(text: Text) -> str:
+    return text.path or "/".join(filter(None, [text.dataset, text.config, text.split]))
+
+
+def source(text: Text) -> dict[str, Any]:
+    """What identifies the text's content: a file's hash, or a hub dataset at a commit."""
+    if text.path is not None:
+        return {"sha256": file_digest(_file(text))}
+    from huggingface_hub import HfApi
+
+    try:
+        commit = HfApi().dataset_info(text.dataset, revision=text.revision, timeout=10).sha
+    except Exception as error:  # many kinds: no network, gated, misspelt
+        raise _hub_error(text, error) from None
+    return {"dataset": text.dataset, "config": text.config, "split": text.split, "commit": commit}
+
+
+def documents(
+    text: Text, seed: int | None, refused: Collection[bytes] = frozenset()
+) -> Iterator[str]:
+    """Non-empty documents, shuffled with a seed, or in the file's order when it is None.
+
+    Raises UserError for a text that is missing, unreadable or empty, and for a document with one
+    of the fingerprints that are refused."""
+    for document in _documents(text, seed):
+        if refused and fingerprint(document) in refused:
+            raise UserError(
+                f"text {describe(text)}: a document of it is in the validation text too, "
+                f"'{_beginning(document)}'; healing may not see what it is measured on"
+            )
+        yield document
+
+
+def fingerprint(document: str) -> bytes:
+    return hashlib.sha256(document.strip().encode()).digest()
+
+
+def _beginning(document: str) -> str:
+    return " ".join(document.split())[:60]
+
+
+def _documents(text: Text, seed: int | None) -> Iterator[str]:
+    if text.path is not None:
+        found = _local(text)
+        if seed is not None:
+            random.Random(seed).shuffle(found)
+        yield from found
+        return
+    try:
+        stream = _load_dataset(text.dataset, text.config, split=text.split, revision=text.revision)
+        if seed is not None:
+            stream = stream.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
+        for row in stream:
+            if "text" not in row:
+                columns = ", ".join(row)
+                raise UserError(f"text {describe(text)}: no column 'text', only {columns}")
+            if row["text"].strip():
+                yield row["text"]
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _hub_error(text, error) from None
+
+
+def check_disjoint(validation: Text, healing: Text) -> None:
+    """Raises UserError when healing would train on what distances and loss are measured on: the
+    same source, or, in local files, the same document."""
+    sources = [describe(text) for text in (validation, healing)]
+    if sources[0] == sources[1]:
+        raise UserError(f"text {sources[0]}: is both validation_text and healing_text")
+    if validation.path is None or healing.path is None:
+        return
+    known = {document.strip() for document in documents(validation, seed=None)}
+    shared = [one for one in documents(healing, seed=None) if one.strip() in known]
+    if shared:
+        raise UserError(
+            f"text {sources[1]}: {len(shared)} of its documents are in {sources[0]} too, e.g. "
+            f"'{_beginning(shared[0])}'; healing may not see what it is measured on"
+        )
+
+
+@lru_cache(maxsize=1)
+def measured_on(
+    validation: Text, sample: Loss, tokenizer: PreTrainedTokenizerBase
+) -> frozenset[bytes]:
+    """Fingerprints of the documents on which loss is measured, where they are streamed: files are
+    compared as a whole (`check_disjoint`). Without short ones, such as headings, of which two texts
+    have the same by chance."""
+    found = documents(validation, sample.seed if sample.sample == "random" else None)
+    short = partial(tokenizer, truncation=True, max_length=DISTINCT)
+    used = ((document, short(document)["input_ids"]) for document in found)
+    used = islice((pair for pair in used if _predicts(pair[1])), sample.n_sequences)
+    return frozenset(fingerprint(document) for document, ids in used if len(ids) >= DISTINCT)
+
+
+def _predicts(sequence: list[int]) -> bool:
+    """Whether there is a token to predict."""
+    return len(sequence) >= 2
+
+
+def document_sequences(
+    text: Text,
+    tokenizer: PreTrainedTokenizerBase,
+    count: int,
+    length: int,
+    seed: int | None,
+    refused: Collection[bytes] = frozenset(),
+) -> list[list[int]]:
+    """`count` documents as token ids with their special tokens, cut at `length` tokens.
+
+    Documents of fewer than two tokens have nothing to predict and are passed over."""
+    ids = (
+        tokenizer(document, truncation=True, max_length=length)["input_ids"]
+        for document in documents(text, seed, refused)
+    )
+    found = list(islice(filter(_predicts, ids), count))
+    return _enough(found, count, text, f"documents of at least 2 tokens (asked: {count})")
+
+
+def windows(
+    text: Text,
+    tokenizer: PreTrainedTokenizerBase,
+    count: int,
+    length: int,
+    seed: int | None,
+    refused: Collection[bytes] = frozenset(),
+) -> torch.Tensor:
+    """[count, length] token ids: documents with their special tokens, end to end, cut into windows.
+
+    Windows end anywhere in a text. Whole documents would nearly all end in a full stop, and a
+    distance at the final token would be a statement about full stops."""
+
+    def cut() -> Iterator[list[int]]:
+        pending: list[int] = []
+        for document in documents(text, seed, refused):
+            pending += tokenizer(document, verbose=False)["input_ids"]
+            while len(pending) >= length:
+                yield pending[:length]
+                pending = pending[length:]
+
+    found = list(islice(cut(), count))
+    return torch.tensor(_enough(found, count, text, f"windows of {length} tokens (asked: {count})"))
+
+
+def commonest_share(tokens: torch.Tensor) -> float:
+    """Share of the commonest value in a 1-d tensor of token ids."""
+    return int(tokens.unique(return_counts=True)[1].max()) / len(tokens)
+
+
+def _load_dataset(name: str, *arguments: str | None, **options: Any) -> Any:
+    """`datasets.load_dataset`, streamed, so that nothing is cached; imported late, as it is slow.
+
+    Quietly: the library also logs what it raises, and one line is enough."""
+    from datasets import load_dataset
+
+    logging.getLogger("datasets").setLevel(logging.CRITICAL)
+    return load_dataset(name, *arguments, streaming=True, **options)
+
+
+def _enough(found: list, count: int, text: Text, what: str) -> list:
+    if len(found) < count:
+        raise UserError(f"text {describe(text)}: too short, it gives {len(found)} {what}")
+    return found
+
+
+def _file(text: Text) -> Path:
+    path = Path(text.path)
+    if path.suffix not in SUFFIXES:
+        raise UserError(f"text {path}: allowed are files ending in {', '.join(SUFFIXES)}")
+    if not path.is_file():
+        raise UserError(f"text {path}: there is no such file")
+    return path
+
+
+def _local(text: Text) -> list[str]:
+    """All documents of a file. The datasets library reads the format; nothing is cached."""
+    path = _file(text)
+    if path.stat().st_size == 0:
+        raise UserError(f"text {path}: the file is empty")
+    kind = SUFFIXES[path.suffix]
+    options = {"sample_by": "paragraph"} if kind == "text" else {}
+    try:
+        rows = _load_dataset(kind, data_files=str(path), split="train", **options)
+        found = [row["text"] for row in rows]
+    except KeyError:
+        raise UserError(f"text {path}: lines need a field 'text'") from None
+    except Exception as error:  # the readers raise many kinds
+        cause = error.__cause__ or error
+        reason = " ".join(str(cause).split())[:160]
+        raise UserError(f"text {path}: cannot be read as {path.suffix}: {reason}") from None
+    if not all(isinstance(document, str) for document in found):
+        raise UserError(f"text {path}: the field 'text' must be text in every line")
+    found = [document for document in found if document.strip()]
+    if not found:
+        raise UserError(f"text {path}: no document in it has any text")
+    return found
+
+
+def _hub_error(text: Text, error: Exception) -> UserError:
+    reason = explain(error, "dataset", str(text.dataset))
+    return UserError(f"text {describe(text)}: {reason}; or give a local file as 'path'")

@@ -1,0 +1,67 @@
+"""What a model's configuration says of its size, without its weights."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from transformers import PretrainedConfig
+
+from lib.errors import UserError
+from lib.models import anatomy, checkpoints
+from lib.schema import Study
+
+NF4 = 0.5 + 4 / 64  # bytes per weight: four bits, and a float32 scale for every 64
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Parameters of a model, counted without weights."""
+
+    config: PretrainedConfig
+    total: int
+    by_layer: tuple[int, ...]
+    ffn: tuple[tuple[tuple[int, int], ...], ...]  # by layer: (out, in) of each adapted matrix
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.by_layer)
+
+    def pruned(self, dropped: Collection[int]) -> int:
+        """Parameters without some layers."""
+        return self.total - sum(self.by_layer[i] for i in dropped)
+
+    def trainable(self, rank: int, dropped: Collection[int] = ()) -> int:
+        """Parameters of LoRA adapters: rank · (in + out) for every FFN matrix that stays."""
+        kept = [sizes for i, sizes in enumerate(self.ffn) if i not in dropped]
+        return sum(rank * (a + b) for sizes in kept for a, b in sizes)
+
+
+def planned_config(study: Study) -> tuple[PretrainedConfig, bool]:
+    """The model's configuration, and whether it is the checkpoint's own; else what the study's
+    `shape` says.
+
+    Raises UserError when neither is there, when the two contradict each other, and for a damaged
+    local checkpoint."""
+    try:
+        config = checkpoints.load_config(study.model_copy(update={"shape": None}))
+    except UserError:
+        if study.shape is None or study.model_is_local:
+            raise
+        return checkpoints.config_of_shape(study), False
+    checkpoints.check_shape(study, config)
+    return config, True
+
+
+def shape_of(config: PretrainedConfig, targets: list[str] | None = None) -> Shape:
+    model = anatomy.skeleton(config)
+    stack, prefix = anatomy.layers_and_name(model)
+    ffn: list[list[tuple[int, int]]] = [[] for _ in stack]
+    for name in anatomy.ffn_modules(model, targets):
+        number = int(name.removeprefix(f"{prefix}.").partition(".")[0])
+        rows, columns = anatomy.linear_weight(model, name).shape
+        ffn[number].append((rows, columns))
+    return Shape(
+        config,
+        sum(parameter.numel() for parameter in model.parameters()),
+        tuple(sum(p.numel() for p in layer.parameters()) for layer in stack),
+        tuple(map(tuple, ffn)),
+    )

@@ -1,0 +1,1 @@
+"""Which layers go, and taking them out, in memory or on disk."""

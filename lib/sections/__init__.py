@@ -1,0 +1,1 @@
+"""One module per notebook, of its name: its models, its tables, its figures."""

@@ -1,0 +1,68 @@
+"""Comparing models that answered the same questions: differences in accuracy, paired."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy.stats import norm
+
+from lib.experiments.conditions import Condition
+from lib.experiments.opened import OpenStudy
+from lib.schema import Task
+from lib.sections.tables import answers
+from lib.statistics.paired import paired
+
+COLUMNS = ["task", "compared", "base", "prunings", "n_questions", "difference", "stderr", "p"]
+Asked = tuple[Condition, Task]  # a model, and a task that it was asked
+
+
+def compare(
+    opened: OpenStudy,
+    groups: Mapping[str, Sequence[Asked]],
+    base: str,
+    by_strategy: bool = True,
+) -> pd.DataFrame:
+    """Each group of answers against the base: task, compared, base, prunings, n_questions,
+    difference (mean over the prunings that both have), stderr, p (two-sided, normal).
+
+    groups: by name, (condition, task) pairs. Prunings are of one kind if they have the same size
+    and, with `by_strategy`, the same strategy; those that only one group has are left out."""
+    rows = []
+    for name, group in groups.items():
+        if name == base:
+            continue
+        for task in dict.fromkeys(task.name for _, task in group):
+            first, second = (
+                _by_kind(opened, groups[key], task, by_strategy) for key in (name, base)
+            )
+            both = sorted(first.keys() & second.keys())
+            if not both:
+                continue
+            found = [np.stack([side[key] for key in both]) for side in (first, second)]
+            difference, stderr = paired(*found)
+            rows.append(
+                {
+                    "task": task,
+                    "compared": name,
+                    "base": base,
+                    "prunings": len(both),
+                    "n_questions": found[0].shape[1],
+                    "difference": difference,
+                    "stderr": stderr,
+                    "p": 2 * norm.sf(abs(difference) / stderr) if stderr else float(not difference),
+                }
+            )
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _by_kind(
+    opened: OpenStudy, group: Sequence[Asked], task: str, by_strategy: bool
+) -> dict[tuple, np.ndarray]:
+    """By n, and strategy: 0 or 1 for each question."""
+    return {
+        (condition.block.n, condition.strategy if by_strategy else ""): answers(
+            opened, condition, asked
+        )
+        for condition, asked in group
+        if asked.name == task
+    }

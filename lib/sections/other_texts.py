@@ -1,0 +1,145 @@
+"""Distances measured on other texts than the study's own (footnote 10 of Gromov et al.).
+
+`measured` sees to the evidence; everything else makes tables of it. The study's own validation text
+is the first of the texts everywhere.
+"""
+
+from html import escape
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from IPython.display import HTML
+
+from lib.experiments.opened import OpenStudy
+from lib.sections.tables import DISTANCE_COLUMNS
+
+Measured = dict[str, dict[str, Any]]  # by text, what `OpenStudy.distances` holds
+
+
+def measured(opened: OpenStudy) -> Measured:
+    """Distances on the study's own text and on each of its other texts, from evidence or measured
+    now: windows of the same number and length."""
+    own = {opened.study.text_name: opened.distances}
+    return own | {text.name: opened.distances_on(text) for text in opened.study.other_texts}
+
+
+def introduce(opened: OpenStudy) -> HTML:
+    """Which texts are compared; where the study names none but its own, that there are none."""
+    own, others = opened.study.text_name, [text.name for text in opened.study.other_texts]
+    if not others:
+        return HTML(
+            f"<p>This study names no <code>other_texts</code>, so what follows shows its own text, "
+            f"<em>{escape(own)}</em>, alone.</p>"
+        )
+    listed = ", ".join(f"<em>{escape(name)}</em>" for name in others)
+    return HTML(f"<p>Own text: <em>{escape(own)}</em>. Other texts: {listed}.</p>")
+
+
+def text_distances(found: Measured) -> pd.DataFrame:
+    """d(ℓ, ℓ+n) for every block on every text: text, n, start, distance, stderr, n_sequences."""
+    parts = [
+        pd.DataFrame(record["table"])[DISTANCE_COLUMNS].assign(text=text)
+        for text, record in found.items()
+    ]
+    return pd.concat(parts, ignore_index=True)[["text", *DISTANCE_COLUMNS]]
+
+
+def text_differences(distances: pd.DataFrame) -> pd.DataFrame:
+    """Distances on each other text less those on the study's own: text, n, start, difference,
+    stderr (of windows of two texts, which are independent)."""
+    own, keys = distances["text"].iloc[0], ["n", "start"]
+    pairs = distances[distances["text"] != own].merge(
+        distances[distances["text"] == own], on=keys, suffixes=("", "_own")
+    )
+    return pairs[["text", *keys]].assign(
+        difference=pairs["distance"] - pairs["distance_own"],
+        stderr=np.hypot(pairs["stderr"], pairs["stderr_own"]),
+    )
+
+
+def text_blocks(found: Measured) -> pd.DataFrame:
+    """The block that each text would choose: text, n, start, stop, distance (on that text), support
+    (share of resamples of its windows that choose the same start), regret, regret_stderr.
+
+    regret: on the study's own text, the distance of that block less the smallest of its size, ≥ 0.
+    Its standard error takes the two distances as independent. They come from the same windows, of
+    which only the mean is kept: where the two rise and fall together, it is too large."""
+    first = next(iter(found.values()))
+    own = pd.DataFrame(first["table"]).set_index(["n", "start"])
+    best = pd.DataFrame(first["optimal"]).set_index("n")["start"]
+    parts = []
+    for text, record in found.items():
+        table = pd.DataFrame(record["optimal"]).assign(text=text)
+        n, start = table["n"].to_numpy(), table["start"].to_numpy()
+        least = best.loc[n].to_numpy()
+        chosen, smallest = own.loc[zip(n, start, strict=True)], own.loc[zip(n, least, strict=True)]
+        stderr = np.hypot(chosen["stderr"].to_numpy(), smallest["stderr"].to_numpy())
+        table["regret"] = chosen["distance"].to_numpy() - smallest["distance"].to_numpy()
+        table["regret_stderr"] = np.where(start == least, 0.0, stderr)
+        parts.append(table)
+    columns = ["text", "n", "start", "stop", "distance", "support", "regret", "regret_stderr"]
+    return pd.concat(parts, ignore_index=True)[columns]
+
+
+def text_pairs(distances: pd.DataFrame, blocks: pd.DataFrame) -> pd.DataFrame:
+    """How alike two texts are, a row per pair, for reading.
+
+    same ℓ*: share of block sizes at which both choose the same start; largest shift: layers between
+    their choices; rank correlation (Spearman) of the distances of all starts, one per n ≤ L/2: mean
+    and smallest; beyond 2 standard errors: share of all blocks whose distances differ by more than
+    twice the standard error of their difference, as one in twenty would by chance."""
+    starts = blocks.pivot(index="n", columns="text", values="start")
+    wide = distances.pivot(index=["n", "start"], columns="text", values=["distance", "stderr"])
+    ranks = wide["distance"].groupby("n").rank()
+    small = ranks[ranks.index.get_level_values("n") <= (starts.index.max() + 1) / 2]
+    rows = []
+    for one, other in combinations(distances["text"].unique(), 2):
+        shift = (starts[one] - starts[other]).abs()
+        alike = [of_n[one].corr(of_n[other]) for _, of_n in small.groupby("n")]
+        difference = (wide["distance", one] - wide["distance", other]).abs()
+        stderr = np.hypot(wide["stderr", one], wide["stderr", other])
+        rows.append(
+            {
+                "text": one,
+                "and": other,
+                "block sizes": len(starts),
+                "same ℓ*": (shift == 0).mean(),
+                "largest shift": shift.max(),
+                "rank correlation": np.mean(alike),
+                "smallest": np.min(alike),
+                "beyond 2 standard errors": (difference > 2 * stderr).mean(),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def text_regrets(found: Measured, blocks: pd.DataFrame) -> pd.DataFrame:
+    """What choosing by each text would cost on the study's own, a row per text, for reading.
+
+    support: mean over n of the share of resamples that choose the text's own ℓ*(n). The mean regret
+    comes with the mean of its standard errors, since all n share their windows, and as a share of
+    the mean distance of the blocks that the own text chooses."""
+    best = blocks[blocks["text"] == next(iter(found))]["distance"].mean()
+    rows = []
+    for text, of_text in blocks.groupby("text", sort=False):
+        largest = of_text.loc[of_text["regret"].idxmax()]
+        mean = of_text["regret"].mean()
+        rows.append(
+            {
+                "text": text,
+                "windows": found[text]["table"]["n_sequences"][0],
+                "commonest final token": f"{100 * found[text]['commonest_final_token']:.0f}%",
+                "support": of_text["support"].mean(),
+                "mean regret": _with_error(mean, of_text["regret_stderr"].mean()),
+                "of the distance": f"{100 * mean / best:.1f}%",
+                "largest regret": _with_error(largest["regret"], largest["regret_stderr"]),
+                "at n": largest["n"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _with_error(value: float, stderr: float) -> str:
+    return f"{value:.4f} ± {stderr:.4f}"

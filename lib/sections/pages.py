@@ -1,0 +1,249 @@
+"""What every section's notebook does besides measuring: open the study, show its settings, state
+its verdicts. Text that comes from files or models is escaped."""
+
+import json
+from html import escape
+
+import pandas as pd
+from IPython.display import HTML
+
+from lib import paths, study
+from lib.claims import gromov, judging
+from lib.evidence import records
+from lib.experiments.opened import OpenStudy
+from lib.sections import fates, figures
+from lib.sections.tables import by_run, save
+
+
+def open_study(name: str, **parameters: object) -> OpenStudy:
+    """The study, with a section's own parameters laid over its settings.
+
+    `open_study("almanac", distances={"length": 64})`; values of None leave the study's."""
+    figures.style()
+    return OpenStudy(study.override(study.load(name), **parameters))
+
+
+def settings(opened: OpenStudy, *parts: str) -> HTML:
+    """The effective settings of the named parts of the study, as a folded table."""
+    flat = study.effective(opened.study)
+    wanted = {"title", "weights", "layers", *parts}
+    shown = {
+        "title": opened.study.title,
+        "layers": opened.n_layers,
+        "weights": opened.weights,
+        **{key: value for key, value in flat.items() if key.split(".")[0] in wanted},
+    }
+    rows = "".join(
+        f"<tr><td><code>{escape(key)}</code></td><td>{escape(_plain(value))}</td></tr>"
+        for key, value in shown.items()
+    )
+    return HTML(
+        f'<details class="settings"><summary>Settings of study <code>{escape(opened.study.name)}'
+        f"</code></summary><table><tbody>{rows}</tbody></table></details>"
+    )
+
+
+def _plain(value: object) -> str:
+    """A setting as text; of a local path only the last two parts, the rest is one machine's."""
+    if isinstance(value, str) and value.startswith("/"):
+        return "…/" + "/".join(value.split("/")[-2:])
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def tables(opened: OpenStudy) -> judging.Tables:
+    return judging.Tables(paths.tables(opened.study.name))
+
+
+def verdicts(opened: OpenStudy, numbers: list[int] | None = None) -> HTML:
+    """A card per claim: what the paper says, the verdict on this study, the numbers, the rule."""
+    found = gromov.verdicts(tables(opened), numbers)
+    return HTML(
+        '<div class="claims">' + "".join(_card(row) for row in found.itertuples()) + "</div>"
+    )
+
+
+def _card(row: tuple) -> str:
+    return (
+        f'<div class="claim"><p class="claim-head"><span class="claim-number">Claim {row.claim}'
+        f'</span> {badge(row.verdict)} <span class="claim-where">{escape(row.where)}</span></p>'
+        f'<p class="claim-statement">{escape(row.statement)}</p>'
+        f'<p class="claim-reason">{escape(_sentence(row.reason))}.</p>'
+        f"<details><summary>Rule, and what would change the verdict</summary>"
+        f"<p>{escape(row.rule)}</p><p><strong>To the edge of each condition:</strong> "
+        f"{escape(row.margins)}.</p></details></div>"
+    )
+
+
+def _sentence(text: str) -> str:
+    """With a capital, unless it starts with a task's name."""
+    return text[:1].upper() + text[1:] if "_" not in text.split()[0] else text
+
+
+def badge(verdict: str) -> str:
+    return f'<span class="verdict verdict-{verdict.replace(" ", "-")}">{escape(verdict)}</span>'
+
+
+def count_verdicts(opened: OpenStudy) -> HTML:
+    """How many claims came out how; writes verdicts.csv."""
+    found = save(opened, "verdicts", gromov.verdicts(tables(opened)))
+    counts = found["verdict"].value_counts()
+    badges = (
+        f"{counts[verdict]} × {badge(verdict)}" for verdict in judging.VERDICTS if verdict in counts
+    )
+    return HTML(f'<p class="verdict-counts">Of {len(found)} claims: {" ".join(badges)}</p>')
+
+
+def verdicts_by_run(opened: OpenStudy) -> pd.DataFrame:
+    """A row per claim, a column per run: this study, then its reference runs."""
+    own = gromov.verdicts(tables(opened))
+    found = by_run(opened, "verdicts", own)
+    wide = found.pivot(index="claim", columns="run", values="verdict")
+    wide.insert(0, "statement", own.set_index("claim")["statement"])
+    wide = wide[["statement", *dict.fromkeys(found["run"])]]
+    return wide.rename_axis(columns=None).reset_index()
+
+
+def rules_table() -> HTML:
+    """Every claim with where the paper makes it, the tables read, the rule, what makes it fail."""
+    rows = pd.DataFrame(
+        {
+            "claim": f"{claim.number}. {claim.statement} ({claim.where})",
+            "rule": claim.rule + (f" Reads: {', '.join(claim.tables)}." if claim.tables else ""),
+            "fails if": claim.fails,
+        }
+        for claim in gromov.CLAIMS
+    )
+    return show(rows, words=True)
+
+
+def scores(unpruned: pd.DataFrame) -> HTML:
+    """The unpruned models' accuracies, a row per task, a column per run."""
+    rows = []
+    for (task, shots), group in unpruned.groupby(["task", "shots"], sort=False):
+        own = group.iloc[0]
+        rows.append(
+            {"task": f"{task} ({shots}-shot, n = {own.n_questions})"}
+            | {r.run: _with_error(r.accuracy, r.stderr) for r in group.itertuples()}
+            | {"guessing": own["guess"], "constant answer": own["constant"]}
+            | {"question-free": _with_error(own["question_free"], own["question_free_stderr"])}
+        )
+    return show(pd.DataFrame(rows))
+
+
+def _with_error(value: float | None, stderr: float | None) -> str:
+    return "" if pd.isna(value) else f"{value:.3f} ± {stderr:.3f}"
+
+
+def introduce(opened: OpenStudy) -> HTML:
+    """What this book is about, and what about half of it looks like when it is cut out."""
+    about = f", {opened.study.about}" if opened.study.about else ""
+    block = opened.block("similarity", max(1, opened.n_layers // 2))
+    return HTML(
+        f"<p>This copy is about <strong>{escape(opened.study.title)}</strong>{escape(about)}: "
+        f"{opened.n_layers} layers, a vocabulary of {opened.vocab_size:,} tokens, evaluated in "
+        f"{opened.weights}. Its most similar block of {block.n} layers, for example, is removed "
+        f"so: <em>{block.in_words(opened.n_layers)}</em>.</p>"
+    )
+
+
+def headline(opened: OpenStudy, qa: pd.DataFrame, loss: pd.DataFrame) -> HTML:
+    """Per task how much can go, healed, before it shows; and what half of the layers cost."""
+    values = {}
+    healed = qa[qa["strategy"].isin(["similarity", "none"]) & (qa["healing"] != "none")]
+    try:
+        testable = judging.testable_tasks(qa)
+    except judging.Untestable:
+        testable = []
+    for (name, shots), rows in healed.groupby(["task", "shots"], sort=False):
+        rows = rows.sort_values("fraction")
+        label = f"{name} ({shots}-shot)"
+        if (name, shots) not in testable:
+            values[f"{label}: the unpruned model is at chance already"] = "–"
+            continue
+        kept = rows["accuracy"] >= rows["accuracy"].iloc[0] - judging.FLAT_LOSS
+        flat = rows["fraction"][kept.cumprod().astype(bool)].max()
+        values[
+            f"of the layers can go before {label} loses {100 * judging.FLAT_LOSS:.0f} points"
+        ] = f"{100 * flat:.3g}%"
+    rows = loss[loss["strategy"].isin(["similarity", "none"]) & (loss["healing"] != "none")]
+    rows = rows.sort_values("fraction").set_index("fraction")["loss"]
+    if 0.0 in rows.index:  # healing may have broken down
+        half = min(rows.index, key=lambda fraction: abs(fraction - 0.5))
+        values[f"nats per token more, healed, with {100 * half:.3g}% dropped"] = (
+            f"{rows[half] - rows[0.0]:+.2f}"
+        )
+    return key_numbers(values)
+
+
+def run_times(opened: OpenStudy) -> pd.DataFrame:
+    """What measuring cost: per kind of evidence the number of records, seconds, peak memory."""
+    rows = []
+    for path in sorted(opened.store.folder.glob("*/*.json")):
+        record, problem = records.read(path)
+        if problem is None and "seconds" in record["provenance"]:
+            rows.append({"kind": record["kind"], **record["provenance"]})
+    found = pd.DataFrame(rows).groupby("kind")
+    return pd.DataFrame(
+        {
+            "measurements": found["seconds"].count(),
+            "seconds in all": found["seconds"].sum(),
+            "longest": found["seconds"].max(),
+            "peak memory [GiB]": found["peak_memory_bytes"].max() / 2**30,
+        }
+    ).reset_index()
+
+
+def differences(compared: pd.DataFrame) -> HTML:
+    """Paired differences, in points of accuracy."""
+    rows = pd.DataFrame(
+        {
+            "task": compared["task"],
+            **({"shots": compared["shots"]} if "varied" not in compared else {}),
+            **({"models": compared["models"]} if "models" in compared else {}),
+            "compared": compared["compared"] + " − " + compared["base"],
+            "points": [_points(r.difference, r.stderr) for r in compared.itertuples()],
+            "p": [f"{p:.3f}" if p >= 0.001 else "< 0.001" for p in compared["p"]],
+            "prunings × questions": [
+                f"{r.prunings} × {r.n_questions}" for r in compared.itertuples()
+            ],
+        }
+    )
+    return show(rows)
+
+
+def _points(difference: float, stderr: float) -> str:
+    return f"{100 * difference:+.1f} ± {100 * stderr:.1f}"
+
+
+def written(texts: pd.DataFrame) -> HTML:
+    """What the models write, a table per prompt."""
+    if texts.empty:
+        return HTML("")
+    parts = (
+        f"<p>After <em>{escape(fates.on_one_line(prompt))}</em> the models go on:</p>"
+        + show(fates.side_by_side(texts, prompt), words=True).data
+        for prompt in texts["prompt"].unique()
+    )
+    return HTML(f'<div class="written">{"".join(parts)}</div>')
+
+
+def key_numbers(values: dict[str, str]) -> HTML:
+    """Big numbers with small labels, side by side."""
+    cards = "".join(
+        f'<div class="key-number"><span class="value">{escape(value)}</span>'
+        f'<span class="label">{escape(label)}</span></div>'
+        for label, value in values.items()
+    )
+    return HTML(f'<div class="key-numbers">{cards}</div>')
+
+
+def show(table: pd.DataFrame, digits: int = 3, words: bool = False) -> HTML:
+    """A table for reading: rounded, without an index, empty where a value is missing; `words` for
+    one of sentences."""
+    absent = {name: "" for name in table if table[name].dtype == "Int64"}  # na_rep leaves <NA>
+    table = table.astype(dict.fromkeys(absent, object)).fillna(absent)
+    with pd.option_context("display.max_colwidth", None):
+        html = table.to_html(
+            index=False, na_rep="", float_format=lambda value: f"{value:.{digits}f}", border=0
+        )
+    return HTML(f'<div class="table-box{" words mathjax_ignore" if words else ""}">{html}</div>')

@@ -1,0 +1,1 @@
+"""Paired differences, transitions, straight lines."""
