@@ -16,19 +16,19 @@ from lib import paths
 from lib.evaluation import evaluate, harness
 from lib.evaluation.harness import Questions, SharedPass
 from lib.evaluation.sweep import layer_passes
-from lib.pruning.dropped import UNPRUNED, Block, simple
+from lib.pruning.dropped import UNPRUNED, Dropped, simple, span
 from lib.pruning.surgery import pruned
 from lib.schema import Study, Task
 
 
-def chosen_blocks(strategy: str, layers: int) -> list[Block]:
+def chosen_blocks(strategy: str, layers: int) -> list[Dropped]:
     """The unpruned model and one block per n. The similarity strategy's blocks depend on a model;
     for timing they start anywhere, as those of a random model do."""
     draw = random.Random(0)
     if strategy == "simple":
         return [UNPRUNED, *(simple(n, layers) for n in range(1, layers))]
     starts = {n: draw.randint(0, layers - n) for n in range(1, layers)}
-    return [UNPRUNED, *(Block(start, start + n) for n, start in starts.items())]
+    return [UNPRUNED, *(span(start, start + n) for n, start in starts.items())]
 
 
 def main() -> None:

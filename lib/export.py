@@ -25,7 +25,7 @@ from lib.experiments.opened import OpenStudy
 from lib.files import free_place, whole_or_not_at_all
 from lib.healing import heal
 from lib.models import four_bit
-from lib.pruning.dropped import UNPRUNED, Block, parse_layers, ranges
+from lib.pruning.dropped import UNPRUNED, parse_layers, ranges, span
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -61,11 +61,11 @@ def _condition(opened: OpenStudy, options: argparse.Namespace) -> Condition:
         runs = ranges(parse_layers(options.drop, opened.n_layers))
         if len(runs) != 1:
             raise UserError(f"--drop {options.drop}: healing is of one block, as in 21:29")
-        strategy, block = "given", Block(runs[0].start, runs[0].stop)
+        strategy, block = "given", span(runs[0].start, runs[0].stop)
     elif options.simple is not None:
-        strategy, block = "simple", opened.block("simple", options.simple)
+        strategy, block = "simple", opened.chosen("simple", options.simple)
     else:
-        strategy, block = "similarity", opened.block("similarity", options.similarity)
+        strategy, block = "similarity", opened.chosen("similarity", options.similarity)
     recipe = opened.study.healing
     weights = healed(opened, recipe, [], [])[0].weights
     return Condition(strategy, block.check(opened.n_layers), weights, recipe)
@@ -82,7 +82,7 @@ def export(opened: OpenStudy, condition: Condition, out: Path) -> None:
         with whole_or_not_at_all(out) as unfinished:
             adapters = measure.adapters(opened, condition)
             if adapters.exists() and four_bit.runs_in_4bit(opened.study):
-                how = (opened.study, condition.healing, condition.block)
+                how = (opened.study, condition.healing, condition.dropped)
                 model = heal.reload(*how, adapters, merge=True)
             if adapters.exists():
                 shutil.copytree(adapters, unfinished / "adapter")
@@ -106,7 +106,7 @@ def _name_base(file: Path, opened: OpenStudy) -> None:
 
 
 def _card(opened: OpenStudy, condition: Condition) -> str:
-    recipe, block = condition.healing, condition.block
+    recipe, block = condition.healing, condition.dropped
     report = measure.healing_record(opened, condition)
     words = block.in_words(opened.n_layers) if block != UNPRUNED else "drop none"
     trained = "all weights" if recipe.recipe == "full" else f"adapters of rank {recipe.rank}"

@@ -54,6 +54,6 @@ def similar(opened, healed: bool) -> list:
     (found,) = (
         one
         for one in conditions.main_conditions(opened)
-        if one.strategy == "similarity" and one.block.n == 3 and bool(one.healing) == healed
+        if one.strategy == "similarity" and one.dropped.n == 3 and bool(one.healing) == healed
     )
     return [found]

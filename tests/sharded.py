@@ -8,9 +8,9 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
 from lib.pruning import on_disk
-from lib.pruning.dropped import Block
+from lib.pruning.dropped import span
 
-CONTIGUOUS, SCATTERED = Block(1, 4), (0, 2, 5)
+CONTIGUOUS, SCATTERED = span(1, 4), (0, 2, 5)
 N_LAYERS = 6
 
 

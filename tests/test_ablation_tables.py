@@ -28,7 +28,7 @@ def test_prompts_are_tabled_by_order_and_by_number(ablated):
         (one,) = (
             one
             for one in models_
-            if (one.strategy, one.block.n, one.recipe) == (row.strategy, row.n, row.healing)
+            if (one.strategy, one.dropped.n, one.recipe) == (row.strategy, row.n, row.healing)
         )
         task = Task(name="quiz", shots=row.shots, order=row.order, limit=20)
         assert row.accuracy == statistics.mean(hits(ablated, one, task)) and row.n_questions == 20
@@ -84,7 +84,7 @@ def test_strategies_are_compared_healed_and_not(ablated):
             (one,) = (
                 one
                 for one in conditions.main_conditions(ablated)
-                if (one.strategy, one.block.n) == (strategy, 3)
+                if (one.strategy, one.dropped.n) == (strategy, 3)
                 and bool(one.healing) == (row.models == "healed")
             )
             sides.append([hits(ablated, one, quiz)])
@@ -179,7 +179,7 @@ def test_without_the_whole_healed_model_no_healed_curve_is_fitted(ablated, break
     found = conditions.main_conditions(ablated)
     before = tables.transition_table(ablated, found)
     assert set(before["healing"]) == {"none", "lora-r4"}
-    breaking(lambda one: not one.block.n)
+    breaking(lambda one: not one.dropped.n)
     assert set(tables.transition_table(ablated, found)["healing"]) == {"none"}
     qa = tables.qa_table(ablated, found)
     assert len(qa[qa["healing"] != "none"]) == 2

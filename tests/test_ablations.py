@@ -30,7 +30,7 @@ def test_every_model_is_listed_once(ablated, recipe, wanted):
     other = OpenStudy(ablated.study.model_copy(update=update))
     other.__dict__["distances"] = ablated.distances
     found = conditions.main_conditions(other)
-    keys = [(one.strategy, one.block.n, one.recipe, one.weights) for one in found]
+    keys = [(one.strategy, one.dropped.n, one.recipe, one.weights) for one in found]
     assert len(set(keys)) == len(keys)
     healed = {(s, n) for s, n, name, _ in keys if name != "none"}
     assert healed == {("none", 0)} | {(s, n) for s in ("similarity", "simple") for n in (1, 3)}
@@ -99,7 +99,7 @@ def test_only_models_of_one_curve_are_asked_the_prompts(ablated):
         found = conditions.asked(ablated, one)
         assert found[0] == ablated.study.tasks[0] and len(set(found)) == len(found)
         if tasks <= set(found):
-            key = (one.strategy, one.block.n, one.healing)
+            key = (one.strategy, one.dropped.n, one.healing)
             seen += [key] if key not in seen else []
         else:
             assert not tasks & set(found)
@@ -120,8 +120,8 @@ def test_seeds_and_ways_of_teaching_change_one_thing_each(ablated):
     ways = conditions.teacher_conditions(ablated)
     assert tuple(ways) == TEACHING
     for plain, longer, taught in zip(*ways.values(), strict=True):
-        assert plain.block == longer.block == taught.block == ablated.block("similarity", 3)
-        factor = relative_cost(ablated.config, plain.block)
+        assert plain.dropped == longer.dropped == taught.dropped == ablated.block("similarity", 3)
+        factor = relative_cost(ablated.config, plain.dropped)
         assert longer.healing.steps == round(4 * factor) > 4
         assert longer.healing.model_copy(update={"steps": 4}) == plain.healing
         assert taught.healing.model_copy(update={"teacher": 0.0}) == plain.healing

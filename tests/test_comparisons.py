@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lib.experiments.conditions import Condition
-from lib.pruning.dropped import Block
+from lib.pruning.dropped import span
 from lib.schema import Task
 from lib.sections import comparisons
 from lib.sections.comparisons import COLUMNS, compare, paired
@@ -79,10 +79,10 @@ def asked(monkeypatch):
         )
 
     def model(group: str, strategy: str, n: int) -> Condition:
-        return Condition(strategy, Block(1, 1 + n), group)
+        return Condition(strategy, span(1, 1 + n), group)
 
     def answers(opened, condition, task):
-        return known[condition.weights, condition.strategy, condition.block.n, task.name]
+        return known[condition.weights, condition.strategy, condition.dropped.n, task.name]
 
     monkeypatch.setattr(comparisons, "answers", answers)
     return known, model
@@ -158,7 +158,7 @@ def test_the_order_in_which_models_are_named_does_not_matter(asked):
 def test_without_a_spread_either_nothing_or_everything_differs(monkeypatch):
     answers = {"a": np.ones(9), "b": np.ones(9), "c": np.zeros(9)}
     monkeypatch.setattr(comparisons, "answers", lambda opened, model, task: answers[model.weights])
-    groups = {name: [(Condition("simple", Block(1, 2), name), QUIZ)] for name in answers}
+    groups = {name: [(Condition("simple", span(1, 2), name), QUIZ)] for name in answers}
     table = compare(None, groups, "b").set_index("compared")
     assert table.loc["a", ["difference", "stderr", "p"]].tolist() == [0, 0, 1]
     assert table.loc["c", ["difference", "stderr", "p"]].tolist() == [-1, 0, 0]

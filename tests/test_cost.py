@@ -17,7 +17,7 @@ from lib.experiments.opened import OpenStudy
 from lib.healing import heal
 from lib.models import four_bit
 from lib.models.anatomy import layers
-from lib.pruning.dropped import Block
+from lib.pruning.dropped import span
 from lib.pruning.surgery import pruned
 from lib.sections import cost_plots
 
@@ -130,7 +130,7 @@ FORMS += ["gpt_neox", "falcon", "falcon 40b", "falcon alibi", "smollm3"]
 def test_what_is_written_is_what_generate_writes(name):
     model, prompt = random_variant(name), random_tokens(2, 9)
     plan = GenerationConfig(max_new_tokens=6, do_sample=False, pad_token_id=0)
-    with pruned(model, Block(2, 4)):
+    with pruned(model, span(2, 4)):
         _, _, written = costs.read_and_write(model, prompt, tokens=5)
         mask = torch.ones_like(prompt)
         expected = model.generate(prompt, attention_mask=mask, generation_config=plan)[:, 9:]
@@ -143,7 +143,7 @@ def test_counted_operations_are_the_parameters_and_attention(name):
     model, prompt = random_variant(name), random_tokens(2, 16)
     whole = costs.counted_flops(model, prompt)
     assert whole == prompt.numel() * (2 * costs.multiplied(model) + 6 * 4 * 16 * 64)
-    with pruned(model, Block(1, 3)):
+    with pruned(model, span(1, 3)):
         assert costs.counted_flops(model, prompt) < whole
 
 
@@ -161,7 +161,7 @@ def test_running_in_4bit_leaves_the_weights_as_they_were(opened):
     prompt = costs.random_prompt(opened.vocab_size, 2, 8)
     _, _, written = costs.read_and_write(model, prompt, 3)
     assert four_bit.base_digest(model) == before and costs.weight_bytes(model) == size
-    plain = heal.evaluable(model, opened.study, Block(0, 0))
+    plain = heal.evaluable(model, opened.study, span(0, 0))
     with torch.no_grad():
         logits = plain(prompt).logits[:, -1]
         found = model(prompt).logits[:, -1]

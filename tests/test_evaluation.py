@@ -18,7 +18,7 @@ from lib.errors import UserError
 from lib.evaluation import evaluate, harness
 from lib.experiments.opened import OpenStudy
 from lib.models import checkpoints
-from lib.pruning.dropped import UNPRUNED, Block, simple
+from lib.pruning.dropped import UNPRUNED, simple, span
 from lib.pruning.surgery import pruned, save_pruned
 from lib.schema import Task
 from lib.sections import tables
@@ -103,7 +103,7 @@ def test_without_the_question_only_the_choices_decide(opened):
 def test_every_pruning_is_asked_without_the_question(opened):
     """The task's own prompts stay as they are: cut short twice, nothing would be left of them."""
     task = opened.study.tasks[0]
-    blocks = [UNPRUNED, Block(1, 2), UNPRUNED]
+    blocks = [UNPRUNED, span(1, 2), UNPRUNED]
     found = list(
         evaluate.accuracies(
             opened.model, opened.tokenizer, task, opened.task_manager, blocks, 8, question_free=True
@@ -222,7 +222,7 @@ def test_an_empty_block_is_the_whole_model(opened):
     tokens = torch.arange(5, 25)[None]
     with torch.inference_mode():
         whole = opened.model(tokens).logits
-        with pruned(opened.model, Block(0, 0)):
+        with pruned(opened.model, span(0, 0)):
             assert torch.equal(opened.model(tokens).logits, whole)
     assert len(checkpoints.layers(opened.model)) == opened.n_layers
 

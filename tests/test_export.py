@@ -13,7 +13,7 @@ from lib.experiments import measure
 from lib.experiments.conditions import healed
 from lib.experiments.opened import OpenStudy
 from lib.healing import heal
-from lib.pruning.dropped import Block, simple
+from lib.pruning.dropped import simple, span
 from lib.pruning.surgery import drop
 
 
@@ -63,7 +63,7 @@ def test_any_block_can_be_healed_with_any_recipe(path, tmp_path):
     assert export.main([str(tmp_path / "out"), "--study", str(path), "--drop", "1:2"]) == 0
     written = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     plain = AutoModelForCausalLM.from_pretrained(full.model)
-    drop(plain, Block(1, 2))
+    drop(plain, span(1, 2))
     assert written.config.num_hidden_layers == plain.config.num_hidden_layers
     assert not (tmp_path / "out/adapter").exists()
     changed = [

@@ -14,11 +14,11 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from lib import study as studies
 from lib.healing import heal
 from lib.models import anatomy, checkpoints, four_bit
-from lib.pruning.dropped import Block
+from lib.pruning.dropped import span
 from lib.pruning.surgery import drop, pruned, save_pruned
 
 N_LAYERS = 6
-DROPS = {"contiguous": Block(2, 4), "scattered": (1, 2, 4)}
+DROPS = {"contiguous": span(2, 4), "scattered": (1, 2, 4)}
 KEPT = {"contiguous": [0, 1, 4, 5], "scattered": [0, 3, 5]}
 # By hand, from each family's modelling code: the list of layers, and the FFN of one layer.
 GATED = ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]

@@ -87,9 +87,9 @@ def correct(opened, task, models) -> dict[int, str]:
     """By n, what similarity-informed prunings answered: 0 or 1 for each question."""
     found = {}
     for one in similar(opened):
-        if bool(one.healing) == (models == "healed" and one.block.n > 0):
+        if bool(one.healing) == (models == "healed" and one.dropped.n > 0):
             by_task = measure.recorded(opened, one, task)["correct"]
-            found[one.block.n] = "".join(by_task[name] for name in sorted(by_task))
+            found[one.dropped.n] = "".join(by_task[name] for name in sorted(by_task))
     return found
 
 
@@ -175,7 +175,7 @@ def test_where_nothing_was_known_nothing_is_shown(world, monkeypatch):
 
 def test_a_model_whose_healing_broke_down_is_left_out(world, monkeypatch):
     opened, _ = world
-    monkeypatch.setattr(fates, "broken", lambda _, one: bool(one.healing) and one.block.n == 2)
+    monkeypatch.setattr(fates, "broken", lambda _, one: bool(one.healing) and one.dropped.n == 2)
     table = fates.question_table(opened)
     sizes = {models: sorted(set(rows["n"])) for models, rows in table.groupby("models")}
     assert sizes == {"unhealed": [0, 2, 4], "healed": [0, 4]}
@@ -189,11 +189,11 @@ def test_texts_are_those_that_were_recorded(world):
     for one in similar(opened):
         found = measure.recorded(opened, one, opened.study.writing)
         # The whole model stands first on both sides; healed it is another model.
-        if found and (one.block.n or not one.healing):
-            sides = ["healed" if one.healing else "unhealed"] if one.block.n else fates.STATES
+        if found and (one.dropped.n or not one.healing):
+            sides = ["healed" if one.healing else "unhealed"] if one.dropped.n else fates.STATES
             for side in sides:
                 for prompt, text in zip(found["prompts"], found["texts"], strict=True):
-                    known.add((prompt, side, one.block.n, one.block.n / 6, text))
+                    known.add((prompt, side, one.dropped.n, one.dropped.n / 6, text))
     assert set(table.itertuples(index=False, name=None)) == known
     assert len(table) == len(known) == 3 * 2 * 3
     assert list(dict.fromkeys(table["prompt"])) == sorted(opened.writing_prompts)
@@ -213,7 +213,7 @@ def test_a_curve_goes_by_size(world):
         other = OpenStudy(opened.study.model_copy(update={"pruned_layers": wanted}))
         other.__dict__["distances"] = opened.distances
         for healed in fates.STATES.values():
-            assert [one.block.n for one in fates.curve(other, healed)] == [0, 2, 4]
+            assert [one.dropped.n for one in fates.curve(other, healed)] == [0, 2, 4]
 
 
 def test_a_choice_that_is_the_question_is_shown(write_study, tmp_path):

@@ -14,7 +14,7 @@ from lib.errors import UserError
 from lib.healing import heal
 from lib.models import checkpoints, four_bit
 from lib.models.anatomy import layers
-from lib.pruning.dropped import Block, simple
+from lib.pruning.dropped import simple, span
 from lib.pruning.surgery import drop
 
 BLOCK = simple(6, 16)
@@ -93,7 +93,7 @@ def test_gradients_equal_the_dequantised_reference_also_after_an_evaluation(
 ):
     block = BLOCK
     if family is not None:
-        study, block = study_of(family), Block(2, 5)
+        study, block = study_of(family), span(2, 5)
     adapted, reference = adapted_and_reference(study, block)
     tokens = torch.randint(5, 300, (4, 32), generator=torch.Generator().manual_seed(0))
     before = four_bit.base_digest(adapted)
@@ -186,7 +186,7 @@ def test_healing_changes_ffn_weights_and_nothing_else(study, healed):
 
 
 def test_the_control_holds_four_bit_values(study):
-    plain = heal.unhealed_4bit(study, Block(0, 0))
+    plain = heal.unhealed_4bit(study, span(0, 0))
     row = plain.model.layers[0].mlp.up_proj.weight[:1, :64]  # one block of 64 shares one scale
     assert len(row.unique()) <= 16
 

@@ -210,7 +210,7 @@ def test_many_studies_at_once(mine: Study) -> None:
     healed = [part for part in one.parts.values() if part.healed]
     assert found.stored.healed == 5 * len(healed)
     expected = [part.conditions[0].healing.rank * 3 * (64 + 128) * 4 for part in healed]
-    kept = [6 - part.conditions[0].block.n for part in healed]
+    kept = [6 - part.conditions[0].dropped.n for part in healed]
     assert found.stored.adapters == 5 * sum(a * n for a, n in zip(expected, kept, strict=True))
     assert found.stored.records == 5 * len(list(one.records()))
     assert found.stored.evidence > 0 and found.stored.download == 0

@@ -11,7 +11,7 @@ from lib import study as studies
 from lib.book import memory, model_tables, plan, workload
 from lib.errors import UserError
 from lib.models import checkpoints, shapes
-from lib.pruning.dropped import Block, simple
+from lib.pruning.dropped import simple, span
 
 # Width, FFN width, key-value width, layers, vocabulary; and the published number of parameters.
 PAPER = {
@@ -71,7 +71,7 @@ def test_trainable_parameters_of_the_papers_recipes(name, paper_shapes):
     matrices = 2 if name == "phi-2" else 3
     for n in (0, 1, n_layers // 2):
         expected = rank * matrices * (width + ffn) * (n_layers - n)
-        assert paper_shapes[name].trainable(rank, Block(0, n)) == expected
+        assert paper_shapes[name].trainable(rank, span(0, n)) == expected
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -19,7 +19,7 @@ from lib import paths
 from lib.errors import UserError
 from lib.models import qwen, shards
 from lib.pruning import on_disk
-from lib.pruning.dropped import Block
+from lib.pruning.dropped import span
 from lib.pruning.surgery import pruned, save_pruned
 
 
@@ -126,8 +126,8 @@ def test_shards_of_dropped_layers_go_and_one_left_is_a_single_file(tmp_path):
     (tmp_path / "whole" / shards.INDEX).write_text(
         json.dumps({"metadata": {}, "weight_map": weight_map})
     )
-    save_pruned(model, Block(0, 3), None, tmp_path / "memory")
-    on_disk.prune(tmp_path / "whole", tmp_path / "out", Block(0, 3))
+    save_pruned(model, span(0, 3), None, tmp_path / "memory")
+    on_disk.prune(tmp_path / "whole", tmp_path / "out", span(0, 3))
     assert_same(tmp_path / "out", tmp_path / "memory")
     assert len(list((tmp_path / "out").glob("*.safetensors"))) == 2
     index = json.loads((tmp_path / "out" / shards.INDEX).read_text())
@@ -144,7 +144,7 @@ def test_shards_of_dropped_layers_go_and_one_left_is_a_single_file(tmp_path):
     (tmp_path / "whole" / shards.INDEX).write_text(
         json.dumps({"metadata": {}, "weight_map": weight_map})
     )
-    on_disk.prune(tmp_path / "whole", tmp_path / "single", Block(3, 6))
+    on_disk.prune(tmp_path / "whole", tmp_path / "single", span(3, 6))
     assert sorted(p.name for p in (tmp_path / "single").iterdir() if "model" in p.name) == [
         shards.SINGLE
     ]

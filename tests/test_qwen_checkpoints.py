@@ -16,7 +16,7 @@ from transformers import AutoConfig, PreTrainedModel
 from lib.errors import UserError
 from lib.models import checkpoints, qwen
 from lib.models.qwen_config import QWenConfig
-from lib.pruning.dropped import Block
+from lib.pruning.dropped import span
 from lib.pruning.surgery import pruned, save_pruned
 from lib.schema import Study
 
@@ -44,7 +44,7 @@ def test_16_bits_load_as_they_are(tmp_path: Path, dtype: str) -> None:
 
 
 def test_a_pruned_copy_is_a_checkpoint_of_version_1(qwen_folder: Path, tmp_path: Path) -> None:
-    model, block, text = load(qwen_folder), Block(1, 3), tokens(20)
+    model, block, text = load(qwen_folder), span(1, 3), tokens(20)
     before = logits(model, text)
     with pruned(model, block):
         in_memory = logits(model, text)

@@ -21,10 +21,10 @@ from lib.healing import heal, training
 from lib.healing.teacher import Teacher, mismatch
 from lib.models import checkpoints, corpora, four_bit
 from lib.models.anatomy import layers
-from lib.pruning.dropped import Block
+from lib.pruning.dropped import span
 from lib.pruning.surgery import drop, pruned
 
-BLOCK = Block(2, 5)
+BLOCK = span(2, 5)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ def states(model, tokens):
 def test_teacher_and_pupil_are_seen_at_the_cut(family, where):
     model = random_model(family).eval()
     count = len(layers(model))
-    block = {"inner": Block(1, 2), "start": Block(0, 2), "end": Block(count - 2, count)}[where]
+    block = {"inner": span(1, 2), "start": span(0, 2), "end": span(count - 2, count)}[where]
     tokens = torch.randint(5, 50, (2, 7))
     with torch.no_grad():
         expected = states(copy.deepcopy(model), tokens)[block.stop]
@@ -280,9 +280,9 @@ def test_what_runs_in_4_bit_says_what_its_copy_says(study, tokenizer, text, monk
     found = next_token_loss(as_it_is.model, text.tolist(), 8, 0)
     assert found["loss"] == pytest.approx(expected["loss"], abs=2e-3)
     control = heal.unhealed_4bit(study, [])
-    whole = list(evaluate.losses(control, [Block(0, 0), BLOCK], text.tolist(), 8, 0))
+    whole = list(evaluate.losses(control, [span(0, 0), BLOCK], text.tolist(), 8, 0))
     monkeypatch.undo()
     plain = heal.unhealed_4bit(study, [])
-    again = list(evaluate.losses(plain, [Block(0, 0), BLOCK], text.tolist(), 8, 0))
+    again = list(evaluate.losses(plain, [span(0, 0), BLOCK], text.tolist(), 8, 0))
     for one, other in zip(whole, again, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], abs=2e-3)

@@ -12,20 +12,20 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, LlamaForCausalLM,
 from lib.errors import UserError
 from lib.models.anatomy import layers
 from lib.pruning.dropped import (
-    Block,
     in_words,
     layers_to_drop,
     most_similar,
     parse_layers,
     ranges,
     simple,
+    span,
 )
 from lib.pruning.surgery import drop, pruned, save_pruned, slice_config
 
 
 def test_simple_keeps_the_last_layer():
-    assert simple(8, 32) == Block(23, 31)
-    assert simple(31, 32) == Block(0, 31)
+    assert simple(8, 32) == span(23, 31)
+    assert simple(31, 32) == span(0, 31)
     assert simple(8, 32).in_words(32) == "drop layers 23–30, keep 0–22 and 31"
 
 
@@ -44,10 +44,10 @@ def test_fractions_become_whole_layers():
 
 
 def test_a_block_is_a_collection_of_its_layers():
-    block = Block(3, 6)
+    block = span(3, 6)
     assert list(block) == [3, 4, 5] and len(block) == 3
     assert 5 in block and 6 not in block and 2 not in block
-    assert list(Block(0, 0)) == []
+    assert list(span(0, 0)) == []
 
 
 @pytest.mark.parametrize(
@@ -97,9 +97,9 @@ def test_nonsense_for_layers_is_one_line(text, says):
     ("dropped", "n_layers", "words"),
     [
         ((), 32, "drop nothing, keep 0–31"),
-        (Block(21, 29), 32, "drop layers 21–28, keep 0–20 and 29–31"),
-        (Block(3, 4), 5, "drop layer 3, keep 0–2 and 4"),
-        (Block(0, 3), 4, "drop layers 0–2, keep 3"),
+        (span(21, 29), 32, "drop layers 21–28, keep 0–20 and 29–31"),
+        (span(3, 4), 5, "drop layer 3, keep 0–2 and 4"),
+        (span(0, 3), 4, "drop layers 0–2, keep 3"),
         ((3, 5, 6, 7), 32, "drop layers 3 and 5–7, keep 0–2, 4 and 8–31"),
         ((7, 3, 5, 6), 32, "drop layers 3 and 5–7, keep 0–2, 4 and 8–31"),
         ({1, 3}, 5, "drop layers 1 and 3, keep 0, 2 and 4"),
@@ -111,14 +111,14 @@ def test_drops_in_words(dropped, n_layers, words):
 
 
 def test_runs_of_layers():
-    assert ranges((7, 3, 5, 6)) == [Block(3, 4), Block(5, 8)]
+    assert ranges((7, 3, 5, 6)) == [span(3, 4), span(5, 8)]
     assert ranges(()) == []
 
 
 @pytest.mark.parametrize(
     "dropped",
     [
-        *(Block(-1, 2), Block(4, 7), Block(0, 6), Block(3, 2), Block(3, 3), Block(7, 7)),
+        *(span(-1, 2), span(4, 7), span(0, 6), span(3, 2), span(3, 3), span(7, 7)),
         *((-1,), (6,), (1, 1), (0, 1, 2, 3, 4, 5), (1, 2, 2)),
     ],
 )
@@ -134,7 +134,7 @@ def test_impossible_drops_are_refused_and_change_nothing(dropped):
 def test_dropping_nothing_is_the_whole_model():
     model, tokens = random_model("gemma2"), random_tokens(1, 8)
     whole = logits_of(model, tokens)
-    for nothing in (Block(0, 0), ()):
+    for nothing in (span(0, 0), ()):
         with pruned(model, nothing):
             assert torch.equal(logits_of(model, tokens), whole)
 
@@ -160,7 +160,7 @@ def test_what_drop_took_out_can_be_put_back():
 def test_a_folder_with_content_is_not_overwritten(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="not empty"):
-        save_pruned(random_model("llama"), Block(1, 4), None, tmp_path)
+        save_pruned(random_model("llama"), span(1, 4), None, tmp_path)
 
 
 def test_only_lists_with_an_entry_per_layer_are_sliced():

@@ -15,12 +15,12 @@ from lib.evaluation.replay import Replay
 from lib.evaluation.scoring import Scores
 from lib.evidence.journal import Journal
 from lib.models.anatomy import layers, longest_alike
-from lib.pruning.dropped import UNPRUNED, Block, simple
+from lib.pruning.dropped import UNPRUNED, simple, span
 from lib.pruning.surgery import pruned
 
 L = 6
 SIMPLE = [UNPRUNED, *(simple(n, L) for n in range(1, L))]
-DROPS = [*SIMPLE, Block(0, 2), Block(1, 3), (0, 2, 5), (1, 4)]
+DROPS = [*SIMPLE, span(0, 2), span(1, 3), (0, 2, 5), (1, 4)]
 
 
 def questions(seed: int = 0, examples: int = 24) -> list[Row]:
@@ -128,7 +128,7 @@ def test_shared_layers_run_once_and_few_states_are_alive(steps):
     peaks = []
     for count in (6, 18):
         blocks = [UNPRUNED, *(simple(n, count) for n in range(1, count))]
-        blocks += [Block(s, s + 2) for s in range(count - 2)]
+        blocks += [span(s, s + 2) for s in range(count - 2)]
         model = random_model("llama", num_hidden_layers=count)
         runs.clear()
         most[0] = 0
@@ -163,9 +163,9 @@ class Counting(nn.Module):
 def test_what_cannot_share_prefixes_runs_whole():
     model, rows = random_model("llama"), questions()
     layers(model)[2] = Counting(layers(model)[2])
-    found = sweep.log_likelihoods(model, [UNPRUNED, Block(3, 4)], rows, 64, 0, "rows")
+    found = sweep.log_likelihoods(model, [UNPRUNED, span(3, 4)], rows, 64, 0, "rows")
     assert sweep._ways[model] == "whole"
-    assert equal(found, by_hand(model, [UNPRUNED, Block(3, 4)], rows))
+    assert equal(found, by_hand(model, [UNPRUNED, span(3, 4)], rows))
 
 
 def test_what_cannot_be_replayed_runs_model_by_model(monkeypatch):

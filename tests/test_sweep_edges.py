@@ -11,7 +11,7 @@ from lib.errors import UserError
 from lib.evaluation import sweep
 from lib.evaluation.batches import Row, make_batches
 from lib.models.anatomy import layers
-from lib.pruning.dropped import UNPRUNED, Block
+from lib.pruning.dropped import UNPRUNED, span
 from lib.pruning.surgery import pruned
 
 CONTEXT = 64
@@ -44,7 +44,7 @@ def test_a_long_prefix_beside_long_rests_stays_within_the_context(family):
             rope = changes["rope_parameters"] | {"original_max_position_embeddings": CONTEXT}
             changes |= {"rope_parameters": rope, "max_position_embeddings": 2 * CONTEXT}
     model = random_model(family, **changes)
-    blocks = [UNPRUNED, Block(3, 4)]
+    blocks = [UNPRUNED, span(3, 4)]
     found = sweep.log_likelihoods(model, blocks, rows, 9, 0, "rows")
     assert sweep._ways[model] == "shared"
     assert equal(found, by_hand(model, blocks, rows))
@@ -58,7 +58,7 @@ def test_a_context_shorter_than_the_trial(context):
     assert equal(found, by_hand(model, DROPS, rows))
 
 
-@pytest.mark.parametrize("block", [(7,), (-2, 1), (1, 1), range(6), Block(4, 9)], ids=str)
+@pytest.mark.parametrize("block", [(7,), (-2, 1), (1, 1), range(6), span(4, 9)], ids=str)
 def test_blocks_that_the_model_does_not_have_are_refused(block):
     model = random_model("llama")
     with pytest.raises(UserError, match="layer"):
@@ -96,7 +96,7 @@ def test_a_pruning_is_tried_whatever_is_asked_first(monkeypatch):
     assert [len(block) for block in tried[0]] == [0, 1]
 
 
-@pytest.mark.parametrize("block", [UNPRUNED, Block(1, 3)], ids=str)
+@pytest.mark.parametrize("block", [UNPRUNED, span(1, 3)], ids=str)
 def test_activations_that_are_no_numbers_are_reported_with_their_layer(block):
     model, rows = random_model("llama"), questions()
     with torch.no_grad():

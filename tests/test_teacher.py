@@ -14,12 +14,12 @@ from lib.errors import UserError
 from lib.experiments import conditions
 from lib.healing.teacher import Teacher, relative_cost
 from lib.models import checkpoints
-from lib.pruning.dropped import Block
+from lib.pruning.dropped import span
 
 # What a teacher costs.
 
 
-@pytest.mark.parametrize("block", [Block(2, 5), Block(0, 3), Block(3, 6)], ids=str)
+@pytest.mark.parametrize("block", [span(2, 5), span(0, 3), span(3, 6)], ids=str)
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_what_a_step_with_a_teacher_costs_is_counted_by_hand(block, checkpointing):
     d, kv, ff, vocabulary, count = 64, 32, 176, 500, 6
@@ -36,7 +36,7 @@ def test_what_a_step_with_a_teacher_costs_is_counted_by_hand(block, checkpointin
     assert relative_cost(config, block, checkpointing) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("block", [Block(2, 5), Block(0, 3), Block(3, 6)], ids=str)
+@pytest.mark.parametrize("block", [span(2, 5), span(0, 3), span(3, 6)], ids=str)
 def test_the_teacher_runs_up_to_the_end_of_the_block_and_no_further(block, tiny_checkpoint):
     model = AutoModelForCausalLM.from_pretrained(tiny_checkpoint("llama"))
     layers = list(checkpoints.layers(model))
@@ -54,7 +54,7 @@ def test_no_healing_is_longer_than_what_the_texts_are_checked_for(ablated):
     most = check._most_steps(ablated)
     n_layers, recipe = ablated.n_layers, ablated.study.healing
     possible = [
-        conditions.equal_time_steps(ablated, recipe, Block(start, start + 3))
+        conditions.equal_time_steps(ablated, recipe, span(start, start + 3))
         for start in range(n_layers - 2)
     ]
     assert most == max(possible) > possible[0] > recipe.steps

@@ -17,9 +17,9 @@ from lib.errors import UserError
 from lib.healing import heal as healing
 from lib.healing import training
 from lib.models import checkpoints
-from lib.pruning.dropped import Block
+from lib.pruning.dropped import span
 
-BLOCK = Block(2, 4)
+BLOCK = span(2, 4)
 
 
 def parts(healed):

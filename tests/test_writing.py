@@ -18,7 +18,7 @@ from lib.experiments.conditions import Condition, main_conditions, rank_conditio
 from lib.experiments.opened import OpenStudy
 from lib.healing import heal
 from lib.models import checkpoints, corpora
-from lib.pruning.dropped import UNPRUNED, Block
+from lib.pruning.dropped import UNPRUNED, span
 from lib.pruning.surgery import drop
 from lib.schema import Loss, Text
 
@@ -52,7 +52,7 @@ def texts(model, tokenizer, block, tokens=6, prompts=PROMPTS):
     return found["texts"]
 
 
-@pytest.mark.parametrize("block", [UNPRUNED, Block(2, 4)], ids=str)
+@pytest.mark.parametrize("block", [UNPRUNED, span(2, 4)], ids=str)
 def test_a_continuation_is_the_likeliest_token_each_time(model, tokenizer, block):
     found = texts(model, tokenizer, block)
     drop(model, block)
@@ -62,7 +62,7 @@ def test_a_continuation_is_the_likeliest_token_each_time(model, tokenizer, block
 
 
 def test_each_block_writes_what_it_writes_alone(llama, tokenizer):
-    blocks = [Block(1, 3), UNPRUNED, Block(3, 6), Block(1, 3)]
+    blocks = [span(1, 3), UNPRUNED, span(3, 6), span(1, 3)]
     found = [one["texts"] for one in writing.continuations(llama, tokenizer, blocks, PROMPTS, 6)]
     assert found[0] == found[3]
     assert len({tuple(one) for one in found}) == 3
@@ -70,7 +70,7 @@ def test_each_block_writes_what_it_writes_alone(llama, tokenizer):
 
 
 def test_more_tokens_go_on_from_fewer(llama, tokenizer):
-    few, more = (texts(llama, tokenizer, Block(1, 2), tokens) for tokens in (3, 9))
+    few, more = (texts(llama, tokenizer, span(1, 2), tokens) for tokens in (3, 9))
     assert all(
         long.startswith(short) and long != short for short, long in zip(few, more, strict=True)
     )
@@ -95,7 +95,7 @@ def test_a_model_is_the_same_afterwards(llama, tokenizer):
         return logits, settings, [layer.self_attn.layer_idx for layer in checkpoints.layers(llama)]
 
     before = state()
-    found = list(writing.continuations(llama, tokenizer, [Block(2, 4), Block(0, 1)], PROMPTS, 4))
+    found = list(writing.continuations(llama, tokenizer, [span(2, 4), span(0, 1)], PROMPTS, 4))
     after = state()
     assert len(found) == 2
     assert torch.equal(before[0], after[0])
@@ -114,10 +114,10 @@ def test_what_a_tokenizer_says_besides_tokens_is_no_input(llama, tokenizer):
 )
 def test_what_a_checkpoint_likes_to_generate_with_does_not_matter(llama, tokenizer, likes):
     """Many a generation_config.json penalises repetition, which is not the likeliest token."""
-    expected = texts(llama, tokenizer, Block(2, 4), 12)
+    expected = texts(llama, tokenizer, span(2, 4), 12)
     for key, value in likes.items():
         setattr(llama.generation_config, key, value)
-    assert texts(llama, tokenizer, Block(2, 4), 12) == expected
+    assert texts(llama, tokenizer, span(2, 4), 12) == expected
     assert all(getattr(llama.generation_config, key) == value for key, value in likes.items())
 
 
@@ -176,7 +176,7 @@ def test_models_of_one_strategy_and_recipe_write_side_by_side(opened):
     """The whole model and prunings of the healed size, healed with the study's own recipe or not;
     not the simple strategy, other sizes, or other recipes."""
     writing_ones = {
-        (one.strategy, one.block.n, one.recipe)
+        (one.strategy, one.dropped.n, one.recipe)
         for one in [*main_conditions(opened), *rank_conditions(opened)]
         if writes(opened, one)
     }
@@ -188,7 +188,7 @@ def test_models_of_one_strategy_and_recipe_write_side_by_side(opened):
 
 
 def test_four_bit_controls_do_not_write(opened):
-    control = Condition("similarity", opened.block("similarity", 3), "nf4")
+    control = Condition("similarity", opened.chosen("similarity", 3), "nf4")
     assert not writes(opened, control)
 
 
@@ -203,7 +203,7 @@ def test_what_is_written_is_recorded(opened):
             asked += 1
             assert found["prompts"] == opened.writing_prompts
             model = checkpoints.load_model(opened.study)
-            drop(model, one.block)
+            drop(model, one.dropped)
             expected = [likeliest(model, opened.tokenizer, p, 5) for p in found["prompts"]]
             assert found["texts"] == [opened.tokenizer.decode(ids) for ids in expected]
     assert asked == 2

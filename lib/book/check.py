@@ -11,7 +11,7 @@ from lib.experiments.conditions import equal_time_steps
 from lib.experiments.opened import OpenStudy
 from lib.healing.training import check_tensorboard
 from lib.models import anatomy, checkpoints, corpora, four_bit, shapes
-from lib.pruning.dropped import Block, check_n
+from lib.pruning.dropped import check_n, span
 from lib.schema import Study
 from lib.sections.tables import published_title
 
@@ -134,6 +134,6 @@ def _most_steps(opened: OpenStudy) -> int:
     if not teacher.seeds or healing.recipe == "full":
         return healing.steps
     n_layers = opened.n_layers
-    deepest = [Block(n_layers - n, n_layers) for n in opened.healed_ns(teacher.fractions)]
+    deepest = [span(n_layers - n, n_layers) for n in opened.healed_ns(teacher.fractions)]
     steps = [equal_time_steps(opened, healing, block) for block in deepest]
     return max(steps)

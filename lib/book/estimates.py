@@ -165,4 +165,4 @@ class Estimate:
         if self.study.healing.recipe == "full":
             return []
         healed = [part.conditions[0] for part in self.parts.values() if part.healed]
-        return [4 * self.shape.trainable(one.healing.rank, one.block) for one in healed]
+        return [4 * self.shape.trainable(one.healing.rank, one.dropped) for one in healed]

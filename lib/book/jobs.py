@@ -111,7 +111,7 @@ def words(part: Part) -> str:
         weights = "in 4-bit" if part.name.endswith("4bit") else ""
         return f"all prunings {weights}, unhealed".replace(" ,", ",")
     one = part.conditions[0]
-    dropped = f"{one.strategy}, {one.block.n} layers dropped" if one.block.n else "unpruned"
+    dropped = f"{one.strategy}, {one.dropped.n} layers dropped" if one.dropped.n else "unpruned"
     longer = ", longer" if part.name.endswith("longer") else ""
     return f"{dropped}, {one.recipe}, seed {one.healing.seed}{longer}"
 

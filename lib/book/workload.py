@@ -23,7 +23,7 @@ from lib.experiments.conditions import (
     teacher_conditions,
 )
 from lib.experiments.opened import OpenStudy
-from lib.pruning.dropped import Block, check_n, simple
+from lib.pruning.dropped import Dropped, check_n, simple, span
 from lib.schema import Study
 
 UNHEALED = "questions and loss, unhealed, in one pass"
@@ -44,12 +44,12 @@ class Planned(OpenStudy):
         super().__init__(study)
         self.config = config
 
-    def block(self, strategy: str, n: int) -> Block:
+    def chosen(self, strategy: str, n: int) -> Dropped:
         check_n(n, self.n_layers)
         if strategy == "simple":
             return simple(n, self.n_layers)
         middle = (self.n_layers - n) // 2
-        return Block(middle, middle + n)
+        return span(middle, middle + n)
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def part_name(opened: OpenStudy, condition: Condition, ending: str = "") -> str:
     starts nor by the number format, which depends on the device."""
     if condition.healing is None:
         return "unhealed" if condition.weights == opened.weights else "unhealed-4bit"
-    which = f"{condition.strategy}-{condition.block.n}" if condition.block.n else "unpruned"
+    which = f"{condition.strategy}-{condition.dropped.n}" if condition.dropped.n else "unpruned"
     return f"{which}-{condition.recipe}-seed{condition.healing.seed}{ending}"
 
 
@@ -150,15 +150,15 @@ def trained_passes(opened: OpenStudy, part: Part) -> tuple[int, int]:
     if one.healing is None:
         return 0, 0
     tokens = training_tokens(part)
-    kept = opened.n_layers - one.block.n
-    return tokens * kept, tokens * one.block.stop if one.healing.teacher else 0
+    kept = opened.n_layers - one.dropped.n
+    return tokens * kept, tokens * one.dropped.stop if one.healing.teacher else 0
 
 
 def asked_passes(opened: OpenStudy, part: Part, sizes: Sizes) -> tuple[int, int]:
     """How often a layer sees a token of the questions and the loss; and of the other prompts."""
 
     def passes(conditions: Iterable[Condition]) -> int:
-        kept: list[Any] = [one.block.kept(opened.n_layers) for one in conditions]
+        kept: list[Any] = [one.dropped.kept(opened.n_layers) for one in conditions]
         return layer_passes(kept) if kept else 0
 
     also = [one for one in part.conditions if prompted(opened, one)]

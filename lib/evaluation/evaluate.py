@@ -15,7 +15,7 @@ from lib.evaluation import sweep
 from lib.evaluation.batches import Row
 from lib.evaluation.harness import Questions, SharedPass
 from lib.evidence.journal import Journal
-from lib.pruning.dropped import UNPRUNED, Block
+from lib.pruning.dropped import UNPRUNED, Dropped
 from lib.schema import Task
 
 METHOD = 4  # raise when the code that computes the values changes them
@@ -26,7 +26,7 @@ def accuracies(
     tokenizer: PreTrainedTokenizerBase,
     task: Task,
     manager: Any,
-    blocks: Sequence[Block],
+    blocks: Sequence[Dropped],
     batch: int,
     question_free: bool = False,
     journal: Journal | None = None,
@@ -109,7 +109,7 @@ def _right_choice(row: dict[str, Any]) -> str:
 
 def losses(
     model: PreTrainedModel,
-    blocks: Sequence[Block],
+    blocks: Sequence[Dropped],
     sequences: Sequence[Sequence[int]],
     batch: int,
     pad_id: int,

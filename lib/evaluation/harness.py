@@ -26,7 +26,7 @@ from lib.evaluation import sweep
 from lib.evaluation.batches import Row
 from lib.evidence.journal import Journal
 from lib.evidence.records import file_digest
-from lib.pruning.dropped import Block
+from lib.pruning.dropped import Dropped
 from lib.pruning.surgery import pruned
 from lib.schema import Study, Task
 from lib.study import permuted
@@ -113,7 +113,7 @@ class SharedPass:
         self,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
-        blocks: Sequence[Block],
+        blocks: Sequence[Dropped],
         batch: int,
         name: str,
         question_free: bool = False,

@@ -23,7 +23,7 @@ from lib.evaluation.replay import Entrance, Replay
 from lib.evaluation.scoring import Head, Scores, ordinary
 from lib.evidence.journal import Journal, row_key
 from lib.models.anatomy import longest_alike
-from lib.pruning.dropped import check_dropped, in_words, kept_layers
+from lib.pruning.dropped import Dropped, in_words, kept_layers
 from lib.pruning.surgery import pruned
 
 Kept = tuple[int, ...]  # the layers of a pruned model, by their numbers in the whole one
@@ -131,7 +131,7 @@ def log_likelihoods(
     Raises UserError for a block that the model does not have, and where a score is not a number,
     naming the layer and the row."""
     replay = Replay(model)
-    blocks = [check_dropped(block, len(replay.layers)) for block in blocks]
+    blocks = [Dropped(block).check(len(replay.layers)) for block in blocks]
     way = _trusted_way(replay, pad)
     found = Scores.empty(len(blocks), len(rows))
     todo = list(range(len(rows)))

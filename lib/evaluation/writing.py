@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from lib.pruning.dropped import Block
+from lib.pruning.dropped import Dropped
 from lib.pruning.surgery import pruned
 
 METHOD = 1  # raise when the code that decides the text changes it
@@ -16,7 +16,7 @@ METHOD = 1  # raise when the code that decides the text changes it
 def continuations(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    blocks: Sequence[Block],
+    blocks: Sequence[Dropped],
     prompts: Sequence[str],
     tokens: int,
 ) -> Iterator[dict[str, Any]]:

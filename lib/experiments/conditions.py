@@ -7,7 +7,7 @@ import pandas as pd
 
 from lib.experiments.opened import OpenStudy
 from lib.healing.teacher import relative_cost
-from lib.pruning.dropped import STRATEGIES, UNPRUNED, Block
+from lib.pruning.dropped import STRATEGIES, UNPRUNED, Dropped
 from lib.schema import Healing, Task
 
 TEACHING = ("plain, equal steps", "plain, equal time", "with a teacher")
@@ -15,10 +15,10 @@ TEACHING = ("plain, equal steps", "plain, equal time", "with a teacher")
 
 @dataclass(frozen=True)
 class Condition:
-    """One model to evaluate: which block is dropped and why, in which weights, healed or not."""
+    """One model to evaluate: what is dropped and why, in which weights, healed or not."""
 
     strategy: str
-    block: Block
+    dropped: Dropped
     weights: str
     healing: Healing | None = None
 
@@ -28,14 +28,14 @@ class Condition:
 
     @property
     def name(self) -> str:
-        return f"drop {self.block} {self.weights} {self.recipe}"
+        return f"drop {self.dropped} {self.weights} {self.recipe}"
 
 
 def unhealed(opened: OpenStudy) -> list[Condition]:
     """The unpruned model and, per strategy, every n (or those that the study lists)."""
     wanted = opened.study.pruned_layers or range(1, opened.n_layers)
     return [unpruned(opened)] + [
-        Condition(strategy, opened.block(strategy, n), opened.weights)
+        Condition(strategy, opened.chosen(strategy, n), opened.weights)
         for strategy in STRATEGIES
         for n in wanted
     ]
@@ -55,7 +55,7 @@ def healed(
     """The unpruned model and, per strategy, the healed fractions, all trained with one recipe."""
     weights = "nf4" if recipe.recipe == "qlora" else opened.weights
     return [Condition("none", UNPRUNED, weights, recipe)] + [
-        Condition(strategy, opened.block(strategy, n), weights, recipe)
+        Condition(strategy, opened.chosen(strategy, n), weights, recipe)
         for strategy in strategies
         for n in opened.healed_ns(fractions)
     ]
@@ -122,7 +122,7 @@ def teacher_conditions(opened: OpenStudy) -> dict[str, list[Condition]]:
     for seed in study.teacher.seeds:
         plain = study.healing.model_copy(update={"seed": seed, "teacher": 0.0})
         for condition in healed(opened, plain, study.teacher.fractions, ["similarity"])[1:]:
-            longer = {"steps": equal_time_steps(opened, plain, condition.block)}
+            longer = {"steps": equal_time_steps(opened, plain, condition.dropped)}
             for name, change in zip(
                 TEACHING, ({}, longer, {"teacher": study.teacher.weight}), strict=True
             ):
@@ -131,7 +131,7 @@ def teacher_conditions(opened: OpenStudy) -> dict[str, list[Condition]]:
     return groups
 
 
-def equal_time_steps(opened: OpenStudy, recipe: Healing, block: Block) -> int:
+def equal_time_steps(opened: OpenStudy, recipe: Healing, block: Dropped) -> int:
     """Steps of plain healing that take as long as the recipe's steps would with a teacher."""
     factor = relative_cost(opened.config, block, recipe.gradient_checkpointing)
     return round(recipe.steps * factor)
@@ -161,14 +161,14 @@ def writes(opened: OpenStudy, condition: Condition) -> bool:
     if condition.healing is not None:
         return condition.healing == study.healing
     ns = [0, *opened.healed_ns(study.healing.fractions)]
-    return condition.weights == opened.weights and condition.block.n in ns
+    return condition.weights == opened.weights and condition.dropped.n in ns
 
 
 def chosen_blocks(opened: OpenStudy) -> pd.DataFrame:
     """What each strategy drops, in words, for every n that is evaluated."""
     rows = []
     for n in opened.study.pruned_layers or range(1, opened.n_layers):
-        found = {strategy: opened.block(strategy, n) for strategy in STRATEGIES}
+        found = {strategy: opened.chosen(strategy, n) for strategy in STRATEGIES}
         words = {key: block.in_words(opened.n_layers) for key, block in found.items()}
         rows.append({"n": n, **words, "same": "yes" if len(set(found.values())) == 1 else ""})
     return pd.DataFrame(rows)

@@ -28,7 +28,7 @@ from lib.evidence import provenance
 from lib.experiments.opened import OpenStudy
 from lib.models import checkpoints, four_bit, shapes
 from lib.models.anatomy import skeleton
-from lib.pruning.dropped import UNPRUNED, Block, layers_to_drop, simple
+from lib.pruning.dropped import UNPRUNED, Dropped, layers_to_drop, simple
 from lib.pruning.surgery import pruned
 
 METHOD = 1  # raise when the code that computes the values changes them
@@ -136,7 +136,7 @@ def device_name(opened: OpenStudy) -> str:
 
 
 def _measure(
-    opened: OpenStudy, model: PreTrainedModel, blocks: list[Block], counted: bool
+    opened: OpenStudy, model: PreTrainedModel, blocks: list[Dropped], counted: bool
 ) -> list[dict[str, Any]]:
     """For each dropped block what the model weighs and every repeat of its times; `counted`: its
     parameters and operations too."""

@@ -28,7 +28,7 @@ from lib.experiments.opened import OpenStudy
 from lib.files import claimed
 from lib.healing import heal
 from lib.models import checkpoints, four_bit
-from lib.pruning.dropped import UNPRUNED, Block
+from lib.pruning.dropped import UNPRUNED, Dropped
 from lib.schema import Loss, Task, Writing
 
 Probe = Task | Loss | Writing  # what a model is asked for
@@ -44,7 +44,7 @@ def condition_inputs(opened: OpenStudy, condition: Condition) -> dict[str, Any]:
     inputs: dict[str, Any] = {
         "checkpoint": opened.checkpoint,
         "weights": condition.weights,
-        "block": [condition.block.start, condition.block.stop],
+        **condition.dropped.key(),
         "healing": None,
     }
     if condition.weights == "nf4":
@@ -180,7 +180,7 @@ def _measure(opened: OpenStudy, conditions: list[Condition], only: Sequence[Prob
                 for one in conditions
                 if probe in probes(opened, one) and recorded(opened, one, probe) is None
             ]
-            blocks = [UNPRUNED if one.healing else one.block for one in todo]
+            blocks = [UNPRUNED if one.healing else one.dropped for one in todo]
             inputs = [probe_inputs(opened, one, probe) for one in todo]
             journal = Journal(opened.store.unfinished(inputs))
             start = time.monotonic()
@@ -212,7 +212,7 @@ def _within_memory(opened: OpenStudy, name: str, remedy: str) -> Iterator[None]:
 def _values(
     opened: OpenStudy,
     model: PreTrainedModel,
-    blocks: list[Block],
+    blocks: list[Dropped],
     probe: Probe,
     journal: Journal,
 ) -> Iterable[dict[str, Any]]:
@@ -276,7 +276,7 @@ def materialised(opened: OpenStudy, condition: Condition) -> Iterator[PreTrained
 def _healed(opened: OpenStudy, condition: Condition, keep: Path, kept: Path) -> PreTrainedModel:
     """From its adapters, or trained now. keep: where training leaves its state, kept: adapters."""
     inputs = condition_inputs(opened, condition)
-    how = (opened.study, condition.healing, condition.block)
+    how = (opened.study, condition.healing, condition.dropped)
     if kept.exists() and healing_record(opened, condition):
         return heal.reload(*how, kept)
     shutil.rmtree(kept, ignore_errors=True)

@@ -15,7 +15,7 @@ from lib.evaluation import harness
 from lib.evidence.store import Store
 from lib.models import checkpoints, corpora
 from lib.pruning import geometry
-from lib.pruning.dropped import Block, check_n, layers_to_drop, simple
+from lib.pruning.dropped import Dropped, check_n, layers_to_drop, simple, span
 from lib.schema import NamedText, Study, Task, Text
 
 WEIGHTS = {torch.float32: "float32", torch.bfloat16: "bf16", torch.float16: "fp16"}
@@ -125,13 +125,13 @@ class OpenStudy:
         found = {layers_to_drop(fraction, self.n_layers) for fraction in fractions}
         return sorted(found - {0})
 
-    def block(self, strategy: str, n: int) -> Block:
+    def chosen(self, strategy: str, n: int) -> Dropped:
         check_n(n, self.n_layers)
         if strategy == "simple":
             return simple(n, self.n_layers)
         index = self.distances["optimal"]["n"].index(n)
         start = self.distances["optimal"]["start"][index]
-        return Block(start, start + n)
+        return span(start, start + n)
 
     @cached_property
     def distances(self) -> dict[str, Any]:

@@ -135,7 +135,7 @@ def heal(
 ) -> Healed:
     """Prune, quantise, train; returns the healed model ready to evaluate, and a report.
 
-    dropped: layers, a Block where there is a teacher.
+    dropped: layers; a block where there is a teacher.
 
     The report holds the training losses (nats per token, by step), counts (4-bit modules, trainable
     parameters, tokens) and, in `diverged`, what went wrong: the loss was not finite, or ended above

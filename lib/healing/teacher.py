@@ -20,7 +20,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from lib.models.anatomy import layers, skeleton
-from lib.pruning.dropped import Block
+from lib.pruning.dropped import Dropped
 from lib.pruning.surgery import Cut
 
 
@@ -31,7 +31,7 @@ class _Reached(Exception):
 class Teacher:
     """Tells a pruned model, while it is trained, how far it is from the unpruned one at the cut."""
 
-    def __init__(self, model: PreTrainedModel, block: Block) -> None:
+    def __init__(self, model: PreTrainedModel, block: Dropped) -> None:
         """Takes the block out of the model, which `trained` then makes whole for the teacher."""
         whole = layers(model)
         at_end = block.stop == len(whole)
@@ -76,7 +76,7 @@ class Teacher:
         return seen[0]
 
 
-def relative_cost(config: PretrainedConfig, block: Block, checkpointing: bool = False) -> float:
+def relative_cost(config: PretrainedConfig, block: Dropped, checkpointing: bool = False) -> float:
     """How many times as long a step with the teacher takes as one without, counted by the weights
     that are multiplied: forward and back through the kept layers and the head (forward once more
     with gradient checkpointing), and forward through the layers up to the end of the block."""

@@ -1,12 +1,11 @@
-"""Which layers to drop: blocks and the strategies that choose them (§3, §4.4 of Gromov et al.).
+"""Which layers to drop: any set of them, 0-based.
 
-A block is [start, stop), 0-based and half-open: start = ℓ, stop = ℓ + n. Surgery drops any set of
-layers; a block is the contiguous kind.
+A block [start, stop), half-open with start = ℓ and stop = ℓ + n, is the contiguous kind (§3 of
+Gromov et al.).
 """
 
 import re
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
 from itertools import pairwise
 
 import numpy as np
@@ -16,41 +15,57 @@ from lib.errors import UserError
 STRATEGIES = ("similarity", "simple")
 
 
-@dataclass(frozen=True, order=True)
-class Block:
-    """Layers start … stop−1 of a model; empty (0, 0) for the unpruned one.
+class Dropped(tuple[int, ...]):
+    """A set of layers to drop, 0-based, sorted; empty for the unpruned model."""
 
-    A collection of layer numbers, so that it can be given wherever any set of layers can."""
-
-    start: int
-    stop: int
+    def __new__(cls, layers: Iterable[int] = ()) -> "Dropped":
+        return super().__new__(cls, sorted(layers))
 
     @property
     def n(self) -> int:
-        return self.stop - self.start
+        return len(self)
 
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.start, self.stop))
+    @property
+    def contiguous(self) -> bool:
+        """Whether it is a block [start, stop), or empty."""
+        return self == tuple(range(self[0], self[-1] + 1)) if self else True
 
-    def __len__(self) -> int:
-        return max(0, self.n)
+    @property
+    def start(self) -> int | None:
+        """Of a block, ℓ; 0 of the empty set; None where layers are scattered."""
+        return (self[0] if self else 0) if self.contiguous else None
 
-    def __contains__(self, layer: object) -> bool:
-        return layer in range(self.start, self.stop)
+    @property
+    def stop(self) -> int | None:
+        """Of a block, ℓ + n; 0 of the empty set; None where layers are scattered."""
+        return (self[-1] + 1 if self else 0) if self.contiguous else None
+
+    def key(self) -> dict[str, list[int]]:
+        """How it stands among the inputs of a record."""
+        return {"block": [self.start, self.stop]} if self.contiguous else {"layers": list(self)}
 
     def __str__(self) -> str:
-        return f"{self.start}:{self.stop}"
+        """As `parse_layers` reads it: "21:29", "3,5:8"; "0:0" for the empty set."""
+        if self.contiguous:
+            return f"{self.start}:{self.stop}"
+        runs = ranges(self)
+        return ",".join(str(run[0]) if run.n == 1 else str(run) for run in runs)
 
-    def check(self, n_layers: int) -> "Block":
-        """Itself, if it lies within the model and leaves at least one layer."""
-        if not 0 <= self.start <= self.stop <= n_layers:
-            raise UserError(
-                f"block {self}: layers of this model are 0 to {n_layers - 1}, as 0:{n_layers}"
-            )
-        if self.n == 0 and self.start:
-            raise UserError(f"block {self}: holds no layer; the whole model is 0:0")
-        if self.n >= n_layers:
-            raise UserError(f"block {self}: drops all {n_layers} layers; at least one has to stay")
+    def __repr__(self) -> str:
+        return f"Dropped({self})"
+
+    def check(self, n_layers: int) -> "Dropped":
+        """Itself, if a model of so many layers has all of them and keeps at least one.
+
+        Raises UserError otherwise, and for a layer that is named twice."""
+        for layer in self:
+            if not 0 <= layer < n_layers:
+                raise UserError(f"layer {layer}: layers of this model are 0 to {n_layers - 1}")
+        for layer, following in pairwise(self):
+            if layer == following:
+                raise UserError(f"layer {layer}: named twice among those to drop; drops overlap")
+        if len(self) == n_layers:
+            raise UserError(f"drops all {n_layers} layers of this model; at least one has to stay")
         return self
 
     def kept(self, n_layers: int) -> list[int]:
@@ -61,25 +76,12 @@ class Block:
         return in_words(self, n_layers)
 
 
-UNPRUNED = Block(0, 0)
+UNPRUNED = Dropped()
 
 
-def check_dropped(dropped: Collection[int], n_layers: int) -> tuple[int, ...]:
-    """The layers to drop, sorted; none of them is the unpruned model.
-
-    Raises UserError for a layer the model does not have, one that is named twice, and all."""
-    if isinstance(dropped, Block):
-        dropped.check(n_layers)
-    layers = sorted(dropped)
-    for layer in layers:
-        if not 0 <= layer < n_layers:
-            raise UserError(f"layer {layer}: layers of this model are 0 to {n_layers - 1}")
-    for layer, following in pairwise(layers):
-        if layer == following:
-            raise UserError(f"layer {layer}: named twice among those to drop; drops overlap")
-    if len(layers) == n_layers:
-        raise UserError(f"drops all {n_layers} layers of this model; at least one has to stay")
-    return tuple(layers)
+def span(start: int, stop: int) -> Dropped:
+    """The block [start, stop)."""
+    return Dropped(range(start, stop))
 
 
 def kept_layers(dropped: Collection[int], n_layers: int) -> list[int]:
@@ -88,7 +90,7 @@ def kept_layers(dropped: Collection[int], n_layers: int) -> list[int]:
     return [layer for layer in range(n_layers) if layer not in gone]
 
 
-def parse_layers(text: str, n_layers: int) -> tuple[int, ...]:
+def parse_layers(text: str, n_layers: int) -> Dropped:
     """Layers named in text, sorted: single ones and half-open ranges, as "21:29" or "3,5:8".
 
     Raises UserError for anything else, an empty or overlapping range, layers that the model does
@@ -111,28 +113,25 @@ def parse_layers(text: str, n_layers: int) -> tuple[int, ...]:
                 f"as 0:{n_layers}"
             )
         layers += range(start, stop)
-    return check_dropped(layers, n_layers)
+    return Dropped(layers).check(n_layers)
 
 
-def ranges(layers: Iterable[int]) -> list[Block]:
+def ranges(layers: Iterable[int]) -> list[Dropped]:
     """The runs of consecutive layers, in order: 3, 5, 6, 7 as [3, 4) and [5, 8)."""
-    found: list[Block] = []
+    found: list[list[int]] = []
     for layer in sorted(layers):
-        if found and found[-1].stop == layer:
-            found[-1] = Block(found[-1].start, layer + 1)
+        if found and found[-1][-1] + 1 == layer:
+            found[-1].append(layer)
         else:
-            found.append(Block(layer, layer + 1))
-    return found
+            found.append([layer])
+    return [Dropped(run) for run in found]
 
 
 def in_words(dropped: Collection[int], n_layers: int) -> str:
     """For example "drop layers 3 and 5–7, keep 0–2, 4 and 8–31"."""
 
     def listed(layers: Collection[int]) -> str:
-        spans = [
-            str(run.start) if run.n == 1 else f"{run.start}–{run.stop - 1}"
-            for run in ranges(layers)
-        ]
+        spans = [str(run[0]) if run.n == 1 else f"{run[0]}–{run[-1]}" for run in ranges(layers)]
         return " and ".join(filter(None, [", ".join(spans[:-1]), spans[-1]]))
 
     kept = listed(kept_layers(dropped, n_layers))
@@ -148,13 +147,13 @@ def check_n(n: int, n_layers: int, least: int = 1) -> int:
     return n
 
 
-def simple(n: int, n_layers: int) -> Block:
+def simple(n: int, n_layers: int) -> Dropped:
     """The deepest n layers except the last one: [L−1−n, L−1) (§4.4).
 
     The paper's "(L−n) to (L−1), inclusive" leaves out only the last layer if layers are counted
     from 1, against its own equation 2, which counts from 0."""
     check_n(n, n_layers)
-    return Block(n_layers - 1 - n, n_layers - 1)
+    return span(n_layers - 1 - n, n_layers - 1)
 
 
 def most_similar(distances: np.ndarray) -> int:

@@ -29,15 +29,7 @@ from lib.errors import UserError
 from lib.files import check_space, free_place, whole_or_not_at_all
 from lib.models import shards
 from lib.pruning.card import card
-from lib.pruning.dropped import (
-    Block,
-    check_dropped,
-    check_n,
-    in_words,
-    kept_layers,
-    parse_layers,
-    simple,
-)
+from lib.pruning.dropped import Dropped, check_n, in_words, kept_layers, parse_layers, simple, span
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -102,7 +94,7 @@ def prune(folder: Path, out: Path, dropped: Collection[int], hub_name: str | Non
     out = free_place(out, folder)
     config = load_config(folder)
     n_layers = _text_config(config).num_hidden_layers
-    dropped = check_dropped(dropped, n_layers)
+    dropped = Dropped(dropped).check(n_layers)
     kept = kept_layers(dropped, n_layers)
     whole = shards.read(folder)
     stack = shards.layer_stack(whole, n_layers)
@@ -214,7 +206,7 @@ def check_modules(
             raise UserError(f"checkpoint {folder}: no tensor of {stack}.{i}.{module}")
 
 
-def similar(study: str, n: int, n_layers: int) -> Block:
+def similar(study: str, n: int, n_layers: int) -> Dropped:
     """The block of n layers that the study found most similar: its own `optimal_blocks.csv`.
 
     Raises UserError when the study has not been run, or on a model of another depth."""
@@ -229,7 +221,7 @@ def similar(study: str, n: int, n_layers: int) -> Block:
     try:
         with open(path, encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
-        blocks = {int(row["n"]): Block(int(row["start"]), int(row["stop"])) for row in rows}
+        blocks = {int(row["n"]): span(int(row["start"]), int(row["stop"])) for row in rows}
         depth = max(blocks) + 1
     except (KeyError, TypeError, ValueError):
         raise UserError(f"study {name}: {path} is damaged") from None

@@ -23,7 +23,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from lib.errors import UserError
 from lib.files import free_place, whole_or_not_at_all
 from lib.models.anatomy import layers_and_name, skeleton
-from lib.pruning.dropped import check_dropped, in_words, kept_layers
+from lib.pruning.dropped import Dropped, in_words
 
 Facts = dict[str, Any]  # "mlp.class" → "LlamaMLP", "self_attn.is_sliding" → True, …
 # Attributes outside the layers that only list which kinds of attention the layers use.
@@ -40,7 +40,7 @@ class Cut:
 
     def __init__(self, model: PreTrainedModel, dropped: Collection[int]) -> None:
         whole, name = layers_and_name(model)
-        kept = kept_layers(check_dropped(dropped, len(whole)), len(whole))
+        kept = Dropped(dropped).check(len(whole)).kept(len(whole))
         parent, _, self._attribute = name.rpartition(".")
         self._parent = model.get_submodule(parent)
         self._config = model.config.get_text_config()

@@ -55,8 +55,8 @@ def prompts_compared(opened: OpenStudy) -> pd.DataFrame:
     fractions, unhealed (up to the largest that was healed) and healed, paired over questions."""
     parts = []
     models = _models(sound(opened, prompt_models(opened)))
-    sizes = {one.block.n for one in models["healed"]}
-    models["unhealed"] = [one for one in models["unhealed"] if one.block.n in sizes]
+    sizes = {one.dropped.n for one in models["healed"]}
+    models["unhealed"] = [one for one in models["unhealed"] if one.dropped.n in sizes]
     for varied, tasks in prompt_tasks(opened.study).items():
         names = [_prompt_name(varied, task) for task in tasks]
         for kind, conditions in models.items():
@@ -103,12 +103,12 @@ def strategies_compared(opened: OpenStudy) -> pd.DataFrame:
     """Similarity-informed against simple, at the healed fractions; unhealed in the study's number
     format, and healed; paired over questions."""
     models = _models(sound(opened, main_conditions(opened)))
-    sizes = {one.block.n for one in models["healed"]}
+    sizes = {one.dropped.n for one in models["healed"]}
     parts = []
     for kind, conditions in models.items():
         groups: dict[str, list] = {strategy: [] for strategy in STRATEGIES}
         for one in conditions:
-            if one.block.n in sizes and (one.healing or one.weights == opened.weights):
+            if one.dropped.n in sizes and (one.healing or one.weights == opened.weights):
                 groups[one.strategy] += [(one, task) for task in opened.study.tasks]
         found = _by_task_and_shots(opened, groups, "simple", by_strategy=False)
         parts.append(found.assign(models=kind))

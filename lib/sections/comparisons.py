@@ -60,7 +60,7 @@ def _by_kind(
 ) -> dict[tuple, np.ndarray]:
     """By n, and strategy: 0 or 1 for each question."""
     return {
-        (condition.block.n, condition.strategy if by_strategy else ""): answers(
+        (condition.dropped.n, condition.strategy if by_strategy else ""): answers(
             opened, condition, asked
         )
         for condition, asked in group

@@ -21,10 +21,10 @@ def curve(opened: OpenStudy, healed: bool) -> list[Condition]:
     found = [
         one for one in main_conditions(opened) if writes(opened, one) and not broken(opened, one)
     ]
-    found.sort(key=lambda one: one.block.n)
+    found.sort(key=lambda one: one.dropped.n)
     if not healed:
         return [one for one in found if not one.healing]
-    return [unpruned(opened)] + [one for one in found if one.healing and one.block.n]
+    return [unpruned(opened)] + [one for one in found if one.healing and one.dropped.n]
 
 
 def question_table(opened: OpenStudy) -> pd.DataFrame:
@@ -38,8 +38,8 @@ def question_table(opened: OpenStudy) -> pd.DataFrame:
             right = np.array([answers(opened, one, task) for one in models]).astype(bool)
             for one, now in zip(models, right, strict=True):
                 rows.append(
-                    {"task": task.name, "shots": task.shots, "models": name, "n": one.block.n}
-                    | {"fraction": opened.fraction(one.block.n)}
+                    {"task": task.name, "shots": task.shots, "models": name, "n": one.dropped.n}
+                    | {"fraction": opened.fraction(one.dropped.n)}
                     | {"kept": int((right[0] & now).sum()), "lost": int((right[0] & ~now).sum())}
                     | {"gained": int((~right[0] & now).sum())}
                     | {"wrong": int((~right[0] & ~now).sum())}
@@ -55,7 +55,7 @@ def lost_questions(opened: OpenStudy, task: Task, count: int) -> pd.DataFrame:
     up to which fraction it was given without a miss."""
     models = curve(opened, True)
     right = np.array([answers(opened, one, task) for one in models]).astype(bool)
-    fractions = [opened.fraction(one.block.n) for one in models]
+    fractions = [opened.fraction(one.dropped.n) for one in models]
     until = right.cumprod(axis=0).sum(axis=0)
     known = np.flatnonzero(right[0])
     known = known[np.argsort(until[known], kind="stable")]
@@ -95,8 +95,8 @@ def texts_table(opened: OpenStudy) -> pd.DataFrame:
             found = record(opened, one, opened.study.writing)
             for prompt, text in zip(found["prompts"], found["texts"], strict=True):
                 rows.append(
-                    {"prompt": prompt, "models": name, "n": one.block.n}
-                    | {"fraction": opened.fraction(one.block.n), "text": text}
+                    {"prompt": prompt, "models": name, "n": one.dropped.n}
+                    | {"fraction": opened.fraction(one.dropped.n), "text": text}
                 )
     table = pd.DataFrame(rows, columns=["prompt", "models", "n", "fraction", "text"])
     return table.sort_values("prompt", kind="stable", ignore_index=True)

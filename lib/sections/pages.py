@@ -137,7 +137,7 @@ def _with_error(value: float | None, stderr: float | None) -> str:
 def introduce(opened: OpenStudy) -> HTML:
     """What this book is about, and what about half of it looks like when it is cut out."""
     about = f", {opened.study.about}" if opened.study.about else ""
-    block = opened.block("similarity", max(1, opened.n_layers // 2))
+    block = opened.chosen("similarity", max(1, opened.n_layers // 2))
     return HTML(
         f"<p>This copy is about <strong>{escape(opened.study.title)}</strong>{escape(about)}: "
         f"{opened.n_layers} layers, a vocabulary of {opened.vocab_size:,} tokens, evaluated in "

@@ -21,8 +21,9 @@ from lib.pruning.dropped import UNPRUNED
 from lib.schema import Task
 from lib.statistics.transitions import fit
 
-METRIC_COLUMNS = ["metric", "task", "shots", "strategy", "n", "fraction", "start", "stop"]
-METRIC_COLUMNS += ["value", "stderr", "healing", "weights", "seed"]
+MODEL_COLUMNS = ["strategy", "n", "fraction", "dropped", "start", "stop", "state"]
+METRIC_COLUMNS = ["metric", "task", "shots", *MODEL_COLUMNS, "value", "stderr"]
+METRIC_COLUMNS += ["healing", "weights", "seed"]
 DISTANCE_COLUMNS = ["n", "start", "distance", "stderr", "n_sequences"]
 
 
@@ -54,14 +55,24 @@ def commonest_final_token(opened: OpenStudy) -> float:
     return opened.distances["commonest_final_token"]
 
 
+def state(opened: OpenStudy, condition: Condition) -> str:
+    """Of a model: `healed`; `control`, unhealed in the number format that only healing is done in;
+    or `unhealed`, in the study's own."""
+    if condition.healing is not None:
+        return "healed"
+    return "unhealed" if condition.weights == opened.weights else "control"
+
+
 def _columns(opened: OpenStudy, condition: Condition) -> dict[str, Any]:
-    n = condition.block.n
+    n = condition.dropped.n
     return {
         "strategy": condition.strategy,
         "n": n,
         "fraction": opened.fraction(n),
-        "start": condition.block.start,
-        "stop": condition.block.stop,
+        "dropped": " ".join(map(str, condition.dropped)),
+        "start": condition.dropped.start,
+        "stop": condition.dropped.stop,
+        "state": state(opened, condition),
         "healing": condition.recipe,
         "weights": condition.weights,
         "seed": condition.healing.seed if condition.healing else None,
@@ -213,12 +224,12 @@ def transition_table(opened: OpenStudy, conditions: list[Condition]) -> pd.DataF
     rows = []
     for task in opened.study.tasks:
         for members in curves.values():
-            curve = [replace(members[0], strategy="none", block=UNPRUNED), *members]
+            curve = [replace(members[0], strategy="none", dropped=UNPRUNED), *members]
             if broken(opened, curve[0]):
                 continue  # nothing to fall from
             whole_model = record(opened, curve[0], task)
             found = fit(
-                np.array([opened.fraction(condition.block.n) for condition in curve]),
+                np.array([opened.fraction(condition.dropped.n) for condition in curve]),
                 np.array([answers(opened, condition, task) for condition in curve]),
                 max(whole_model["guess"], whole_model["constant"]),
             )
