@@ -15,7 +15,7 @@ from lib.evaluation import harness
 from lib.evidence.store import Store
 from lib.models import checkpoints, corpora
 from lib.pruning import geometry
-from lib.pruning.dropped import Dropped, check_n, layers_to_drop, simple, span
+from lib.pruning.dropped import STRATEGIES, Dropped, check_n, layers_to_drop, simple, span
 from lib.schema import NamedText, Study, Task, Text
 
 WEIGHTS = {torch.float32: "float32", torch.bfloat16: "bf16", torch.float16: "fp16"}
@@ -116,6 +116,11 @@ class OpenStudy:
     @property
     def weights(self) -> str:
         return WEIGHTS[checkpoints.dtype(self.study)]
+
+    @property
+    def strategies(self) -> list[str]:
+        """Names of the strategies that the study compares, its main one first."""
+        return list(STRATEGIES)
 
     def fraction(self, n: int) -> float:
         return n / self.n_layers
