@@ -120,7 +120,7 @@ def test_seeds_and_ways_of_teaching_change_one_thing_each(ablated):
     ways = conditions.teacher_conditions(ablated)
     assert tuple(ways) == TEACHING
     for plain, longer, taught in zip(*ways.values(), strict=True):
-        assert plain.dropped == longer.dropped == taught.dropped == ablated.block("similarity", 3)
+        assert plain.dropped == longer.dropped == taught.dropped == ablated.chosen("similarity", 3)
         factor = relative_cost(ablated.config, plain.dropped)
         assert longer.healing.steps == round(4 * factor) > 4
         assert longer.healing.model_copy(update={"steps": 4}) == plain.healing
