@@ -12,7 +12,17 @@ from lib.schema import Task
 from lib.sections.tables import answers
 from lib.statistics.paired import paired
 
-COLUMNS = ["task", "compared", "base", "prunings", "n_questions", "difference", "stderr", "p"]
+DIFFERENCE = {
+    "task": "name of the task",
+    "compared": "the first of two groups of models",
+    "base": "the second, whose accuracy is taken from that of the first",
+    "prunings": "number of prunings that both have",
+    "n_questions": "number of questions",
+    "difference": "mean difference in accuracy, paired over the questions",
+    "stderr": "standard error of the difference",
+    "p": "two-sided, from the normal distribution",
+}
+COLUMNS = list(DIFFERENCE)
 Asked = tuple[Condition, Task]  # a model, and a task that it was asked
 
 

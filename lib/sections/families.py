@@ -23,6 +23,7 @@ from lib.models import anatomy, checkpoints
 from lib.pruning.dropped import most_similar
 from lib.schema import Study
 from lib.sections import tables
+from lib.sections.section import Section, Table, every_claim
 
 # The columns that are read: words, numbers, and numbers that may be missing.
 COLUMNS = {
@@ -292,3 +293,26 @@ def paper() -> pd.DataFrame:
     """Where the paper says that the healed accuracy of its seven models falls to chance."""
     columns = ["family", "model", "layers", "MMLU falls to chance at"]
     return pd.DataFrame(PAPER, columns=columns).assign(source=SOURCE)
+
+
+SECTION = Section(
+    conditions=lambda opened: {"": main_conditions(opened)},
+    tables=(
+        Table(
+            "families",
+            lambda opened: critical_fractions(families(opened)),
+            "a run, a task and a curve",
+            {
+                "study": "name of the study",
+                "run": "its title",
+                "layers": "number of layers",
+                "parameters": "number of parameters; empty where the model's shape is not known",
+                **{key: tables.CURVE[key] for key in ("task", "shots", "healing", "weights")},
+                **{key: tables.CURVE[key] for key in ("fraction", "low", "high")},
+                "own": "whether it is the page's study",
+            },
+            published=False,
+        ),
+    ),
+    claims=every_claim(),
+)

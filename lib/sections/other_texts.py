@@ -13,7 +13,8 @@ import pandas as pd
 from IPython.display import HTML
 
 from lib.experiments.opened import OpenStudy
-from lib.sections.tables import DISTANCE_COLUMNS
+from lib.sections.section import Extra, Section, Table
+from lib.sections.tables import BLOCK, DISTANCE, DISTANCE_COLUMNS
 
 Measured = dict[str, dict[str, Any]]  # by text, what `OpenStudy.distances` holds
 
@@ -143,3 +144,43 @@ def text_regrets(found: Measured, blocks: pd.DataFrame) -> pd.DataFrame:
 
 def _with_error(value: float, stderr: float) -> str:
     return f"{value:.4f} ± {stderr:.4f}"
+
+
+def extras(opened: OpenStudy) -> list[Extra]:
+    settings = opened.study.distances
+    return [
+        Extra(
+            f"distances-text-{i}",
+            f"distances on {text.name}",
+            lambda opened, text=text: opened.distances_on(text),
+            settings.n_sequences * settings.length,
+        )
+        for i, text in enumerate(opened.study.other_texts, 1)
+    ]
+
+
+TEXT = {"text": "name of the text; the study's own comes first"}
+SECTION = Section(
+    extras=extras,
+    tables=(
+        Table(
+            "text_distances",
+            lambda opened: text_distances(measured(opened)),
+            "a text and a block",
+            {**TEXT, **DISTANCE},
+        ),
+        Table(
+            "text_blocks",
+            lambda opened: text_blocks(measured(opened)),
+            "a text and a number of layers",
+            {
+                **TEXT,
+                **BLOCK,
+                "regret": "on the study's own text, the distance of this block less the smallest "
+                "of its size",
+                "regret_stderr": "its standard error",
+            },
+        ),
+    ),
+    claims=("gromov-15",),
+)

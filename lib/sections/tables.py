@@ -21,10 +21,73 @@ from lib.pruning.dropped import UNPRUNED
 from lib.schema import Task
 from lib.statistics.transitions import fit
 
-MODEL_COLUMNS = ["strategy", "n", "fraction", "dropped", "start", "stop", "state"]
-METRIC_COLUMNS = ["metric", "task", "shots", *MODEL_COLUMNS, "value", "stderr"]
-METRIC_COLUMNS += ["healing", "weights", "seed"]
-DISTANCE_COLUMNS = ["n", "start", "distance", "stderr", "n_sequences"]
+# What columns hold, by name, for the tables that sections list.
+TASK = {"task": "name of the task", "shots": "number of examples in its prompt"}
+DROPPED = {
+    "n": "number of layers dropped",
+    "fraction": "n over the number of layers of the model",
+}
+MODEL = {
+    "strategy": "how the layers were chosen; `none`: the unpruned model",
+    **DROPPED,
+    "dropped": "the layers dropped, counted from 0; empty: none",
+    "start": "first layer of the block; empty where the layers are no block",
+    "stop": "first layer behind the block; empty where the layers are no block",
+    "state": "`unhealed`; `healed`; `control`: unhealed, in a number format that only healing uses",
+    "healing": "recipe, with the rank of its adapters where it has some; `none`: not healed",
+    "weights": "number format: `float32`, `bf16`, `fp16` or `nf4`",
+    "seed": "seed of healing; empty: not healed",
+}
+QA = {
+    **TASK,
+    **MODEL,
+    "accuracy": "share of the questions answered rightly",
+    "stderr": "standard error of the accuracy",
+    "n_questions": "number of questions",
+    "by_subject": "mean of the accuracies of a group's tasks",
+    "by_subject_stderr": "its standard error",
+    "chance": "the larger one of `guess` and `constant`",
+    "guess": "one over the number of choices",
+    "constant": "score of always giving the commonest answer",
+    "truncated_prompts": "number of prompts cut to the model's window",
+    "role": "what the task asks for: `knowledge`, `reading` or `generation`",
+}
+METRIC = {
+    "metric": "`accuracy` or `normalized_loss` (loss over ln V)",
+    "task": "name of the task; of a loss, of its text",
+    "shots": "number of examples in the prompt; empty for a loss",
+    **MODEL,
+    "value": "of the metric",
+    "stderr": "standard error of the value",
+}
+DISTANCE = {
+    "n": "number of layers of the block",
+    "start": "its first layer, counted from 0",
+    "distance": "angular distance across the block, in units of π",
+    "stderr": "standard error of the distance",
+    "n_sequences": "number of windows of text",
+}
+BLOCK = {
+    "n": "number of layers of the block",
+    "start": "its first layer, ℓ*(n)",
+    "stop": "first layer behind it",
+    "distance": "angular distance across it, in units of π",
+    "support": "share of the resamples that choose the same start",
+}
+CURVE = {
+    **TASK,
+    **{key: MODEL[key] for key in ("strategy", "healing", "weights", "seed")},
+    "fraction": "critical fraction, where the fitted step has lost half of its height; "
+    "empty where no step can be fitted",
+    "low": "lower end of its 95% interval",
+    "high": "upper end of its 95% interval",
+    "width": "stretch over which the step falls from 90% to 10% of its height",
+    "width_low": "lower end of its 95% interval",
+    "width_high": "upper end of its 95% interval",
+}
+METRIC_COLUMNS = ["metric", "task", "shots", "strategy", "n", "fraction", "dropped", "start"]
+METRIC_COLUMNS += ["stop", "state", "value", "stderr", "healing", "weights", "seed"]
+DISTANCE_COLUMNS = list(DISTANCE)
 
 
 def angular_distances(opened: OpenStudy) -> pd.DataFrame:
