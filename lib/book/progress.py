@@ -23,6 +23,7 @@ from lib import paths
 from lib.book.graph import Graph, Job, load, log_file, state_file
 from lib.book.graph import file as graph_file
 from lib.errors import UserError
+from lib.words import spoken
 
 EVERY = 1.0  # seconds between looks
 QUIET = 60.0  # seconds between lines where nothing can be drawn anew
@@ -69,14 +70,6 @@ def described(graph: Graph) -> str:
         f"{spoken(max(graph.until_end().values()))} at best",
     ]
     return "\n".join(lines)
-
-
-def spoken(seconds: float) -> str:
-    """A duration for people."""
-    for size, unit in ((86_400, "days"), (3_600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:,.1f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 @dataclass
