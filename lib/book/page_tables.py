@@ -15,7 +15,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from lib import paths
-from lib.book import state, took
+from lib.book import sources, took
 from lib.book.took import Rows
 from lib.errors import UserError
 from lib.evidence.records import digest, file_digest
@@ -30,7 +30,7 @@ def write(folder: Path) -> None:
     kept = paths.BUILD / "page_tables"
     note, made = kept / "made_from", kept / "tables"
     of_studies = {path.name: file_digest(path) for path in paths.STUDIES.glob("*.yaml")}
-    made_from = digest([of_studies, state.helpers(["book.page_tables"])])
+    made_from = digest([of_studies, sources.helpers(["book.page_tables"])])
     if not note.is_file() or note.read_text("utf-8") != made_from:
         shutil.rmtree(kept, ignore_errors=True)
         command = [sys.executable, "-m", "lib.book.page_tables", str(made)]

@@ -315,4 +315,5 @@ SECTION = Section(
         ),
     ),
     claims=every_claim(),
+    runs=True,
 )
