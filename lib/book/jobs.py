@@ -30,7 +30,6 @@ from lib.book.plan import Extras, Part, Planned, Speed, extras, parts, speed
 from lib.errors import UserError
 from lib.evidence.records import digest
 from lib.experiments import measure
-from lib.experiments.conditions import Condition
 from lib.experiments.opened import OpenStudy
 from lib.models import checkpoints
 from lib.models.shapes import planned_config, shape_of
@@ -156,14 +155,18 @@ def run(study: Study, job: Job) -> None:
 def _measure(opened: OpenStudy, names: Sequence[str]) -> None:
     """Two strategies may choose one set of layers: then the part that comes first measures it, and
     the other's job has nothing to do."""
+    workload = parts(opened)
     owners: dict[str, str] = {}
-    todo: dict[str, Condition] = {}
-    for part in parts(opened).values():
+    for part in workload.values():
         for one in part.conditions:
-            key = digest(measure.condition_inputs(opened, one))
-            if owners.setdefault(key, part.name) in names:
-                todo.setdefault(key, one)
-    measure.measure(opened, list(todo.values()))
+            owners.setdefault(digest(measure.condition_inputs(opened, one)), part.name)
+    todo = [
+        one
+        for name in names
+        for one in workload[name].conditions
+        if owners[digest(measure.condition_inputs(opened, one))] == name
+    ]
+    measure.measure(opened, todo)
 
 
 def prepare(study: Study, config: Configuration, cores: int, start: float = 0.0) -> dict[str, Any]:
