@@ -183,7 +183,7 @@ def test_critical_fractions_are_those_of_the_similarity_strategy() -> None:
     ] = 0.9  # fmt: skip
     found = families.critical_fractions(runs)
     assert list(found) == [
-        "study", "run", "layers", "parameters", "task", "shots", "healing", "weights",
+        "study", "run", "layers", "parameters", "task", "shots", "state", "healing", "weights",
         "fraction", "low", "high", "own",
     ]  # fmt: skip
     own, deep = found[found["own"]], found[~found["own"]]

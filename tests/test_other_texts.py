@@ -16,7 +16,7 @@ from test_geometry import angle, stream_by_hand
 from lib import paths, study
 from lib.book.check import check
 from lib.errors import UserError
-from lib.evidence import merging
+from lib.evidence.records import file_digest
 from lib.experiments.opened import OpenStudy
 from lib.models import corpora
 from lib.pruning import geometry
@@ -48,11 +48,11 @@ def test_the_own_text_is_recorded_as_before(opened: Open) -> None:
         "checkpoint": opened.checkpoint,
         "method": geometry.METHOD,
         "weights": "float32",
-        "text": {"sha256": merging.file_digest(Path(opened.study.validation_text.path))},
+        "text": {"sha256": file_digest(Path(opened.study.validation_text.path))},
         "sample": opened.study.distances.model_dump(),
     }
     own = opened.store.path("distances", "8x16", inputs)
-    other = inputs | {"text": {"sha256": merging.file_digest(_rain(opened))}}
+    other = inputs | {"text": {"sha256": file_digest(_rain(opened))}}
     assert {own, opened.store.path("distances", "rain 8x16", other)} == set(
         opened.store.folder.rglob("*.json")
     )

@@ -12,7 +12,7 @@ from lib import paths, study
 from lib.book import check
 from lib.book.publish import publish
 from lib.errors import UserError
-from lib.evidence import merging
+from lib.evidence.records import digest
 from lib.experiments import costs
 from lib.experiments.conditions import (
     main_conditions,
@@ -71,7 +71,7 @@ def test_a_published_run_is_whole_and_says_nothing_of_this_machine(
     assert "of older settings" not in {record["name"] for record in records}
     for record in records:
         checksum = record.pop("checksum")
-        assert checksum == merging.digest(record, 64)
+        assert checksum == digest(record, 64)
     about = json.loads((folder / "study.json").read_text())
     assert about["title"] == "Another run"
     assert about["records"] == len(records)

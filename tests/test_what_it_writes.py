@@ -16,8 +16,8 @@ from lib.experiments.conditions import main_conditions
 from lib.experiments.opened import OpenStudy
 from lib.schema import Task
 from lib.sections import pages, what_it_writes
-from lib.sections.what_it_writes import STATES
 from lib.sections.tables import qa_table
+from lib.sections.what_it_writes import STATES
 
 EVIL = "<script>alert('a & b')</script>"
 QUESTIONS = 24
