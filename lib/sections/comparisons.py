@@ -65,6 +65,22 @@ def compare(
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def by_task_and_shots(
+    opened: OpenStudy, groups: dict[str, list], base: str, by_strategy: bool = True
+) -> pd.DataFrame:
+    """`compare` for each task of the study by itself; a task may be asked with several shots."""
+    parts = []
+    for task in opened.study.tasks:
+        of_task = {
+            name: [(one, asked_as) for one, asked_as in group if asked_as == task]
+            for name, group in groups.items()
+        }
+        found = compare(opened, of_task, base, by_strategy)
+        found.insert(1, "shots", task.shots)
+        parts.append(found)
+    return pd.concat(parts, ignore_index=True)
+
+
 def _by_kind(
     opened: OpenStudy, group: Sequence[Asked], task: str, by_strategy: bool
 ) -> dict[tuple, np.ndarray]:

@@ -1,9 +1,179 @@
 """What becomes of each question, and of each sentence, as layers go (the reviewers' question)."""
 
-from lib.experiments.conditions import main_conditions
-from lib.sections import fates
+import re
+from html import escape
+
+import numpy as np
+import pandas as pd
+from IPython.display import HTML
+from matplotlib.figure import Figure
+
+from lib.evaluation import harness
+from lib.experiments.conditions import Condition, main_conditions, unpruned, writes
+from lib.experiments.measure import broken
+from lib.experiments.opened import OpenStudy
+from lib.schema import Task
+from lib.sections.columns import DROPPED, TASK
+from lib.sections.figures import SHADES, fraction_axis, grid, shared_legend
+from lib.sections.pages import show
 from lib.sections.section import Section, Table
-from lib.sections.tables import DROPPED, TASK
+from lib.sections.tables import answers, record, state
+
+LONGEST = 24  # letters in a row, on a page
+STATES = ("unhealed", "healed")  # in the order of figures
+
+
+def curve(opened: OpenStudy, which: str) -> list[Condition]:
+    """The models of a state that are followed: the unpruned one, unhealed, then prunings by size
+    with the study's main strategy."""
+    found = [
+        one
+        for one in main_conditions(opened)
+        if writes(opened, one) and not broken(opened, one) and state(opened, one) == which
+    ]
+    pruned = sorted((one for one in found if one.dropped), key=lambda one: one.dropped.n)
+    return [unpruned(opened), *pruned]
+
+
+def question_table(opened: OpenStudy) -> pd.DataFrame:
+    """For every task and pruning, healed or not, how many questions the unpruned model and the
+    pruned one both answer rightly (kept), only the former (lost), only the latter (gained), or
+    neither (wrong). `by_chance`: how many would be kept if both were right independently."""
+    rows = []
+    for task in opened.study.tasks:
+        for name in STATES:
+            models = curve(opened, name)
+            right = np.array([answers(opened, one, task) for one in models]).astype(bool)
+            for one, now in zip(models, right, strict=True):
+                rows.append(
+                    {"task": task.name, "shots": task.shots, "models": name, "n": one.dropped.n}
+                    | {"fraction": opened.fraction(one.dropped.n)}
+                    | {"kept": int((right[0] & now).sum()), "lost": int((right[0] & ~now).sum())}
+                    | {"gained": int((~right[0] & now).sum())}
+                    | {"wrong": int((~right[0] & ~now).sum())}
+                    | {"n_questions": right.shape[1]}
+                    | {"by_chance": float(right[0].mean() * now.sum())}
+                )
+    return pd.DataFrame(rows)
+
+
+def lost_questions(opened: OpenStudy, task: Task, count: int) -> pd.DataFrame:
+    """Some questions that the unpruned model answers rightly: those healed prunings lose first,
+    those lost in the middle, and those kept longest; with the prompt's end, the right answer, and
+    up to which fraction it was given without a miss."""
+    models = curve(opened, "healed")
+    right = np.array([answers(opened, one, task) for one in models]).astype(bool)
+    fractions = [opened.fraction(one.dropped.n) for one in models]
+    until = right.cumprod(axis=0).sum(axis=0)
+    known = np.flatnonzero(right[0])
+    known = known[np.argsort(until[known], kind="stable")]
+    chosen = known[np.linspace(0, len(known) - 1, min(count, len(known))).astype(int)]
+    documents = _documents(opened, task)
+    return pd.DataFrame(
+        {
+            "right up to": f"{100 * fractions[until[i] - 1]:.3g}% dropped",
+            "question": on_one_line(documents[i][0]),
+            "answer": on_one_line(documents[i][1]),
+        }
+        for i in chosen
+    )
+
+
+def _documents(opened: OpenStudy, task: Task) -> list[tuple[str, str]]:
+    """Question and right answer as text, in the order of the recorded answers."""
+    found = []
+    loaded = harness.load(opened.task_manager, task.name)["tasks"]
+    for _, one in sorted(loaded.items()):
+        for _, document in one.doc_iterator(limit=task.limit):
+            # Either may be the number of a choice.
+            chosen = one.config.doc_to_choice is not None
+            both = [
+                one.doc_to_choice(document)[part] if chosen and isinstance(part, int) else str(part)
+                for part in (one.doc_to_text(document), one.doc_to_target(document))
+            ]
+            found.append(tuple(both))
+    return found
+
+
+def texts_table(opened: OpenStudy) -> pd.DataFrame:
+    """What each model writes: prompt, models, n, fraction, text."""
+    rows = []
+    for name in STATES:
+        for one in curve(opened, name):
+            found = record(opened, one, opened.study.writing)
+            for prompt, text in zip(found["prompts"], found["texts"], strict=True):
+                rows.append(
+                    {"prompt": prompt, "models": name, "n": one.dropped.n}
+                    | {"fraction": opened.fraction(one.dropped.n), "text": text}
+                )
+    table = pd.DataFrame(rows, columns=["prompt", "models", "n", "fraction", "text"])
+    return table.sort_values("prompt", kind="stable", ignore_index=True)
+
+
+def on_one_line(text: str) -> str:
+    """Line breaks shown as such; what a broken model repeats without end may wrap."""
+    lines = (" ".join(line.split()) for line in text.strip().split("\n"))
+    return re.sub(rf"(\S{{{LONGEST}}})(?=\S)", "\\1\u200b", " ⏎ ".join(lines))
+
+
+def side_by_side(texts: pd.DataFrame, prompt: str) -> pd.DataFrame:
+    """What is written after one prompt: a row per fraction, unhealed and healed."""
+    rows = texts[texts["prompt"] == prompt]
+    rows = rows.assign(text=rows["text"].map(on_one_line))
+    wide = rows.pivot(index="fraction", columns="models", values="text")[[*STATES]]
+    wide.index = [f"{100 * fraction:.3g}%" for fraction in wide.index]
+    return wide.rename_axis("dropped").rename_axis(columns=None).reset_index()
+
+
+def written(texts: pd.DataFrame) -> HTML:
+    """What the models write, a table per prompt."""
+    if texts.empty:
+        return HTML("")
+    parts = (
+        f"<p>After <em>{escape(on_one_line(prompt))}</em> the models go on:</p>"
+        + show(side_by_side(texts, prompt), words=True).data
+        for prompt in texts["prompt"].unique()
+    )
+    return HTML(f'<div class="written">{"".join(parts)}</div>')
+
+
+def question_panels(questions: pd.DataFrame) -> Figure:
+    """Shares of the questions kept, lost, gained and wrong at every fraction; a row per task,
+    unhealed and healed."""
+    tasks = list(questions.groupby(["task", "shots"], sort=False).groups)
+    figure, panels = grid(len(tasks), 2, width=4.2, height=2.7)
+    kinds = {"kept": (SHADES[0], ""), "gained": (SHADES[2], "///")}
+    kinds |= {"lost": (SHADES[1], "..."), "wrong": ("0.85", "")}
+    for row, (task, shots) in enumerate(tasks):
+        for column, models in enumerate(STATES):
+            axes = panels[row, column]
+            rows = questions[(questions["task"] == task) & (questions["shots"] == shots)]
+            rows = rows[rows["models"] == models].sort_values("fraction")
+            shares = [rows[kind] / rows["n_questions"] for kind in kinds]
+            bands = axes.stackplot(
+                rows["fraction"],
+                shares,
+                labels=list(kinds),
+                colors=[shade for shade, _ in kinds.values()],
+            )
+            for band, (_, hatch) in zip(bands, kinds.values(), strict=True):
+                band.set_hatch(hatch)
+                band.set_edgecolor("white")
+            axes.plot(
+                rows["fraction"],
+                rows["by_chance"] / rows["n_questions"],
+                color="black",
+                linestyle="--",
+                linewidth=1.2,
+                label="kept, if right independently",
+            )
+            axes.set(ylabel="Share of questions", ylim=(0, 1))
+            axes.set_title(f"{task} ({shots}-shot), {models}", fontsize="medium")
+            fraction_axis(axes)
+            axes.set_xlim(0, rows["fraction"].max())
+    shared_legend(figure, panels)
+    return figure
+
 
 MODELS = {"models": "`unhealed` or `healed`", **DROPPED}
 SECTION = Section(
@@ -11,7 +181,7 @@ SECTION = Section(
     tables=(
         Table(
             "questions",
-            fates.question_table,
+            question_table,
             "a task and a model",
             {
                 **TASK,
@@ -26,7 +196,7 @@ SECTION = Section(
         ),
         Table(
             "texts",
-            fates.texts_table,
+            texts_table,
             "a prompt and a model",
             {"prompt": "what the model goes on from", **MODELS, "text": "what it writes"},
         ),
