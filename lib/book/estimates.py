@@ -50,7 +50,7 @@ class Estimate:
 
     @cached_property
     def shape(self) -> Shape:
-        return shape_of(self.opened.config, self.study.healing.targets)
+        return shape_of(self.opened.config, self.study.healing.ffn)
 
     @cached_property
     def parts(self) -> dict[str, Part]:

@@ -239,7 +239,7 @@ def prepare(
         there = "bfloat16" if gpus and study.dtype == "auto" else study.dtype
         study = study.model_copy(update={"device": "cpu", "dtype": there})
     config, _ = planned_config(study)
-    opened, shape = Planned(study, config), shape_of(config, study.healing.targets)
+    opened, shape = Planned(study, config), shape_of(config, study.healing.ffn)
     needs = memory(study, shape)
     if elsewhere and gpus and study.healing.recipe == "qlora":
         del needs["healed"]  # evaluated as it is, in 4-bit, which takes less than healing it

@@ -167,7 +167,7 @@ def work(opened: OpenStudy, speed: Speed, asked: Sizes) -> list[Work]:
 def plan(study: Study) -> str:
     """All of it, as text."""
     config, own = planned_config(study)
-    shape = shape_of(config, study.healing.targets)
+    shape = shape_of(config, study.healing.ffn)
     speed = measured_speed(config, study, max(shape.by_layer))
     opened = Planned(study, config)
     asked, unknown = sizes(study)

@@ -98,7 +98,7 @@ def _shape(name: str) -> tuple[str, Shape] | None:
     try:
         if known.study is not None:
             config = config_at_hand(known.study)
-            return known.title, shape_of(config, known.study.healing.targets)
+            return known.title, shape_of(config, known.study.healing.ffn)
     except UserError:
         pass
     return None
