@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from lib import paths
-from lib.book import spent
+from lib.book import took
 from lib.claims import gromov, judging
 from lib.errors import UserError
 from lib.evidence import listing
@@ -74,7 +74,7 @@ def publish(study: Study) -> Path:
             raise UserError(f"evidence {path}: {problem}")
         records.append(record)
     jobs = paths.results(study.name) / "jobs" / "runs.jsonl"
-    runs = spent.read(jobs)[0] if jobs.is_file() else []
+    runs = took.read(jobs) if jobs.is_file() else []
     shutil.rmtree(folder, ignore_errors=True)
     for name, table in made.items():
         if table is not None:
@@ -83,7 +83,7 @@ def publish(study: Study) -> Path:
     tables.write(folder / "tables" / "verdicts.csv", verdicts)
     write_atomically(folder / "evidence.jsonl", listing.lines(records))
     if runs:
-        write_atomically(folder / "runs.jsonl", spent.public(runs))
+        write_atomically(folder / "runs.jsonl", took.public(runs))
     about = {
         "title": study.title,
         "about": study.about,
