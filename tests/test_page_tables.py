@@ -40,9 +40,8 @@ def test_pages_include_what_is_written_and_it_is_made_once(
     text = "".join(page.read_text("utf-8") for page in pages)
     included = re.findall(r"\{include\} tables/(\w+)\.md", text)
     assert sorted(included) == sorted(path.stem for path in (tmp_path / "first").iterdir())
-    assert "AMD EPYC, 1 thread" in (tmp_path / "first/cost_runs.md").read_text().replace(
-        "\xa0", " "
-    )
+    text = (tmp_path / "first/cost_runs.md").read_text().replace("\xa0", " ")
+    assert "| published |" in " ".join(text.split())
 
     write(results_dir / "a|b <c>", run("site", 90.0))
     page_tables.write(tmp_path / "second")

@@ -71,7 +71,7 @@ class Estimate:
         self.flops = flops
         shaped = study.shape is not None  # then no hub is asked
         config = checkpoints.config_of_shape(study) if shaped else planned_config(study)[0]
-        self.shape: Shape = shape_of(config, study.healing.targets)
+        self.shape: Shape = shape_of(config, study.healing.ffn)
         self.opened = Planned(self.study, config)
         self.unknown = self.opened.unknown
 

@@ -31,6 +31,7 @@ from lib.errors import UserError
 from lib.evidence.records import digest
 from lib.experiments import measure
 from lib.experiments.opened import OpenStudy
+from lib.healing import recipe as recipes
 from lib.models import checkpoints
 from lib.models.shapes import planned_config, shape_of
 from lib.schema import Study
@@ -57,13 +58,15 @@ def listed(opened: Planned, pace: Speed, grain: str, slots: int) -> list[Job]:
 
 def _choices(opened: Planned, pace: Speed) -> Job:
     settings = opened.study.distances
+    passes = settings.n_sequences * settings.length * opened.n_layers
+    scored = [name for name in opened.strategies if not opened.strategy(name).by_rule]
     return Job(
         opened.study.name,
         CHOICES,
         "which layers each strategy drops",
         measures=(CHOICES,),
         code=("experiments.opened",),
-        seconds=settings.n_sequences * settings.length * opened.n_layers * pace.forward,
+        seconds=len(scored) * passes * pace.forward,
     )
 
 
@@ -184,9 +187,9 @@ def prepare(study: Study, config: Configuration, cores: int, start: float = 0.0)
         there = "bfloat16" if gpus and study.dtype == "auto" else study.dtype
         study = study.model_copy(update={"device": "cpu", "dtype": there})
     model, _ = planned_config(study)
-    opened, shape = Planned(study, model), shape_of(model, study.healing.targets)
+    opened, shape = Planned(study, model), shape_of(model, study.healing.ffn)
     needs = memory(study, shape)
-    if elsewhere and gpus and study.healing.recipe == "qlora":
+    if elsewhere and gpus and recipes.of(study.healing).needs_4bit:
         del needs["healed"]  # evaluated as it is, in 4-bit, which takes less than healing it
     need = PROCESS + max(needs.values())
     if not elsewhere:

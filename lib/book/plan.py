@@ -23,9 +23,10 @@ from lib.evaluation.sweep import layer_passes
 from lib.experiments import measure
 from lib.experiments.conditions import Condition
 from lib.experiments.opened import OpenStudy
+from lib.healing import recipe as recipes
 from lib.models import checkpoints
 from lib.models.shapes import Shape, planned_config, shape_of
-from lib.pruning.dropped import Dropped, check_n, simple, span
+from lib.pruning.dropped import Dropped, span
 from lib.pruning.surgery import slice_config
 from lib.schema import Loss, Study, Task
 from lib.sections import section
@@ -41,8 +42,8 @@ BACK = 3  # forward passes that one forward and back counts for, where it is not
 
 
 class Planned(OpenStudy):
-    """A study whose model need not be at hand. Where the similar blocks start is not known before
-    they are measured: the middle stands for that."""
+    """A study whose model need not be at hand. What a strategy chooses by its scores is not known
+    before they are measured: a block in the middle stands for that."""
 
     def __init__(self, study: Study, config: PretrainedConfig) -> None:
         super().__init__(study)
@@ -50,11 +51,7 @@ class Planned(OpenStudy):
         self._sizes: dict[tuple, tuple[int, int, str]] = {}
 
     def chosen(self, strategy: str, n: int) -> Dropped:
-        check_n(n, self.n_layers)
-        if strategy == "simple":
-            return simple(n, self.n_layers)
-        middle = (self.n_layers - n) // 2
-        return span(middle, middle + n)
+        return self.strategy(strategy).expected(n, self.n_layers)
 
     def size(self, task: Task) -> tuple[int, int, str]:
         """Number of questions, about how many tokens their prompts have with all examples (shared
@@ -105,7 +102,7 @@ class Part:
 
     @property
     def healed(self) -> bool:
-        return self.conditions[0].healing is not None
+        return _own(self.conditions[0])
 
     @property
     def what(self) -> str:
@@ -113,20 +110,31 @@ class Part:
         if not self.healed:
             return f"all prunings{', in 4-bit' if self.name != UNHEALED else ''}, unhealed"
         one = self.conditions[0]
-        dropped = f"{one.strategy}, {one.dropped.n} layers dropped" if one.dropped else "unpruned"
-        named = f"{one.recipe}, seed {one.healing.seed}"
-        group = self.name.partition(f"-seed{one.healing.seed}-")[2]
-        return ", ".join(filter(None, (dropped, named, group)))
+        layers = f"{one.strategy}, {one.dropped.n} layers dropped" if one.dropped else "unpruned"
+        group = self.name.removeprefix(_named(one)).strip("-")
+        steps = f"in {len(one.before) + 1} steps" if one.before else ""
+        seed = f"seed {one.healing.seed}" if one.healing else ""
+        return ", ".join(filter(None, (layers, steps, one.recipe, seed, group)))
+
+
+def _own(condition: Condition) -> bool:
+    """Whether a model is made for itself, so that it shares no pass with others."""
+    return condition.alone or bool(condition.before)
+
+
+def _named(condition: Condition) -> str:
+    which = f"{condition.strategy}-{condition.dropped.n}" if condition.dropped else "unpruned"
+    steps = f"-{len(condition.before) + 1}steps" if condition.before else ""
+    seed = f"-seed{condition.healing.seed}" if condition.healing else ""
+    return f"{which}{steps}-{condition.recipe}{seed}"
 
 
 def part_name(opened: OpenStudy, condition: Condition, group: str) -> str:
-    """Names a part by what is known on any machine beforehand: so neither by where a similar block
-    starts nor by the number format, which depends on the device."""
-    if condition.healing is None:
+    """Names a part by what is known on any machine beforehand: so neither by which layers are
+    chosen nor by the number format, which depends on the device."""
+    if not _own(condition):
         return UNHEALED if condition.weights == opened.weights else f"{UNHEALED}-4bit"
-    which = f"{condition.strategy}-{condition.dropped.n}" if condition.dropped else "unpruned"
-    named = f"{which}-{condition.recipe}-seed{condition.healing.seed}"
-    return f"{named}-{group}" if group else named
+    return f"{_named(condition)}-{group}" if group else _named(condition)
 
 
 def sections() -> list[str]:
@@ -171,14 +179,15 @@ def extras(opened: OpenStudy) -> Extras:
 
 def trained_passes(opened: OpenStudy, part: Part) -> tuple[int, int]:
     """How often a layer sees a token of the training, forward and back; and a teacher's, forward
-    alone."""
-    one = part.conditions[0]
-    if one.healing is None:
-        return 0, 0
-    tokens = one.healing.steps * one.healing.batch * one.healing.length
-    kept = opened.n_layers - one.dropped.n
-    taught = max(one.dropped, default=-1) + 1 if one.healing.teacher else 0
-    return tokens * kept, tokens * taught
+    alone. Of a pruning in steps, that of all steps."""
+    one, gone, trained, taught = part.conditions[0], set(), 0, 0
+    for step in (*one.before, one):
+        gone |= {*step.dropped}
+        if step.healing:
+            tokens = step.healing.steps * step.healing.batch * step.healing.length
+            trained += tokens * (opened.n_layers - len(gone))
+            taught += tokens * (max(gone, default=-1) + 1) if step.healing.teacher else 0
+    return trained, taught
 
 
 def asked_passes(opened: Planned, part: Part) -> int:
@@ -277,7 +286,7 @@ def rows(opened: Planned, pace: Speed) -> dict[str, tuple[int, float]]:
 def plan(study: Study) -> str:
     """All of it, as text."""
     config, own = planned_config(study)
-    shape = shape_of(config, study.healing.targets)
+    shape = shape_of(config, study.healing.ffn)
     pace = speed(study, shape)
     opened = Planned(study, config)
     todo = rows(opened, pace)
@@ -289,10 +298,11 @@ def plan(study: Study) -> str:
         f"download: about {2 * shape.total / 1e9:.1f} GB in 16 bits",
     ]
     for n in opened.healed_ns(study.healing.fractions):
-        dropped = simple(n, shape.n_layers)
+        dropped = span(shape.n_layers - n, shape.n_layers)
+        trained = recipes.of(study.healing).trainable(shape, study.healing, dropped)
         lines.append(
             f"  less {n} layers ({n / shape.n_layers:.0%}): {shape.pruned(dropped):,}; healing "
-            f"trains {shape.trainable(study.healing.rank, dropped):,}"
+            f"trains {trained:,}"
         )
     for task in study.tasks:
         questions, tokens, source = opened.size(task)

@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
+from tabulate import tabulate
 
 from lib import paths
 from lib.book import graph
@@ -60,21 +61,26 @@ def described(found: Graph) -> str:
     todo = found.pending
     if not todo:
         return f"study {found.study}: nothing to do, everything is up to date"
-    width = max(len(job.what) for job in todo)
-    lines = [f"{'job':{width}} {'cores':>5} {'GPUs':>4} {'memory':>8} {'time':>10} {'limit':>10}"]
-    for job in todo:
-        memory, limit = f"{job.memory_mb / 1000:.1f} GB", spoken(60 * job.minutes)
-        lines.append(
-            f"{job.what:{width}} {job.threads:5} {job.gpus:4} {memory:>8} "
-            f"{spoken(job.seconds):>10} {limit:>10}"
-            f"{'' if job.name in found.stale else '  if what it needs changes'}"
-        )
-    total = sum(job.seconds for job in todo)
-    lines += [
-        f"study {found.study}: {len(todo)} jobs; estimated {spoken(total)} one after another, "
-        f"{spoken(max(found.until_end().values()))} at best",
+    rows = [
+        {
+            "job": job.what,
+            "cores": job.threads,
+            "GPUs": job.gpus,
+            "memory": f"{job.memory_mb / 1000:.1f} GB",
+            "time": spoken(job.seconds),
+            "limit": spoken(60 * job.minutes),
+            "": "" if job.name in found.stale else "if what it needs changes",
+        }
+        for job in todo
     ]
-    return "\n".join(lines)
+    sides = ["left", *["right"] * 5, "left"]
+    table = tabulate(rows, "keys", tablefmt="plain", colalign=sides, disable_numparse=True)
+    total = sum(job.seconds for job in todo)
+    best = max(found.until_end().values())
+    return (
+        f"{table}\nstudy {found.study}: {len(todo)} jobs; estimated {spoken(total)} one after "
+        f"another, {spoken(best)} at best"
+    )
 
 
 @dataclass

@@ -88,7 +88,7 @@ def of_study(study: Study) -> dict[str, Any]:
     texts = (study.validation_text, study.healing_text, *study.other_texts)
     data = os.environ.get("PRUNING_DATA") if study.task_path else None
     settings = study.model_dump(exclude=PLACES)
-    for one in settings.get("strategies", []):
+    for one in settings["strategies"]:
         if one["file"]:  # a user's own
             one["file"] = _file(one["file"])
     return {
@@ -104,7 +104,7 @@ def of_study(study: Study) -> dict[str, Any]:
 
 def _named(settings: dict[str, Any]) -> list[str]:
     """The modules of the strategies and of the recipe that a study names."""
-    named = [f"{STRATEGIES}.{one['name']}" for one in settings.get("strategies", [])]
+    named = [f"{STRATEGIES}.{one['name']}" for one in settings["strategies"]]
     named.append(f"{RECIPES}.{settings['healing']['recipe']}")
     return [name for one in named if (name := one.replace("-", "_")) in modules()]
 
