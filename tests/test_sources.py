@@ -63,8 +63,8 @@ def test_every_notebook_uses_some_helpers_and_leaves_others_alone() -> None:
     for used in found.values():
         assert {"study", "evidence.records", "sections.pages"} <= set(used)
         assert not {"run", "export", "book.worker", "book.site", "book.publish"} & set(used)
-    plots = [name for name, used in found.items() if "sections.family_plots" in used]
-    assert plots == ["families"]
+    plots = [name for name, used in found.items() if "sections.other_texts" in used]
+    assert plots == ["other_texts"]
 
 
 def test_modules_that_no_import_names_are_found_by_their_places(
