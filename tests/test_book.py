@@ -21,6 +21,9 @@ from lib import paths
 from lib.sections import section
 
 
+MORE = ("\n\n\ndef ", "\n\n\nMORE = 1\n\n\ndef ")  # code before the first function
+
+
 def environment() -> dict[str, str]:
     """As a user has it: results go into the copy."""
     return {key: value for key, value in os.environ.items() if key != "RESULTS_DIR"}
@@ -83,14 +86,13 @@ def test_the_site_is_whole_and_fetches_nothing(copy):
 
 
 def pending(copy: Path) -> set[str]:
-    """What a dry run lists."""
+    """What a dry run lists, but for jobs that wait for others and may have nothing to do."""
     done = run(copy, "book", "--study", "smoke", "--dry-run")
     assert done.returncode == 0, done.stderr
-    found = re.findall(
-        r"^(?:section (\d\d)_\w+|(the site)|(models of section \d\d)) ", done.stdout, re.M
-    )
-    assert found or "up to date" in done.stdout, done.stdout
-    return {"".join(names) for names in found}
+    assert "jobs; estimated" in done.stdout or "up to date" in done.stdout, done.stdout
+    lines = [line for line in done.stdout.splitlines() if not line.endswith("changes")]
+    found = re.findall(r"^(section \w+|the site|models of section \w+) ", "\n".join(lines), re.M)
+    return {name.removeprefix("section ") for name in found}
 
 
 @contextmanager
@@ -107,11 +109,13 @@ def changed(path: Path, old: str, new: str) -> Iterator[None]:
 def test_every_job_left_its_note_and_a_line_about_its_run(copy):
     runs = (copy / "results/smoke/jobs/runs.jsonl").read_text().splitlines()
     found = [json.loads(line) for line in runs]
-    assert {one["job"] for one in found} >= {"models-02", "section-02", "section-14", "site"}
+    assert {one["job"] for one in found} >= {
+        "choices", "models-qa_transitions", "section-loss", "section-verdicts", "site",
+    }  # fmt: skip
     for one in found:
         assert one["ended"] == "well" and one["seconds"] > 0 and one["peak_memory_bytes"] > 1e8
         assert one["threads"] >= 1 and one["processor"]
-    assert (copy / "_build/logs/smoke/models-02.log").exists()
+    assert (copy / "_build/logs/smoke/models-qa_transitions.log").exists()
 
 
 def test_a_date_or_a_commit_makes_nothing_pending(copy):
@@ -127,12 +131,15 @@ def test_a_date_or_a_commit_makes_nothing_pending(copy):
     ("file", "old", "new", "expected"),
     [
         # Readers see a notebook's comments; nothing else reads them.
-        ("notebooks/03_loss.ipynb", "loss.loss_panel(", "# so\\nloss.loss_panel(", {"03"}),
+        ("notebooks/03_loss.ipynb", "loss.loss_panel(", "# so\\nloss.loss_panel(", {"03_loss"}),
         ("lib/sections/other_texts.py", "\n\n\ndef ", "\n\n\n# so\ndef ", set()),
-        ("lib/sections/other_texts.py", "\n\n\ndef ", "\n\n\nMORE = 1\n\n\ndef ", {"08"}),
-        ("lib/sections/families.py", "\n\n\ndef ", "\n\n\nMORE = 1\n\n\ndef ", {"12"}),
-        ("lib/export.py", "\n\n\ndef ", "\n\n\nMORE = 1\n\n\ndef ", None),
-        ("results/smoke/tables/cost.csv", "nf4", "nf5", {"12", "13", "14", "00"}),
+        ("lib/sections/other_texts.py", *MORE, {"08_other_texts"}),
+        ("lib/sections/families.py", *MORE, {"12_families"}),
+        ("lib/export.py", *MORE, None),
+        (
+            *("results/smoke/tables/cost.csv", "nf4", "nf5"),
+            {"12_families", "13_controls", "verdicts", "at_a_glance"},
+        ),
     ],
     ids=["notebook", "comment", "helper of one section", "of another", "of none", "a table"],
 )  # fmt: skip
@@ -146,13 +153,13 @@ def test_a_changed_helper_runs_its_section_again_and_no_other(copy):
     executed = {
         path: path.stat().st_mtime_ns for path in copy.glob("_build/executed/smoke/*.ipynb")
     }
-    with changed(copy / "lib/sections/other_texts.py", "\n\n\ndef ", "\n\n\nMORE = 1\n\n\ndef "):
+    with changed(copy / "lib/sections/other_texts.py", *MORE):
         done = run(copy, "book", "--study", "smoke")
         assert done.returncode == 0, done.stderr
-        again = [path.name[:2] for path in executed if path.stat().st_mtime_ns != executed[path]]
-        assert again == ["08"]
+        again = [path.stem for path in executed if path.stat().st_mtime_ns != executed[path]]
+        assert again == ["08_other_texts"]
         assert pending(copy) == set()
-    assert pending(copy) == {"08", "the site"}  # as it was before is another change
+    assert pending(copy) == {"08_other_texts", "the site"}  # as it was before is another change
 
 
 def test_a_second_run_beside_the_first_is_refused(copy):
@@ -187,7 +194,8 @@ def test_an_edited_record_is_named_set_aside_and_measured_again(copy):
 
 
 def test_stopped_by_ctrl_c_the_next_run_goes_on(copy):
-    for path in (copy / "results/smoke/jobs/models-02.json", copy / "results/smoke/evidence/qa"):
+    results = copy / "results/smoke"
+    for path in (results / "jobs/models-qa_transitions.json", results / "evidence/qa"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     process = subprocess.Popen(
         [sys.executable, "-m", "lib.run", "book", "--study", "smoke", "--sections", "02"],
@@ -228,7 +236,7 @@ def test_a_section_that_fails_says_where_and_the_rest_goes_on(copy):
         done = run(copy, "book", "--study", "smoke", "--sections", "03,09")
     assert done.returncode != 0
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert "section 03 of study smoke failed in cell" in line and "no ink" in line
+    assert "section 03_loss of study smoke failed in cell" in line and "no ink" in line
     assert "03_loss.ipynb" in line and "Traceback" not in done.stderr
     assert "no ink" in (copy / "_build/logs/smoke/03_loss.ipynb").read_text()
     assert (copy / "_build/executed/smoke/09_what_it_saves.ipynb").exists()

@@ -177,10 +177,9 @@ class Watch:
         return whole > LONGER * sum(job.seconds for job in self.todo)
 
     def summary(self) -> str:
-        return (
-            f"{len(self.taken)} of {len(self.todo)} jobs, {int(100 * self.share)}%, "
-            f"about {spoken(self.left())} left{' (longer than estimated)' * self.longer()}"
-        )
+        done = f"{len(self.taken)} of {len(self.todo)} jobs, {int(100 * self.share)}%"
+        left = f"about {spoken(self.left())} left{', longer than estimated' * self.longer()}"
+        return f"{done}, {left}" if len(self.taken) < len(self.todo) else done
 
 
 def _ratio(seen: dict[Job, float]) -> float:
