@@ -10,7 +10,7 @@ from run_records import ON_GPU, run, write
 
 from lib import study as studies
 from lib.book import costs, plan, took
-from lib.book.costs import Estimate, Job, schedule
+from lib.book.costs import Estimate, Piece, schedule
 from lib.schema import Study
 
 
@@ -103,8 +103,8 @@ def test_a_large_model_against_a_count_by_hand(gpus: int) -> None:
         assert row["time"] == f"{(first + longest) / 3600:,.1f} h"
 
 
-def jobs(*seconds: float) -> list[Job]:
-    return [Job(str(i), {"work": one}) for i, one in enumerate(seconds)]
+def jobs(*seconds: float) -> list[Piece]:
+    return [Piece(str(i), {"work": one}) for i, one in enumerate(seconds)]
 
 
 def test_the_longest_job_comes_first() -> None:
@@ -112,7 +112,7 @@ def test_the_longest_job_comes_first() -> None:
     assert schedule(jobs(3, 3, 4, 3, 5), 2) == 10
     assert [schedule(jobs(*[5] * 12), gpus) for gpus in (1, 5, 12, 99)] == [60, 15, 5, 5]
     assert schedule([], 3) == 0
-    chain = [Job("b", {"": 2.0}, frozenset("a")), Job("a", {"": 1.0}), Job("c", {"": 2.5})]
+    chain = [Piece("b", {"": 2.0}, frozenset("a")), Piece("a", {"": 1.0}), Piece("c", {"": 2.5})]
     assert [schedule(chain, gpus) for gpus in (1, 2, 3)] == [5.5, 3.0, 3.0]
 
 
@@ -120,7 +120,7 @@ def test_a_schedule_keeps_the_bound_of_every_list_schedule() -> None:
     draw = random.Random(1)
     for gpus in (2, 3, 8):
         first, *others = jobs(*(draw.uniform(0, 50) for _ in range(60)))
-        others = [Job(one.name, one.work, frozenset([first.name])) for one in others]
+        others = [Piece(one.name, one.work, frozenset([first.name])) for one in others]
         work = sum(job.seconds for job in [first, *others])
         chain = first.seconds + max(job.seconds for job in others)
         found = schedule([first, *others], gpus)

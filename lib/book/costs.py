@@ -27,6 +27,7 @@ from lib.book.plan import distances_passes, sizes
 from lib.book.took import Rows
 from lib.book.workload import Planned, asked_passes, parts, trained_passes
 from lib.errors import UserError
+from lib.healing import recipe as recipes
 from lib.models import checkpoints
 from lib.models.shapes import Shape, planned_config, shape_of
 from lib.schema import Study
@@ -49,7 +50,7 @@ HEADINGS = {
 
 
 @dataclass(frozen=True)
-class Job:
+class Piece:
     """What one GPU does without a break: seconds by kind of work, and jobs that come before it."""
 
     name: str
@@ -73,17 +74,17 @@ class Estimate:
         self.flops = flops
         shaped = study.shape is not None  # then no hub is asked
         config = checkpoints.config_of_shape(study) if shaped else planned_config(study)[0]
-        self.shape: Shape = shape_of(config, study.healing.targets)
+        self.shape: Shape = shape_of(config, study.healing.ffn)
         self.asked, self.unknown = sizes(self.study)
 
     @cached_property
-    def jobs(self) -> list[Job]:
+    def jobs(self) -> list[Piece]:
         """Distances on each text; then each healed model, and the unhealed ones together. All
         models wait for the distances on the first text, which choose the layers to drop."""
         opened = Planned(self.study, self.shape.config)
         each = 2 * max(self.shape.by_layer) / self.flops  # seconds of a layer and token, forward
         texts, passes = distances_passes(opened)
-        found = [Job(f"distances {i}", {"distances": passes * each}) for i in range(texts)]
+        found = [Piece(f"distances {i}", {"distances": passes * each}) for i in range(texts)]
         first = frozenset([found[0].name])
         for part in parts(opened).values():
             trained, taught = trained_passes(opened, part)
@@ -91,7 +92,7 @@ class Estimate:
             work = {"unhealed": answering}
             if part.healed:
                 work = {"healing": (BACK * trained + taught) * each, "healed": answering}
-            found.append(Job(part.name, work, first))
+            found.append(Piece(part.name, work, first))
         return found
 
     @property
@@ -103,7 +104,7 @@ class Estimate:
         """Bytes on a GPU, at most: of the whole model, and of a healing with what follows it."""
         found = memory(self.study, self.shape)
         # A model healed in 4 bits is evaluated as it is there, which takes less than healing it.
-        after = 0.0 if self.study.healing.recipe == "qlora" else found["healed"]
+        after = 0.0 if recipes.of(self.study.healing).needs_4bit else found["healed"]
         return {"unhealed": found["unhealed"], "healing": max(found["healing"], after)}
 
     @property
@@ -112,7 +113,7 @@ class Estimate:
         return 0 if self.study.model_is_local else 2 * self.shape.total
 
 
-def schedule(jobs: Sequence[Job], gpus: int) -> float:
+def schedule(jobs: Sequence[Piece], gpus: int) -> float:
     """Seconds until all jobs have ended on so many GPUs, a job on each. A free GPU takes the
     longest job whose needs have ended."""
     waiting = sorted(jobs, key=lambda job: -job.seconds)
