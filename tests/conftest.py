@@ -206,7 +206,7 @@ def write_study(tiny_checkpoint: Checkpoints) -> Studies:
             "healing_text": {"path": "./healing.jsonl"},
             "text_name": "sentences",
             "task_path": "./tasks",
-            "tasks": [{"name": "quiz"}],
+            "tasks": [{"name": "quiz", "role": "knowledge"}],
             "batch": 8,
             "distances": {"n_sequences": 8, "length": 16, "bootstrap": 100},
             "loss": {"n_sequences": 8, "length": 32},

@@ -148,7 +148,10 @@ def test_without_adapters_there_are_no_ranks(ablated):
 
 def test_a_task_has_one_row_in_the_tables(write_study, tmp_path):
     """Which do not say in which order its examples stood."""
-    tasks = [{"name": "quiz", "shots": 2}, {"name": "quiz", "shots": 2, "order": 1}]
+    tasks = [
+        {"name": "quiz", "shots": 2, "role": "knowledge"},
+        {"name": "quiz", "shots": 2, "order": 1, "role": "knowledge"},
+    ]
     with pytest.raises(UserError, match="tasks lists the same value twice"):
         studies.load(str(write_study(tmp_path, tasks=tasks)))
 

@@ -67,7 +67,10 @@ def world(write_study, tmp_path_factory):
         rows = write_group(folder / "tasks")
         path = write_study(
             folder,
-            tasks=[{"name": "both", "limit": 20}, {"name": "quiz", "shots": 1}],
+            tasks=[
+                {"name": "both", "limit": 20, "role": "knowledge"},
+                {"name": "quiz", "shots": 1, "role": "knowledge"},
+            ],
             pruned_layers=[1, 2, 4],
             healing={"recipe": "lora", "learning_rate": 0.2, "fractions": [0.3, 0.7]},
             writing={"n_prompts": 2, "tokens": 4, "prompts": [f"{EVIL} he\nsaid"]},
@@ -304,7 +307,7 @@ def test_the_questions_of_one_task_alone(world):
     """Without a group, and with examples in the prompt, which are not shown."""
     opened, _ = world
     task = opened.study.tasks[1]
-    assert task == Task(name="quiz", shots=1)
+    assert task == Task(name="quiz", shots=1, role="knowledge")
     lines = Path(opened.study.task_path, "quiz_test.jsonl").read_text("utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     right = {row["question"]: row["choices"][row["answer"]] for row in rows}
