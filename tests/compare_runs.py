@@ -13,7 +13,7 @@ from lib.book import publish
 from lib.evidence.records import file_of, spelled
 from lib.experiments import costs
 from lib.experiments.opened import OpenStudy
-from lib.sections import tables
+from lib.sections import controls, tables
 from lib.sections.pages import count_verdicts
 
 Change = Callable[[dict[str, Any]], Any]
@@ -74,7 +74,7 @@ def whole(ablation_study_opened: OpenStudy, tmp_path_factory: pytest.TempPathFac
             table = make(opened)
             if table is not None:
                 tables.save(opened, name, table)
-        tables.save(opened, "unpruned", tables.unpruned_table(opened))
+        tables.save(opened, "unpruned", controls.unpruned_table(opened))
         count_verdicts(opened)
         publish.publish(ablation_study_opened.study)
     return Runs(

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.sections.families import Run
+from lib.sections.other_runs import Run
 
 NAMES = ("angular_distances", "qa", "loss", "transitions", "verdicts")
 HEALED = (0.25, 0.5, 0.75)
@@ -27,12 +27,17 @@ def evaluated(layers: int) -> list[dict]:
     """What the rows of qa and loss say of the model that they are about."""
     some = [round(fraction * layers) for fraction in HEALED]
     rows = []
-    for weights, healing, ns in (
-        ("bf16", "none", range(1, layers)),
-        ("nf4", "none", some),
-        ("nf4", "qlora-r8", some),
+    for state, weights, healing, ns in (
+        ("unhealed", "bf16", "none", range(1, layers)),
+        ("control", "nf4", "none", some),
+        ("healed", "nf4", "qlora-r8", some),
     ):
-        of = {"healing": healing, "weights": weights, "seed": None if healing == "none" else 0}
+        of = {
+            "state": state,
+            "healing": healing,
+            "weights": weights,
+            "seed": None if healing == "none" else 0,
+        }
         rows.append({"strategy": "none", "n": 0, "fraction": 0.0, **of})
         rows += [
             {"strategy": strategy, "n": n, "fraction": n / layers, **of}
@@ -63,7 +68,7 @@ def tables(
          "loss": (0.3 + model["fraction"] / 2) * np.log(vocabulary), "stderr": 0.05}
         for model in models
     )  # fmt: skip
-    keys = ["task", "shots", "strategy", "healing", "weights"]
+    keys = ["task", "shots", "strategy", "state", "healing", "weights"]
     transitions = qa[qa["strategy"] != "none"][keys].drop_duplicates().assign(
         fraction=critical, low=critical - 0.05, high=critical + 0.05, width=0.1
     )  # fmt: skip

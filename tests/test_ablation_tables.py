@@ -12,14 +12,14 @@ from lib.claims import gromov
 from lib.experiments import conditions, measure
 from lib.experiments.opened import OpenStudy
 from lib.schema import Task
-from lib.sections import ablations, tables
+from lib.sections import healing_seeds, lora_rank, prompts, strategies, tables, teacher
 
 # The tables.
 
 
 def test_prompts_are_tabled_by_order_and_by_number(ablated):
-    table = ablations.prompts_table(ablated)
-    models_ = ablations.prompt_models(ablated)
+    table = prompts.prompts_table(ablated)
+    models_ = prompts.prompt_models(ablated)
     assert len(models_) == 5
     rows = table.groupby(["varied", "shots", "order"]).size().to_dict()
     keys = {("order", 5, order) for order in range(3)} | {("shots", 5, 0), ("shots", 0, 0)}
@@ -35,7 +35,7 @@ def test_prompts_are_tabled_by_order_and_by_number(ablated):
 
 
 def test_other_orders_are_compared_with_the_harnesss_own(ablated):
-    table = ablations.prompts_compared(ablated).query("varied == 'order'")
+    table = prompts.prompts_compared(ablated).query("varied == 'order'")
     found = set(table[["models", "order", "shots"]].itertuples(index=False, name=None))
     assert found == {(kind, order, 5) for kind in ("healed", "unhealed") for order in (1, 2)}
     for row in table.itertuples():
@@ -49,7 +49,7 @@ def test_other_orders_are_compared_with_the_harnesss_own(ablated):
 
 
 def test_other_numbers_of_examples_are_compared_with_the_smallest(ablated):
-    table = ablations.prompts_compared(ablated).query("varied == 'shots'")
+    table = prompts.prompts_compared(ablated).query("varied == 'shots'")
     assert list(table["models"]) == ["unhealed", "healed"]
     for row in table.itertuples():
         (one,) = similar(ablated, row.models == "healed")
@@ -61,7 +61,7 @@ def test_other_numbers_of_examples_are_compared_with_the_smallest(ablated):
 
 
 def test_other_seeds_are_compared_with_the_studys_own(ablated):
-    table = ablations.seeds_compared(ablated)
+    table = healing_seeds.seeds_compared(ablated)
     quiz = ablated.study.tasks[0]
     models_ = {one.healing.seed: one for one in conditions.seed_conditions(ablated) if one.healing}
     (row,) = table.itertuples()
@@ -69,13 +69,13 @@ def test_other_seeds_are_compared_with_the_studys_own(ablated):
     assert (row.difference, row.stderr) == pytest.approx(by_loop(*sides))
     assert (row.compared, row.base) == ("seed 2", "seed 5")
     assert (row.task, row.shots, row.n_questions) == ("quiz", 0, 24)
-    seeds = ablations.seeds_table(ablated)
+    seeds = healing_seeds.seeds_table(ablated)
     assert sorted(seeds["seed"]) == [2, 2, 5, 5]
     assert seeds[seeds["metric"] == "accuracy"]["value"].nunique() > 1
 
 
 def test_strategies_are_compared_healed_and_not(ablated):
-    table = ablations.strategies_compared(ablated)
+    table = strategies.strategies_compared(ablated)
     assert list(table["models"]) == ["unhealed", "healed"]
     quiz = ablated.study.tasks[0]
     for row in table.itertuples():
@@ -93,7 +93,7 @@ def test_strategies_are_compared_healed_and_not(ablated):
 
 
 def test_ranks_are_compared_with_the_lowest(ablated):
-    (row,) = ablations.ranks_compared(ablated).itertuples()
+    (row,) = lora_rank.ranks_compared(ablated).itertuples()
     assert (row.compared, row.base, row.prunings) == ("rank 4", "rank 2", 2)
     quiz = ablated.study.tasks[0]
     sides = [
@@ -108,7 +108,7 @@ def test_ranks_are_compared_with_the_lowest(ablated):
 
 
 def test_what_a_teacher_changes_is_tabled_by_seed_and_summed_up(ablated):
-    table = ablations.teacher_table(ablated)
+    table = teacher.teacher_table(ablated)
     assert len(table) == 3 * 2 * 2  # ways, seeds, metrics
     for way, group in conditions.teacher_conditions(ablated).items():
         for one in group:
@@ -120,7 +120,7 @@ def test_what_a_teacher_changes_is_tabled_by_seed_and_summed_up(ablated):
             loss = measure.recorded(ablated, one, ablated.study.loss)["loss"]
             assert values["accuracy"] == share
             assert values["normalized_loss"] == pytest.approx(loss / math.log(ablated.vocab_size))
-    summary = ablations.teacher_summary(table)
+    summary = teacher.teacher_summary(table)
     assert len(summary) == 3 * 2
     for row in summary.itertuples():
         rows = table[(table["way"] == row.way) & (table["metric"] == row.metric)]
@@ -136,9 +136,9 @@ def test_without_a_teacher_the_tables_are_empty(ablated):
         {"healing": ablated.study.healing.model_copy(update={"recipe": "full"})},
         {"teacher": ablated.study.teacher.model_copy(update={"seeds": []})},
     ):
-        table = ablations.teacher_table(OpenStudy(ablated.study.model_copy(update=update)))
-        assert list(table.columns) == list(ablations.teacher_table(ablated).columns)
-        assert table.empty and ablations.teacher_summary(table).empty
+        table = teacher.teacher_table(OpenStudy(ablated.study.model_copy(update=update)))
+        assert list(table.columns) == list(teacher.teacher_table(ablated).columns)
+        assert table.empty and teacher.teacher_summary(table).empty
 
 
 # Where healing broke down, nothing was measured.
@@ -154,25 +154,25 @@ def breaking(monkeypatch):
 
 def test_without_the_studys_own_seed_none_is_compared(ablated, breaking):
     breaking(lambda one: one.healing.seed == 5)
-    assert ablations.seeds_compared(ablated).empty
-    assert set(ablations.seeds_table(ablated)["seed"]) == {2}
+    assert healing_seeds.seeds_compared(ablated).empty
+    assert set(healing_seeds.seeds_table(ablated)["seed"]) == {2}
 
 
 def test_where_everything_broke_down_tables_are_empty(ablated, breaking):
-    columns = list(ablations.seeds_table(ablated).columns)
+    columns = list(healing_seeds.seeds_table(ablated).columns)
     breaking(lambda one: True)
-    found = ablations.seeds_table(ablated)
+    found = healing_seeds.seeds_table(ablated)
     assert found.empty and list(found.columns) == columns
     for compared in (
-        ablations.seeds_compared(ablated),
-        ablations.ranks_compared(ablated),
-        ablations.strategies_compared(ablated),
-        ablations.prompts_compared(ablated),
+        healing_seeds.seeds_compared(ablated),
+        lora_rank.ranks_compared(ablated),
+        strategies.strategies_compared(ablated),
+        prompts.prompts_compared(ablated),
     ):
         assert compared.empty and "difference" in compared
-    assert set(ablations.prompts_table(ablated)["healing"]) == {"none"}
-    assert tables.rank_table(ablated, conditions.rank_conditions(ablated)).empty
-    assert ablations.teacher_summary(ablations.teacher_table(ablated)).empty
+    assert set(prompts.prompts_table(ablated)["healing"]) == {"none"}
+    assert lora_rank.rank_table(ablated).empty
+    assert teacher.teacher_summary(teacher.teacher_table(ablated)).empty
 
 
 def test_without_the_whole_healed_model_no_healed_curve_is_fitted(ablated, breaking):

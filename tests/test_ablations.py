@@ -17,7 +17,7 @@ from lib.healing import heal
 from lib.healing.teacher import relative_cost
 from lib.models import checkpoints
 from lib.schema import Task
-from lib.sections import ablations, tables
+from lib.sections import lora_rank, tables
 
 # Which models there are, and what they are asked.
 
@@ -142,8 +142,8 @@ def test_without_adapters_there_are_no_ranks(ablated):
     other.__dict__["distances"] = ablated.distances
     found = conditions.rank_conditions(other)
     assert not any(one.healing for one in found)
-    assert tables.rank_table(other, found).empty
-    assert ablations.ranks_compared(other).empty
+    assert lora_rank.rank_table(other).empty
+    assert lora_rank.ranks_compared(other).empty
 
 
 def test_a_task_has_one_row_in_the_tables(write_study, tmp_path):

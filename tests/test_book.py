@@ -18,35 +18,7 @@ import pytest
 from clones import copied
 
 from lib import paths
-
-COLUMNS = {
-    "angular_distances": "n start distance stderr n_sequences",
-    "optimal_blocks": "n start stop distance support",
-    "untrained_distances": "n start distance stderr n_sequences",
-    "unpruned": "run task shots accuracy stderr n_questions guess constant question_free "
-    "question_free_stderr",
-    "qa": "task shots strategy n fraction start stop healing accuracy stderr n_questions chance "
-    "weights seed guess constant",
-    "prompts": "varied task shots order strategy n fraction healing accuracy stderr n_questions",
-    "prompts_compared": "task compared base models varied shots order difference stderr p",
-    "healing_seeds": "seed metric task shots strategy n fraction value stderr",
-    "healing_seeds_compared": "task shots compared base difference stderr p n_questions",
-    "strategies_compared": "task shots compared base models difference stderr p n_questions",
-    "ranks_compared": "task shots compared base difference stderr p n_questions",
-    "text_distances": "text n start distance stderr n_sequences",
-    "text_blocks": "text n start stop distance support regret regret_stderr",
-    "cost": "weights n fraction start stop parameters bytes flops_per_token flops_by_parameters "
-    "read_seconds read_stderr write_seconds write_stderr repeats device threads",
-    "questions": "task shots models n fraction kept lost gained wrong n_questions by_chance",
-    "texts": "prompt models n fraction text",
-    "teacher": "way steps seconds metric task shots n fraction value stderr seed",
-    "families": "study run layers parameters task shots healing weights fraction low high own",
-    "loss": "corpus strategy n fraction start stop healing loss normalized_loss stderr n_tokens "
-    "weights seed",
-    "lora_rank": "rank metric task strategy n fraction start stop value stderr weights seed shots",
-    "transitions": "task shots strategy healing fraction low high width width_low width_high "
-    "weights seed",
-}
+from lib.sections import section
 
 
 def environment() -> dict[str, str]:
@@ -74,9 +46,9 @@ def copy(tmp_path_factory) -> Path:
 
 
 def test_every_table_has_its_columns_and_every_value_a_standard_error(copy):
-    for name, columns in COLUMNS.items():
+    for name in section.writers():
         table = pd.read_csv(copy / f"results/smoke/tables/{name}.csv")
-        assert set(columns.split()) <= set(table.columns), name
+        assert set(table.columns) == set(section.tables()[name].columns), name
         assert len(table) > 0
         if "stderr" in table:
             assert table["stderr"].notna().all() and (table["stderr"] >= 0).all()
@@ -155,10 +127,10 @@ def test_a_date_or_a_commit_makes_nothing_pending(copy):
     ("file", "old", "new", "expected"),
     [
         # Readers see a notebook's comments; nothing else reads them.
-        ("notebooks/03_loss.ipynb", "plots.loss_panel(", "# so\\nplots.loss_panel(", {"03"}),
-        ("lib/sections/text_plots.py", "\n\n\ndef ", "\n\n\n# so\ndef ", set()),
-        ("lib/sections/text_plots.py", "\n\n\ndef ", "\n\n\nMORE = 1\n\n\ndef ", {"08"}),
-        ("lib/sections/family_plots.py", "\n\n\ndef ", "\n\n\nMORE = 1\n\n\ndef ", {"12"}),
+        ("notebooks/03_loss.ipynb", "loss.loss_panel(", "# so\\nloss.loss_panel(", {"03"}),
+        ("lib/sections/other_texts.py", "\n\n\ndef ", "\n\n\n# so\ndef ", set()),
+        ("lib/sections/other_texts.py", "\n\n\ndef ", "\n\n\nMORE = 1\n\n\ndef ", {"08"}),
+        ("lib/sections/families.py", "\n\n\ndef ", "\n\n\nMORE = 1\n\n\ndef ", {"12"}),
         ("lib/export.py", "\n\n\ndef ", "\n\n\nMORE = 1\n\n\ndef ", None),
         ("results/smoke/tables/cost.csv", "nf4", "nf5", {"12", "13", "14", "00"}),
     ],
@@ -174,7 +146,7 @@ def test_a_changed_helper_runs_its_section_again_and_no_other(copy):
     executed = {
         path: path.stat().st_mtime_ns for path in copy.glob("_build/executed/smoke/*.ipynb")
     }
-    with changed(copy / "lib/sections/text_plots.py", "\n\n\ndef ", "\n\n\nMORE = 1\n\n\ndef "):
+    with changed(copy / "lib/sections/other_texts.py", "\n\n\ndef ", "\n\n\nMORE = 1\n\n\ndef "):
         done = run(copy, "book", "--study", "smoke")
         assert done.returncode == 0, done.stderr
         again = [path.name[:2] for path in executed if path.stat().st_mtime_ns != executed[path]]
@@ -252,7 +224,7 @@ def test_plain_papermill_runs_a_section_too(copy):
 
 def test_a_section_that_fails_says_where_and_the_rest_goes_on(copy):
     notebook = copy / "notebooks/03_loss.ipynb"
-    with changed(notebook, "plots.loss_panel(", "raise ValueError('no ink')\\nplots.loss_panel("):
+    with changed(notebook, "loss.loss_panel(", "raise ValueError('no ink')\\nloss.loss_panel("):
         done = run(copy, "book", "--study", "smoke", "--sections", "03,09")
     assert done.returncode != 0
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]

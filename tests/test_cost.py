@@ -19,7 +19,7 @@ from lib.models import four_bit
 from lib.models.anatomy import layers
 from lib.pruning.dropped import span
 from lib.pruning.surgery import pruned
-from lib.sections import cost_plots
+from lib.sections import what_it_saves
 
 SETTINGS = {"fractions": [0, 0.34, 0.5, 0.84], "length": 8, "batch": 2, "tokens": 3, "repeats": 3}
 COLUMNS = (
@@ -206,7 +206,7 @@ def test_the_papers_example(opened):
     own = found[found["model"] == opened.study.title]
     assert own["n"].tolist() == [0, 0, 3, 3] and own["printed_bytes"].isna().all()
     assert own["parameters"].iloc[0] == sum(p.numel() for p in opened.model.parameters())
-    shown = cost_plots.example(found).to_html()
+    shown = what_it_saves.example(opened).to_html()
     assert "140.0 GB" in shown and "17.5 GB" in shown and "nan" not in shown.lower()
 
 
@@ -220,7 +220,7 @@ def test_lines_and_their_errors():
         rows |= {"flops_per_token": exact, "read_seconds": exact + noise, "read_stderr": 0.3}
         return pd.DataFrame(rows | {"write_seconds": exact**2, "write_stderr": 0.0})
 
-    found = cost_plots.lines(table(np.zeros(4))).set_index("what")
+    found = what_it_saves.lines(table(np.zeros(4))).set_index("what")
     for what in ("memory of the weights", "time to read a token"):
         assert found.loc[what, "saved"] == pytest.approx(0.08)
         assert found.loc[what, "left"] == pytest.approx(0.2)
@@ -229,14 +229,14 @@ def test_lines_and_their_errors():
     bent = np.corrcoef(fraction, (10 - 8 * fraction) ** 2)[0, 1] ** 2
     assert found.loc["time to write a token", "r_squared"] == pytest.approx(bent)
     noise = np.random.default_rng(1).normal(0, 0.3, (400, 4))
-    fits = [cost_plots.fitted(table(one), "read_seconds") for one in noise]
+    fits = [what_it_saves.fitted(table(one), "read_seconds") for one in noise]
     spread = np.std([end / start for start, end, _ in fits])
     assert found.loc["time to read a token", "left_stderr"] == pytest.approx(spread, rel=0.15)
     assert (found["saved_stderr"] * 10).tolist() == pytest.approx(found["left_stderr"].tolist())
 
 
 def test_shares_are_of_the_unpruned_model_in_its_own_format(table):
-    found = cost_plots.shares(table)
+    found = what_it_saves.shares(table)
     assert found["memory of the weights"].iloc[0] == "1.000"
     assert found["time to read a token"].iloc[0] == "1.000"
     share, error = map(float, found["time to write a token"].iloc[5].split(" ± "))
@@ -247,7 +247,7 @@ def test_shares_are_of_the_unpruned_model_in_its_own_format(table):
 
 
 def test_the_figure_shows_every_point_and_its_error(table):
-    figure = cost_plots.cost_panels(table)
+    figure = what_it_saves.cost_panels(table)
     memory, operations, read, write = figure.axes
     for axes, column in ((memory, "bytes"), (read, "read_seconds"), (write, "write_seconds")):
         drawn = [box.lines[0].get_ydata() for box in axes.containers]

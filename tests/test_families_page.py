@@ -11,7 +11,7 @@ from family_runs import NAMES, Write, run_of, tables
 from transformers import AutoModelForCausalLM
 
 from lib import paths, study
-from lib.sections import families, pages
+from lib.sections import families, other_runs, pages
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_runs_are_found_once_and_the_shallowest_first(write: Write) -> None:
     write("both", "Published", published=True, layers=6)
     write("far", "Elsewhere", published=True, layers=8)
     write("own", "The page's study")
-    found = families.others("own")
+    found = other_runs.others("own")
     assert [run.title for run in found] == ["Run here", "Elsewhere", "Deep"]
     assert [run.layers for run in found] == [6, 8, 12]
     assert [run.name for run in found] == ["both", "far", "deep"]
@@ -61,7 +61,7 @@ def test_a_missing_table_leaves_a_run_out(
 ) -> None:
     write("whole")
     (write("half") / f"{name}.csv").unlink()
-    assert [run.name for run in families.others("own")] == ["whole"]
+    assert [run.name for run in other_runs.others("own")] == ["whole"]
     said = capsys.readouterr().out.splitlines()
     assert said == [f"left out: half (run here): {name}.csv is missing: not run to its end"]
 
@@ -77,10 +77,10 @@ def test_a_table_cut_off_anywhere_leaves_a_run_out(
     within = [end - 20 for end in ends[1:]]
     for end in [0, *ends, *within]:
         path.write_text(text[:end])
-        assert families.others("own") == [], text[:end]
+        assert other_runs.others("own") == [], text[:end]
         assert capsys.readouterr().out.startswith("left out: cut (run here): ")
     path.write_text(text)
-    assert len(families.others("own")) == 1
+    assert len(other_runs.others("own")) == 1
 
 
 @pytest.mark.parametrize(
@@ -101,9 +101,9 @@ def test_a_damaged_table_leaves_a_run_out_and_says_why(
     write: Write, name: str, old: str, new: str, reason: str, capsys: pytest.CaptureFixture
 ) -> None:
     path = write("damaged") / f"{name}.csv"
-    assert len(families.others("own")) == 1
+    assert len(other_runs.others("own")) == 1
     path.write_bytes(path.read_text().replace(old, new, 1).encode("latin-1"))
-    assert families.others("own") == []
+    assert other_runs.others("own") == []
     assert f"left out: damaged (run here): {reason}" in capsys.readouterr().out
 
 
@@ -112,7 +112,7 @@ def test_tables_of_another_depth_leave_a_run_out(
 ) -> None:
     folder = write("mixed", layers=8)
     tables(layers=10)["angular_distances"].to_csv(folder / "angular_distances.csv", index=False)
-    assert families.others("own") == []
+    assert other_runs.others("own") == []
     assert "qa.csv is of a model that has not 10 layers" in capsys.readouterr().out
 
 
@@ -121,7 +121,7 @@ def test_of_a_damaged_run_the_published_one_stands(
 ) -> None:
     (write("both", "Run here") / "qa.csv").write_text("task\n")
     write("both", "Published", published=True)
-    assert [run.title for run in families.others("own")] == ["Published"]
+    assert [run.title for run in other_runs.others("own")] == ["Published"]
     assert capsys.readouterr().out.startswith("left out: both (run here): ")
 
 
@@ -132,7 +132,7 @@ def test_without_a_sound_note_of_what_it_is_a_published_run_is_left_out(
     write: Write, about: str, capsys: pytest.CaptureFixture
 ) -> None:
     (write("noteless", published=True).parent / "study.json").write_text(about)
-    assert families.others("own") == []
+    assert other_runs.others("own") == []
     assert "noteless (published): study.json" in capsys.readouterr().out
 
 
@@ -141,7 +141,7 @@ def test_a_run_whose_study_is_gone_is_left_out_without_naming_a_path(
 ) -> None:
     write("gone")
     (tmp_path / "gone.yaml").unlink()
-    assert families.others("own") == []
+    assert other_runs.others("own") == []
     said = capsys.readouterr().out
     assert "gone (run here): study.json or the study it names is missing" in said
     assert str(tmp_path) not in said
@@ -160,7 +160,7 @@ def test_parameters_are_counted_where_the_shape_is_known(
     write("here")
     folder = tiny_checkpoint("phi", num_hidden_layers=4)
     (tmp_path / "here.yaml").write_text(json.dumps({"model": str(folder)}))
-    found = {run.name: run.parameters for run in families.others("own")}
+    found = {run.name: run.parameters for run in other_runs.others("own")}
     # Embeddings, shared with the head; attention (k and v half as wide), FFN and two norms a
     # layer; the last norm.
     layer = 2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128 + 2 * 64
@@ -183,7 +183,7 @@ def test_critical_fractions_are_those_of_the_similarity_strategy() -> None:
     ] = 0.9  # fmt: skip
     found = families.critical_fractions(runs)
     assert list(found) == [
-        "study", "run", "layers", "parameters", "task", "shots", "healing", "weights",
+        "study", "run", "layers", "parameters", "task", "shots", "state", "healing", "weights",
         "fraction", "low", "high", "own",
     ]  # fmt: skip
     own, deep = found[found["own"]], found[~found["own"]]

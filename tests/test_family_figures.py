@@ -13,7 +13,7 @@ from lib import paths, study
 from lib.experiments.conditions import main_conditions
 from lib.experiments.measure import measure
 from lib.experiments.opened import OpenStudy
-from lib.sections import families, family_plots
+from lib.sections import families
 from lib.sections import figures as house
 
 
@@ -27,14 +27,14 @@ def lines(axes: plt.Axes) -> dict[str, plt.Line2D]:
     }
 
 
-@pytest.mark.parametrize("healed", [True, False])
-def test_a_panel_holds_the_studies_that_have_its_task(healed: bool) -> None:
+@pytest.mark.parametrize("state", ["unhealed", "healed"])
+def test_a_panel_holds_the_studies_that_have_its_task(state: str) -> None:
     runs = [
         run_of("own", critical=0.4),
         run_of("same", critical=0.6),
         run_of("other $x$", layers=12, tasks=(("know", 0), ("more", 5))),
     ]
-    figure = family_plots.accuracy_by_run(families.table(runs, "qa"), healed)
+    figure = families.accuracy_by_run(families.table(runs, "qa"), state)
     panels = {axes.get_title(): axes for axes in figure.axes if axes.get_title()}
     shown = {title: set(lines(axes)) for title, axes in panels.items()}
     assert shown == {
@@ -44,8 +44,7 @@ def test_a_panel_holds_the_studies_that_have_its_task(healed: bool) -> None:
     }
     qa = runs[1].tables["qa"]
     wanted = qa[(qa["task"] == "read") & qa["strategy"].isin(["none", "similarity"])]
-    state = (wanted["healing"] != "none") if healed else (wanted["weights"] == "bf16")
-    wanted = wanted[state].sort_values("n")
+    wanted = wanted[wanted["state"] == state].sort_values("n")
     drawn = lines(panels["read (0-shot)"])["Same"]
     assert drawn.get_xdata() == pytest.approx(wanted["fraction"].to_numpy())
     assert drawn.get_ydata() == pytest.approx(wanted["accuracy"].to_numpy())
@@ -56,7 +55,7 @@ def test_a_panel_holds_the_studies_that_have_its_task(healed: bool) -> None:
 def test_every_chance_level_is_drawn() -> None:
     runs = [run_of("own"), run_of("other")]
     runs[1].tables["qa"] = runs[1].tables["qa"].assign(constant=0.35)
-    figure = family_plots.accuracy_by_run(families.table(runs, "qa"), True)
+    figure = families.accuracy_by_run(families.table(runs, "qa"), "healed")
     flat = [
         line.get_ydata()[0]
         for line in figure.axes[0].get_lines()
@@ -68,7 +67,7 @@ def test_every_chance_level_is_drawn() -> None:
 
 def test_losses_on_different_texts_have_panels_of_their_own() -> None:
     runs = [run_of("own"), run_of("other"), run_of("third", corpus="C4")]
-    figure = family_plots.loss_by_run(families.table(runs, "loss"))
+    figure = families.loss_by_run(families.table(runs, "loss"))
     shown = {axes.get_title(): set(lines(axes)) for axes in figure.axes}
     assert shown == {
         "text, unhealed": {"Own", "Other"}, "text, healed": {"Own", "Other"},
@@ -83,7 +82,7 @@ def test_losses_on_different_texts_have_panels_of_their_own() -> None:
 
 
 def test_no_two_studies_look_alike() -> None:
-    styles = family_plots.line_styles([f"study {i}" for i in range(40)])
+    styles = families.line_styles([f"study {i}" for i in range(40)])
     looks = {
         (style["color"], str(style["linestyle"]), style["marker"]) for style in styles.values()
     }
@@ -99,7 +98,7 @@ def test_heat_maps_are_rescaled_row_by_row_and_marked_at_the_minimum() -> None:
     table = runs[0].tables["angular_distances"]
     table.loc[table["n"] == 3, "distance"] = 0.2  # a tie goes to the deepest start
     optimal = families.most_similar_blocks(runs)
-    figure = family_plots.distance_maps(families.table(runs, "angular_distances"), optimal)
+    figure = families.distance_maps(families.table(runs, "angular_distances"), optimal)
     titles = [axes.get_title() for axes in figure.axes]
     assert titles[:2] == ["Own", "Deep"]
     for axes, run in zip(figure.axes, runs, strict=False):
@@ -139,17 +138,17 @@ def test_a_study_alone_says_so_and_is_drawn(
     measured: study.Study, elsewhere: Path, capsys: pytest.CaptureFixture
 ) -> None:
     opened = OpenStudy(measured)
-    runs = families.families(opened)
+    runs = families.every_run(opened)
     assert "No other study has been run in this clone" in capsys.readouterr().out
     assert [(run.name, run.title, run.layers) for run in runs] == [("small", "Small", 6)]
     assert runs[0].parameters == sum(one.numel() for one in opened.model.parameters())
     house.style()
     qa, loss = (families.table(runs, name) for name in ("qa", "loss"))
     figures = [
-        family_plots.accuracy_by_run(qa, True),
-        family_plots.accuracy_by_run(qa, False),
-        family_plots.loss_by_run(loss),
-        family_plots.distance_maps(
+        families.accuracy_by_run(qa, "healed"),
+        families.accuracy_by_run(qa, "unhealed"),
+        families.loss_by_run(loss),
+        families.distance_maps(
             families.table(runs, "angular_distances"), families.most_similar_blocks(runs)
         ),
     ]
@@ -169,7 +168,7 @@ def test_titles_that_are_the_same_get_the_studies_names(
         for table, rows in tables().items():
             rows.to_csv(folder / "tables" / f"{table}.csv", index=False)
         (folder / "study.json").write_text(json.dumps({"title": title, "settings": {}}))
-    runs = families.families(OpenStudy(measured))
+    runs = families.every_run(OpenStudy(measured))
     assert [run.title for run in runs] == ["Small (small)", "Other", "Small (twin)"]
     assert families.listing(runs)["from"].tolist() == ["this clone", "published", "published"]
     both = families.table(runs, "qa")

@@ -16,11 +16,11 @@ from test_geometry import angle, stream_by_hand
 from lib import paths, study
 from lib.book.check import check
 from lib.errors import UserError
-from lib.evidence import merging
+from lib.evidence.records import file_digest
 from lib.experiments.opened import OpenStudy
 from lib.models import corpora
 from lib.pruning import geometry
-from lib.sections import other_texts, text_plots
+from lib.sections import other_texts
 
 Open = Callable[..., OpenStudy]
 
@@ -48,11 +48,11 @@ def test_the_own_text_is_recorded_as_before(opened: Open) -> None:
         "checkpoint": opened.checkpoint,
         "method": geometry.METHOD,
         "weights": "float32",
-        "text": {"sha256": merging.file_digest(Path(opened.study.validation_text.path))},
+        "text": {"sha256": file_digest(Path(opened.study.validation_text.path))},
         "sample": opened.study.distances.model_dump(),
     }
     own = opened.store.path("distances", "8x16", inputs)
-    other = inputs | {"text": {"sha256": merging.file_digest(_rain(opened))}}
+    other = inputs | {"text": {"sha256": file_digest(_rain(opened))}}
     assert {own, opened.store.path("distances", "rain 8x16", other)} == set(
         opened.store.folder.rglob("*.json")
     )
@@ -171,7 +171,7 @@ def test_rank_correlation_is_spearmans(opened: Open) -> None:
 
 def test_figures_show_every_text_and_what_is_unsure() -> None:
     blocks = other_texts.text_blocks(FOUND)
-    figure = text_plots.block_panels(blocks)
+    figure = other_texts.block_panels(blocks)
     assert len(figure.axes) == 2
     for axes, name in zip(figure.axes, FOUND, strict=True):
         band, line, hollow = axes.lines
@@ -180,9 +180,9 @@ def test_figures_show_every_text_and_what_is_unsure() -> None:
         assert list(line.get_ydata()) == list(rows["start"])
         assert len(hollow.get_xdata()) == (rows["support"] < 0.95).sum()
     distances = other_texts.text_distances(FOUND)
-    figure = text_plots.distance_lines(distances, other_texts.text_differences(distances))
+    figure = other_texts.distance_lines(distances, other_texts.text_differences(distances))
     assert len(figure.axes) == 2  # a quarter and half of three layers are one layer, too
-    styles = text_plots.text_styles([str(i) for i in range(9)])
+    styles = other_texts.text_styles([str(i) for i in range(9)])
     without_colour = {(style["marker"], str(style["linestyle"])) for style in styles.values()}
     assert len(without_colour) == 9
     plt.close("all")
@@ -196,8 +196,8 @@ def test_a_study_without_other_texts_shows_its_own(opened: Open) -> None:
     distances, blocks = other_texts.text_distances(found), other_texts.text_blocks(found)
     assert list(distances["text"].unique()) == ["<b>mine"] and (blocks["regret"] == 0).all()
     assert other_texts.text_pairs(distances, blocks).empty
-    assert len(text_plots.block_panels(blocks).axes) == 1
-    lines = text_plots.distance_lines(distances, other_texts.text_differences(distances))
+    assert len(other_texts.block_panels(blocks).axes) == 1
+    lines = other_texts.distance_lines(distances, other_texts.text_differences(distances))
     assert len(lines.axes) == 2  # blocks of 1 and 3 of 6 layers
     plt.close("all")
 

@@ -12,7 +12,7 @@ from lib import paths, study
 from lib.book import check
 from lib.book.publish import publish
 from lib.errors import UserError
-from lib.evidence import merging
+from lib.evidence.records import digest
 from lib.experiments import costs
 from lib.experiments.conditions import (
     main_conditions,
@@ -23,7 +23,12 @@ from lib.experiments.conditions import (
 from lib.experiments.measure import measure
 from lib.experiments.opened import OpenStudy
 from lib.models import checkpoints
-from lib.sections import tables
+from lib.sections import controls, tables
+from lib.sections.angular_distances import (
+    angular_distances,
+    optimal_blocks,
+    untrained_distances,
+)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +71,7 @@ def test_a_published_run_is_whole_and_says_nothing_of_this_machine(
     assert "of older settings" not in {record["name"] for record in records}
     for record in records:
         checksum = record.pop("checksum")
-        assert checksum == merging.digest(record, 64)
+        assert checksum == digest(record, 64)
     about = json.loads((folder / "study.json").read_text())
     assert about["title"] == "Another run"
     assert about["records"] == len(records)
@@ -115,9 +120,9 @@ def test_reference_runs_are_read_under_their_titles(
     mine = OpenStudy(study.load(str(write_study(tmp_path, controls={"studies": ["other"]}))))
     found = tables.reference_runs(mine, "optimal_blocks")
     assert set(found["run"]) == {"Another run"}
-    assert found["start"].tolist() == tables.optimal_blocks(OpenStudy(measured))["start"].tolist()
+    assert found["start"].tolist() == optimal_blocks(OpenStudy(measured))["start"].tolist()
     own = pd.DataFrame({"n": [1, 2], "start": [3, 4]})
-    wide = tables.with_references(mine, "optimal_blocks", own, "start")
+    wide = controls.with_references(mine, "optimal_blocks", own, "start")
     assert list(wide.columns) == ["n", "mine", "Another run"]
     assert wide["mine"].tolist()[:2] == [3, 4]
     alone = OpenStudy(study.load(str(write_study(tmp_path))))
@@ -140,7 +145,7 @@ def test_the_untrained_twin_has_other_weights_and_is_always_the_same(
     measured: study.Study,
 ) -> None:
     opened = OpenStudy(measured)
-    trained, twin = tables.angular_distances(opened), tables.untrained_distances(opened)
+    trained, twin = angular_distances(opened), untrained_distances(opened)
     assert list(twin.columns) == list(trained.columns)
     assert twin[["n", "start"]].equals(trained[["n", "start"]])
     assert (twin["distance"] - trained["distance"]).abs().max() > 1e-3
@@ -149,4 +154,4 @@ def test_the_untrained_twin_has_other_weights_and_is_always_the_same(
     without = measured.model_copy(
         update={"controls": measured.controls.model_copy(update={"untrained": False})}
     )
-    assert tables.untrained_distances(OpenStudy(without)) is None
+    assert untrained_distances(OpenStudy(without)) is None

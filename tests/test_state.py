@@ -61,11 +61,11 @@ def test_a_helper_changes_by_its_code(helpers: Path, source: str, changed: bool)
 def test_every_notebook_uses_some_helpers_and_leaves_others_alone() -> None:
     for path in paths.sections().values():
         used = state.of_notebook(path)["helpers"]
-        assert {"study", "evidence", "section"} <= set(used)
-        assert not {"run", "worker", "site", "export", "publish"} & set(used)
-    plots = {number: "text_plots" in state.of_notebook(path)["helpers"]
+        assert {"study", "evidence.records", "sections.pages"} <= set(used)
+        assert not {"run", "book.worker", "book.site", "export", "book.publish"} & set(used)
+    texts = {number: "sections.other_texts" in state.of_notebook(path)["helpers"]
              for number, path in paths.sections().items()}  # fmt: skip
-    assert [number for number, used in plots.items() if used] == ["08"]
+    assert [number for number, used in texts.items() if used] == ["08"]
 
 
 def test_a_comment_in_a_notebook_is_a_change_of_it(tmp_path: Path) -> None:

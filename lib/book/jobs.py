@@ -33,7 +33,7 @@ from lib.experiments.opened import OpenStudy
 from lib.models import checkpoints
 from lib.models.shapes import Shape, planned_config, shape_of
 from lib.schema import Loss, Study, Task
-from lib.sections import tables
+from lib.sections import controls
 
 Grain = Literal["auto", "sections", "models", "measurements"]
 COST, FREE = 30.0, 5.0  # seconds of what is not worked out from the model's shape
@@ -190,7 +190,7 @@ def run(study: Study, job: Job) -> None:
     elif name == "cost":
         costs.cost_table(opened)
     elif name == "question-free":
-        tables.unpruned_table(opened)
+        controls.unpruned_table(opened)
     else:
         _measure(opened, job)
 

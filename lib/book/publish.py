@@ -10,10 +10,7 @@ published/<study>/runs.jsonl       what its jobs took, one per line
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-
-import pandas as pd
 
 from lib import paths
 from lib.book import took
@@ -21,42 +18,16 @@ from lib.claims import gromov, judging
 from lib.errors import UserError
 from lib.evidence import listing
 from lib.evidence.records import read
-from lib.experiments import costs
-from lib.experiments.conditions import main_conditions, rank_conditions
 from lib.experiments.opened import OpenStudy
 from lib.files import write_atomically
 from lib.schema import Study
-from lib.sections import ablations, fates, other_texts, tables
+from lib.sections import section, tables
 
 # Paths of this machine.
 LOCAL = {"like", "model", "task_path", "validation_text", "healing_text", "other_texts"}
 
-# Every table that is made from evidence alone; None where the study does without it.
-TABLES: dict[str, Callable[[OpenStudy], pd.DataFrame | None]] = {
-    "angular_distances": tables.angular_distances,
-    "distances_after_norm": tables.distances_after_norm,
-    "optimal_blocks": tables.optimal_blocks,
-    "untrained_distances": tables.untrained_distances,
-    "qa": lambda opened: tables.qa_table(opened, main_conditions(opened)),
-    "transitions": lambda opened: tables.transition_table(opened, main_conditions(opened)),
-    "loss": lambda opened: tables.loss_table(opened, main_conditions(opened)),
-    "lora_rank": lambda opened: tables.rank_table(opened, rank_conditions(opened)),
-    "healing": lambda opened: tables.healing_table(
-        opened, main_conditions(opened) + rank_conditions(opened)
-    ),
-    "text_distances": lambda opened: other_texts.text_distances(other_texts.measured(opened)),
-    "text_blocks": lambda opened: other_texts.text_blocks(other_texts.measured(opened)),
-    "healing_seeds": ablations.seeds_table,
-    "healing_seeds_compared": ablations.seeds_compared,
-    "prompts": ablations.prompts_table,
-    "prompts_compared": ablations.prompts_compared,
-    "strategies_compared": ablations.strategies_compared,
-    "ranks_compared": ablations.ranks_compared,
-    "teacher": ablations.teacher_table,
-    "cost": costs.cost_table,
-    "questions": fates.question_table,
-    "texts": fates.texts_table,
-}
+# By name, what makes each table that follows from a study's own evidence.
+TABLES = {name: one.make for name, one in section.tables().items() if one.published}
 
 
 def publish(study: Study) -> Path:

@@ -28,7 +28,7 @@ from lib.evidence.records import FIELDS, Record, digest, file_of, in_place, spel
 from lib.evidence.store import Store
 from lib.experiments.opened import OpenStudy
 from lib.schema import Study, Task
-from lib.sections import families, tables
+from lib.sections import controls, families, other_runs, tables
 
 # Of times: on what they were taken. The published run's were taken where it ran.
 PLACE = {"device", "threads"}
@@ -303,11 +303,11 @@ def _check_own_rows(side: Side, opened: OpenStudy, folder: Path) -> None:
     """The same of what this run put into tables that hold numbers of other runs, too."""
     study, anew = opened.study, opened.store.folder.parent / "own rows"
     with suppress(UserError, *UNFIT):
-        table = tables.unpruned_table(opened)
+        table = controls.unpruned_table(opened)
         tables.write(anew / "unpruned.csv", table[table["run"] == study.title])
     with suppress(UserError, *UNFIT):
-        size, made = families.parameters(study), {"transitions": side.made["transitions"]}
-        run = families.Run(study.name, study.title, opened.n_layers, size, folder, made)
+        size, made = other_runs.parameters(study), {"transitions": side.made["transitions"]}
+        run = other_runs.Run(study.name, study.title, opened.n_layers, size, folder, made)
         tables.write(anew / "families.csv", families.critical_fractions([run]))
     for name, of in {"unpruned": ("run", study.title), "families": ("study", study.name)}.items():
         stands, gives = folder / f"{name}.csv", anew / f"{name}.csv"

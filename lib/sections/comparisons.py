@@ -12,7 +12,17 @@ from lib.schema import Task
 from lib.sections.tables import answers
 from lib.statistics.paired import paired
 
-COLUMNS = ["task", "compared", "base", "prunings", "n_questions", "difference", "stderr", "p"]
+DIFFERENCE = {
+    "task": "name of the task",
+    "compared": "the first of two groups of models",
+    "base": "the second, whose accuracy is taken from that of the first",
+    "prunings": "number of prunings that both have",
+    "n_questions": "number of questions",
+    "difference": "mean difference in accuracy, paired over the questions",
+    "stderr": "standard error of the difference",
+    "p": "two-sided, from the normal distribution",
+}
+COLUMNS = list(DIFFERENCE)
 Asked = tuple[Condition, Task]  # a model, and a task that it was asked
 
 
@@ -53,6 +63,22 @@ def compare(
                 }
             )
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def by_task_and_shots(
+    opened: OpenStudy, groups: dict[str, list], base: str, by_strategy: bool = True
+) -> pd.DataFrame:
+    """`compare` for each task of the study by itself; a task may be asked with several shots."""
+    parts = []
+    for task in opened.study.tasks:
+        of_task = {
+            name: [(one, asked_as) for one, asked_as in group if asked_as == task]
+            for name, group in groups.items()
+        }
+        found = compare(opened, of_task, base, by_strategy)
+        found.insert(1, "shots", task.shots)
+        parts.append(found)
+    return pd.concat(parts, ignore_index=True)
 
 
 def _by_kind(

@@ -1,51 +1,41 @@
-"""Studies side by side: every run that stands in this clone's results/ or under published/
-(Fig. 2, 3, 4 and 6, whose panels hold all of the paper's models).
+"""Studies side by side: every run of this clone, and every published one (Fig. 2, 3, 4 and 6 of
+Gromov et al., whose panels hold all of the paper's models).
 
-    runs = families(opened)     # the page's study first, then the others, the shallowest first
-    qa = table(runs, "qa")     # as the sections wrote it, with the columns `run` and `study`
+In figures a study keeps its colour, dash and marker; the first one is the page's own, a thick line
+under the others, so that none hides another. Bars are one standard error.
 """
 
-import json
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from itertools import cycle
+from textwrap import fill
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from lib import paths
-from lib import study as studies
-from lib.errors import UserError
 from lib.experiments.conditions import main_conditions
-from lib.experiments.opened import OpenStudy
-from lib.models import anatomy, checkpoints
 from lib.pruning.dropped import most_similar
-from lib.schema import Study
-from lib.sections import tables
-
-# The columns that are read: words, numbers, and numbers that may be missing.
-COLUMNS = {
-    "angular_distances": ([], ["n", "start", "distance", "stderr"], []),
-    "qa": (
-        ["task", "strategy", "healing", "weights"],
-        ["shots", "n", "fraction", "accuracy", "stderr", "guess", "constant"],
-        [],
-    ),
-    "loss": (
-        ["corpus", "strategy", "healing", "weights"],
-        ["n", "fraction", "loss", "normalized_loss", "stderr"],
-        [],
-    ),
-    "transitions": (
-        ["task", "strategy", "healing", "weights"],
-        ["shots"],
-        ["fraction", "low", "high"],
-    ),
-    "verdicts": (["statement", "verdict"], ["claim"], []),
-}
-MODEL = ["strategy", "n", "healing", "weights"]  # which of a study's models a row is about
-CURVE = ["task", "shots", "strategy", "healing", "weights"]
+from lib.sections.angular_distances import RESCALED, heat_map, mark
+from lib.sections.columns import CURVE
+from lib.sections.figures import (
+    DASHES,
+    GREY,
+    MARKS,
+    SHADES,
+    by_task,
+    fraction_axis,
+    grid,
+    normalised,
+    panel_grid,
+    shared_legend,
+)
+from lib.sections.other_runs import Run, every_run, table
+from lib.sections.section import Section, Table, every_claim
+from lib.sections.tables import strategies
 
 SOURCE = "Gromov et al., §4.1, Fig. 2"
 PAPER = [  # family, model, layers, where MMLU falls to chance: the paper's statements, not ours
@@ -57,161 +47,20 @@ PAPER = [  # family, model, layers, where MMLU falls to chance: the paper's stat
     ("Qwen", "7B", 32, "20%"),
     ("Qwen", "14B", 40, "20%"),
 ]
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """One study with its tables by name. `title` is unique among the runs of a page; `parameters`
-    is None where the model's shape is not known here."""
-
-    name: str
-    title: str
-    layers: int
-    parameters: int | None
-    folder: Path
-    tables: dict[str, pd.DataFrame]
-
-
-class Unusable(Exception):
-    """This run cannot stand beside others; the message says why."""
-
-
-def families(opened: OpenStudy) -> list[Run]:
-    """The opened's own study, then every other run, the shallowest and smallest first. Says which
-    runs are left out and why, and when there is no other.
-
-    Raises UserError when the opened's own study has not been measured."""
-    found = [_own(opened), *others(opened.study.name)]
-    if len(found) == 1:
-        print("No other study has been run in this clone or published: this one stands alone.")
-    titles = [run.title for run in found]
-    return [
-        replace(run, title=f"{run.title} ({run.name})") if titles.count(run.title) > 1 else run
-        for run in found
-    ]
-
-
-def _own(opened: OpenStudy) -> Run:
-    conditions = main_conditions(opened)
-    made = {
-        "angular_distances": tables.angular_distances(opened),
-        "qa": tables.qa_table(opened, conditions),
-        "loss": tables.loss_table(opened, conditions),
-        "transitions": tables.transition_table(opened, conditions),
-    }
-    study = opened.study
-    size = parameters(study)
-    return Run(study.name, study.title, opened.n_layers, size, paths.tables(study.name), made)
-
-
-def others(own: str) -> list[Run]:
-    """Every whole run but the study `own`. Results of this clone go before what is published under
-    the same name. Prints a line for each run that is left out."""
-    found: dict[str, Run] = {}
-    for published in (False, True):
-        base = paths.published("") if published else paths.results("")
-        for folder in sorted(base.glob("*/tables")):
-            name = folder.parent.name
-            if name == own or name in found:
-                continue
-            try:
-                found[name] = _read(name, folder, published)
-            except Unusable as reason:
-                where = "published" if published else "run here"
-                print(f"left out: {name} ({where}): {reason}")
-    return sorted(found.values(), key=lambda run: (run.layers, run.parameters or 0, run.name))
-
-
-def _read(name: str, folder: Path, published: bool) -> Run:
-    title, size = _about(name, published)
-    read = {table: _table(folder / f"{table}.csv") for table in COLUMNS}
-    layers = int(read["angular_distances"]["n"].max()) + 1
-    _check_whole(read, layers)
-    return Run(name, title, layers, size, folder, read)
-
-
-def _about(name: str, published: bool) -> tuple[str, int | None]:
-    """Title and parameters. A run of this clone left the path of its study's file; a published one
-    its settings."""
-    note = paths.published(name) / "study.json" if published else paths.executed(name, "study.json")
-    try:
-        about = json.loads(note.read_text("utf-8"))
-        if not published:
-            study = studies.load(about["file"])
-            return study.title, parameters(study)
-        shape = about["settings"].get("shape")
-        study = Study(model=name, name=name, shape=shape, title=about["title"] or name)
-        return study.title, parameters(study) if shape else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError):
-        raise Unusable(f"{note.name} or the study it names is missing or damaged") from None
-
-
-def parameters(study: Study) -> int | None:
-    """The model's parameters, counted without weights from the study's `shape` or else from the
-    model's own configuration; None where neither is at hand."""
-    try:
-        config = (
-            checkpoints.config_of_shape(study) if study.shape else checkpoints.load_config(study)
-        )
-        return sum(one.numel() for one in anatomy.skeleton(config).parameters())
-    except (UserError, ValueError):
-        return None
-
-
-def _table(path: Path) -> pd.DataFrame:
-    """A table whose columns are there and hold what they should."""
-    words, numbers, gaps = COLUMNS[path.stem]
-    try:
-        found = pd.read_csv(path)
-    except FileNotFoundError:
-        raise Unusable(f"{path.name} is missing: not run to its end") from None
-    except (OSError, ValueError):
-        raise Unusable(f"{path.name} cannot be read") from None
-    if absent := [key for key in [*words, *numbers, *gaps] if key not in found]:
-        raise Unusable(f"{path.name} has no column '{absent[0]}'")
-    if found.empty:
-        raise Unusable(f"{path.name} has no rows")
-    values = found[[*numbers, *gaps]].apply(pd.to_numeric, errors="coerce")
-    sound = np.isfinite(values)
-    sound[gaps] |= found[gaps].isna()
-    damaged = [*values.columns[~sound.all()], *(key for key in words if found[key].isna().any())]
-    if damaged:
-        raise Unusable(f"{path.name} is damaged in column '{damaged[0]}'")
-    return found.assign(**values)
-
-
-def _check_whole(read: dict[str, pd.DataFrame], layers: int) -> None:
-    """Raises Unusable where rows are missing: each table says which rows the others must have."""
-    distances, qa, loss = (read[name] for name in ("angular_distances", "qa", "loss"))
-    blocks = ((n, start) for n in range(1, layers) for start in range(layers - n + 1))
-    found = set(_keys(distances, ["n", "start"]))
-    # As many as there are blocks, before they are listed: a damaged n may be huge.
-    if not len(found) == len(distances) == layers * (layers + 1) // 2 - 1 or found != set(blocks):
-        raise Unusable("angular_distances.csv does not hold every block once")
-    for name, rows in (("qa", qa), ("loss", loss)):
-        if not np.allclose(rows["fraction"], rows["n"] / layers):
-            raise Unusable(f"{name}.csv is of a model that has not {layers} layers")
-    evaluated = set(_keys(loss, MODEL))
-    if not any(key[0] == "none" and key[2] == "none" and key[3] != "nf4" for key in evaluated):
-        raise Unusable("loss.csv does not hold the unpruned model")
-    for (task, shots), rows in qa.groupby(["task", "shots"]):
-        if set(_keys(rows, MODEL)) != evaluated:
-            raise Unusable(f"qa.csv ({task}, {shots}-shot) and loss.csv are not of the same models")
-    curves = set(_keys(qa[qa["strategy"] != "none"], CURVE))
-    if set(_keys(read["transitions"], CURVE)) != curves:
-        raise Unusable("transitions.csv and qa.csv are not of the same curves")
-    if read["verdicts"]["claim"].duplicated().any():
-        raise Unusable("verdicts.csv names a claim twice")
-
-
-def _keys(rows: pd.DataFrame, columns: list[str]) -> Iterator[tuple]:
-    return rows[columns].itertuples(index=False, name=None)
-
-
-def table(runs: list[Run], name: str) -> pd.DataFrame:
-    """A table of all runs, one below the other, with the columns `run` (its title) and `study`."""
-    parts = [run.tables[name].assign(run=run.title, study=run.name) for run in runs]
-    return pd.concat(parts, ignore_index=True)
+CRITICAL = {
+    "study": "name of the study",
+    "run": "its title",
+    "layers": "number of layers",
+    "parameters": "number of parameters; empty where the model's shape is not known",
+    **{key: CURVE[key] for key in ("task", "shots", "state", "healing", "weights")},
+    **{key: CURVE[key] for key in ("fraction", "low", "high")},
+    "own": "whether it is the page's study",
+}
+# Numbers of colours, dashes and markers without a common divisor: no two studies look alike.
+OTHER_COLOURS = [SHADES[i] for i in (1, 2, 4, 3, 9, 5, 7)]
+OTHER_MARKERS = ("s", "^", "D", "v", "P")
+LIMIT = (0, (5, 2, 1, 2, 1, 2))
+LEVELS = {"guess": ("guessing", "-."), "constant": ("constant answer", (0, (1, 3)))}
 
 
 def listing(runs: list[Run]) -> pd.DataFrame:
@@ -247,33 +96,32 @@ def most_similar_blocks(runs: list[Run]) -> pd.DataFrame:
 
 
 def critical_fractions(runs: list[Run]) -> pd.DataFrame:
-    """families.csv: where the accuracy of the similarity-informed strategy falls to chance, with a
+    """families.csv: where the accuracy falls to chance with the main
+    strategy of the page's study, with a
     95% interval (low, high), healed and not; a row per run, task and curve. Empty where no
     transition can be fitted. `own` marks the page's study."""
     found = table(runs, "transitions")
-    found = found[found["strategy"] == "similarity"]
+    found = found[found["strategy"] == strategies(found)[0]]
     facts = pd.DataFrame(
         {"study": run.name, "layers": run.layers, "parameters": run.parameters, "own": i == 0}
         for i, run in enumerate(runs)
     ).astype({"parameters": "Int64"})
-    columns = ["study", "run", "layers", "parameters", "task", "shots", "healing", "weights"]
     found = found.merge(facts, on="study")
     numbers = ["fraction", "low", "high"]
     found[numbers] = found[numbers].astype(float)  # nothing but None where no curve can be fitted
-    return found[[*columns, *numbers, "own"]]
+    return found[list(CRITICAL)]
 
 
 def side_by_side(critical: pd.DataFrame) -> pd.DataFrame:
     """The critical fractions for reading: a row per run, before and after healing, a column per
-    task; without the unhealed 4-bit models. A dash: no transition could be fitted; empty: the run
+    task; without the controls of healing. A dash: no transition could be fitted; empty: the run
     has no such task."""
-    shown = critical[(critical["healing"] != "none") | (critical["weights"] != "nf4")]
-    rows: dict[tuple[str, bool], dict[str, Any]] = {}
+    shown = critical[critical["state"] != "control"]
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
     for row in shown.itertuples():
-        healed = row.healing != "none"
-        state = {"run": row.run, "layers": row.layers, "": "healed" if healed else "unhealed"}
+        first = {"run": row.run, "layers": row.layers, "": row.state}
         fitted = f"{row.fraction:.2f} [{row.low:.2f}, {row.high:.2f}]"
-        cells = rows.setdefault((row.run, healed), state)
+        cells = rows.setdefault((row.run, row.state), first)
         cells[f"{row.task} ({row.shots}-shot)"] = "–" if pd.isna(row.fraction) else fitted
     return pd.DataFrame(rows.values()).fillna("")
 
@@ -292,3 +140,131 @@ def paper() -> pd.DataFrame:
     """Where the paper says that the healed accuracy of its seven models falls to chance."""
     columns = ["family", "model", "layers", "MMLU falls to chance at"]
     return pd.DataFrame(PAPER, columns=columns).assign(source=SOURCE)
+
+
+def accuracy_by_run(qa: pd.DataFrame, state: str) -> Figure:
+    """Fig. 2, 6: accuracy against fraction in one state, of the main strategy of the page's study;
+    a panel per task with the studies that have it, and every chance level that they differ in."""
+    tasks, styles = by_task(qa), line_styles(qa["run"])
+    figure, panels, spare = panel_grid(len(tasks), height=3.3)
+    for axes, ((name, shots), rows) in zip(panels.flat, tasks.items(), strict=False):
+        _curves(axes, rows, "accuracy", strategies(qa)[0], state, styles)
+        for column, (label, dash) in LEVELS.items():
+            for level in sorted(set(rows[column].round(6))):
+                axes.axhline(level, color=GREY, linestyle=dash, linewidth=1, label=label)
+        axes.set(ylabel="Accuracy", ylim=(-0.01, 1.03))
+        fraction_axis(axes)
+        axes.set_title(_plain(f"{name} ({shots}-shot)"), fontsize="medium")
+    _legend(figure, panels, spare)
+    return figure
+
+
+def loss_by_run(loss: pd.DataFrame) -> Figure:
+    """Fig. 3: the same of normalised loss, before healing and after it; a row of panels per text,
+    because losses on different texts are not to be compared."""
+    texts, styles = list(dict.fromkeys(loss["corpus"])), line_styles(loss["run"])
+    figure, panels = grid(len(texts), 2, width=4.2, height=3.6)
+    for row, text in zip(panels, texts, strict=True):
+        for axes, state in zip(row, ("unhealed", "healed"), strict=True):
+            rows = normalised(loss[loss["corpus"] == text])
+            _curves(axes, rows, "normalized_loss", strategies(loss)[0], state, styles)
+            axes.axhline(
+                1, color=GREY, linestyle=(0, (5, 2, 1, 2, 1, 2)), linewidth=1, label="ln V"
+            )
+            axes.set(ylabel="Loss / ln V")
+            axes.set_ylim(bottom=0)
+            fraction_axis(axes)
+            axes.set_title(_plain(f"{text}, {state}"), fontsize="medium")
+    _legend(figure, panels)
+    return figure
+
+
+def distance_maps(distances: pd.DataFrame, optimal: pd.DataFrame) -> Figure:
+    """Fig. 4: a heat map per study, each row n shifted and rescaled to [0, 1], ℓ*(n) marked."""
+    runs = list(dict.fromkeys(distances["run"]))
+    figure, panels, spare = panel_grid(len(runs), height=3.4)
+    for axes, run in zip(panels.flat, runs, strict=False):
+        rows = distances[distances["run"] == run]
+        # As pixels: a deep model has thousands of cells.
+        heat_map(axes, rows, labels=7, cbar=False, rasterized=True)
+        mark(axes, optimal[optimal["run"] == run], size=3)
+        axes.set(xlabel="Start layer ℓ of the block", ylabel="Block size n  [layers]")
+        axes.set_title(_plain(run), fontsize="medium")
+    panels[0, 0].legend(loc="upper right")
+    for axes in spare:
+        axes.axis("off")
+    shades = mpl.cm.ScalarMappable(mpl.colors.Normalize(0, 1), "viridis_r")
+    figure.colorbar(
+        shades, ax=list(panels.flat), label=RESCALED, location="bottom", shrink=0.6, aspect=30
+    )
+    return figure
+
+
+def line_styles(runs: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """How each study's line is drawn, by its title, in the order in which they first appear."""
+    own, *others = dict.fromkeys(runs)
+    bold = {"color": SHADES[0], "linestyle": "-", "marker": MARKS[0]}
+    found = {own: bold | {"linewidth": 3.0, "markersize": 7, "zorder": 1.9}}
+    looks = zip(others, cycle(OTHER_COLOURS), cycle(DASHES), cycle(OTHER_MARKERS), strict=False)
+    for run, colour, dash, marker in looks:
+        line = {"color": colour, "linestyle": dash, "linewidth": 1.2}
+        found[run] = line | {"marker": marker, "markersize": 4}
+    return found
+
+
+def _curves(
+    axes: Axes,
+    rows: pd.DataFrame,
+    value: str,
+    strategy: str,
+    state: str,
+    styles: dict[str, dict[str, Any]],
+) -> None:
+    """Every study's curve from its unpruned model on; hollow: unhealed."""
+    rows = rows[rows["strategy"].isin([strategy, "none"]) & (rows["state"] == state)]
+    for run, style in styles.items():
+        curve = rows[rows["run"] == run].sort_values("fraction")
+        if curve.empty:
+            continue
+        axes.errorbar(
+            curve["fraction"],
+            curve[value],
+            yerr=curve["stderr"],
+            elinewidth=0.8,
+            markerfacecolor=style["color"] if state == "healed" else "white",
+            label=_plain(run),
+            **style,
+        )
+
+
+def _legend(figure: Figure, panels: np.ndarray, spare: Sequence[Axes] = ()) -> None:
+    """Each entry once; in two columns where the legend stands below, as titles may be long."""
+    if spare:
+        shared_legend(figure, panels, spare)
+        return
+    entries: dict[str, Any] = {}
+    for axes in panels.flat:
+        entries |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    figure.legend(
+        entries.values(), entries.keys(), loc="outside lower center", ncols=2, fontsize="small"
+    )
+
+
+def _plain(text: str) -> str:
+    """Text as it is, in lines of a panel's width; dollar signs would start a formula."""
+    return fill(text, 30).replace("$", r"\$")
+
+
+SECTION = Section(
+    conditions=lambda opened: {"": main_conditions(opened)},
+    tables=(
+        Table(
+            "families",
+            lambda opened: critical_fractions(every_run(opened, told=False)),
+            "a run, a task and a curve",
+            CRITICAL,
+            published=False,
+        ),
+    ),
+    claims=every_claim(),
+)

@@ -1,20 +1,25 @@
 """Distances measured on other texts than the study's own (footnote 10 of Gromov et al.).
 
-`measured` sees to the evidence; everything else makes tables of it. The study's own validation text
-is the first of the texts everywhere.
+`measured` sees to the evidence; everything else makes tables and figures of it. The study's own
+validation text is the first of the texts everywhere.
 """
 
 from html import escape
-from itertools import combinations
+from itertools import combinations, cycle, product
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from IPython.display import HTML
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from lib.experiments.opened import OpenStudy
-from lib.sections.tables import DISTANCE_COLUMNS
+from lib.sections.columns import BLOCK, DISTANCE
+from lib.sections.figures import DASHES, SHADES, grid, shared_legend
+from lib.sections.section import Extra, Section, Table
 
+SURE = 0.95  # share of resamples that choose a start which is drawn filled
 Measured = dict[str, dict[str, Any]]  # by text, what `OpenStudy.distances` holds
 
 
@@ -40,10 +45,10 @@ def introduce(opened: OpenStudy) -> HTML:
 def text_distances(found: Measured) -> pd.DataFrame:
     """d(ℓ, ℓ+n) for every block on every text: text, n, start, distance, stderr, n_sequences."""
     parts = [
-        pd.DataFrame(record["table"])[DISTANCE_COLUMNS].assign(text=text)
+        pd.DataFrame(record["table"])[[*DISTANCE]].assign(text=text)
         for text, record in found.items()
     ]
-    return pd.concat(parts, ignore_index=True)[["text", *DISTANCE_COLUMNS]]
+    return pd.concat(parts, ignore_index=True)[["text", *DISTANCE]]
 
 
 def text_differences(distances: pd.DataFrame) -> pd.DataFrame:
@@ -143,3 +148,103 @@ def text_regrets(found: Measured, blocks: pd.DataFrame) -> pd.DataFrame:
 
 def _with_error(value: float, stderr: float) -> str:
     return f"{value:.4f} ± {stderr:.4f}"
+
+
+def text_styles(names: list[str]) -> dict[str, dict]:
+    """How each text is drawn, the same in every figure; the first is the study's own."""
+    styles = {names[0]: {"color": SHADES[0], "marker": "o", "linestyle": "-"}}
+    others = zip(names[1:], cycle(SHADES[2:]), cycle("sD^v<>"), cycle(DASHES), strict=False)
+    for name, shade, mark, dash in others:
+        styles[name] = {"color": shade, "marker": mark, "linestyle": dash}
+    return styles
+
+
+def block_panels(blocks: pd.DataFrame) -> Figure:
+    """ℓ*(n) against n, a panel per text; the study's own is a pale band in each, wide enough to be
+    seen under a line that coincides. Hollow marks: fewer than SURE of the resamples agree."""
+    styles = text_styles(list(blocks["text"].unique()))
+    figure, panels = grid(len(styles), 1, width=7, height=2.1)
+    own = blocks[blocks["text"] == next(iter(styles))]
+    band = {"color": SHADES[0], "linewidth": 8, "alpha": 0.3}
+    for axes, (name, style) in zip(panels.flat, styles.items(), strict=True):
+        axes.plot(own["n"], own["start"], **band)
+        rows = blocks[blocks["text"] == name]
+        axes.plot(rows["n"], rows["start"], **style, markersize=6, label=name)
+        unsure = rows[rows["support"] < SURE]
+        hollow = style | {"linestyle": "", "markerfacecolor": "w"}
+        axes.plot(unsure["n"], unsure["start"], **hollow, markersize=6)
+        axes.set(ylabel="ℓ*(n)  [layer]", ylim=(-0.8, blocks["start"].max() + 0.8))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(integer=True))
+    panels[-1, 0].set_xlabel("Block size n  [layers]")
+    shared_legend(figure, panels)
+    return figure
+
+
+def distance_lines(distances: pd.DataFrame, differences: pd.DataFrame) -> Figure:
+    """d(ℓ, ℓ+n) on every text for single layers and for blocks of a quarter and half of the layers,
+    and, beside it, the other texts' less that on the study's own; with one standard error."""
+    n_layers = int(distances["n"].max()) + 1
+    sizes = sorted({1, max(1, n_layers // 4), max(1, n_layers // 2)})
+    sides = [(distances, "distance", "d(ℓ, ℓ+n)  [units of π]")]
+    if len(differences):
+        sides.append((differences, "difference", "Difference  [units of π]"))
+    figure, panels = grid(len(sizes), len(sides), width=7 if len(sides) == 1 else 4.6, height=2.7)
+    styles = text_styles(list(distances["text"].unique()))
+    for (row, n), (column, (table, value, label)) in product(enumerate(sizes), enumerate(sides)):
+        axes = panels[row, column]
+        if value == "difference":
+            axes.axhline(0, color=SHADES[0])
+        for name, style in styles.items():
+            rows = table[(table["n"] == n) & (table["text"] == name)]
+            if len(rows):
+                at, middle, error = rows["start"], rows[value], rows["stderr"]
+                axes.errorbar(at, middle, error, **style, markerfacecolor="w", label=name)
+        axes.set(ylabel=label, xlabel="Start layer ℓ of the block" if n == sizes[-1] else "")
+        title = f"n = {n}" if value == "distance" else f"n = {n}, less the own text"
+        axes.set_title(title, fontsize="medium")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if value == "distance":
+            axes.set_ylim(bottom=0)
+    shared_legend(figure, panels)
+    return figure
+
+
+def extras(opened: OpenStudy) -> list[Extra]:
+    settings = opened.study.distances
+    return [
+        Extra(
+            f"distances-text-{i}",
+            f"distances on {text.name}",
+            lambda opened, text=text: opened.distances_on(text),
+            settings.n_sequences * settings.length,
+        )
+        for i, text in enumerate(opened.study.other_texts, 1)
+    ]
+
+
+TEXT = {"text": "name of the text; the study's own comes first"}
+SECTION = Section(
+    extras=extras,
+    tables=(
+        Table(
+            "text_distances",
+            lambda opened: text_distances(measured(opened)),
+            "a text and a block",
+            {**TEXT, **DISTANCE},
+        ),
+        Table(
+            "text_blocks",
+            lambda opened: text_blocks(measured(opened)),
+            "a text and a number of layers",
+            {
+                **TEXT,
+                **BLOCK,
+                "regret": "on the study's own text, the distance of this block less the smallest "
+                "of its size",
+                "regret_stderr": "its standard error",
+            },
+        ),
+    ),
+    claims=("gromov-15",),
+)

@@ -9,9 +9,10 @@ from IPython.display import HTML
 
 from lib import paths, study
 from lib.claims import gromov, judging
-from lib.evidence import records
+from lib.experiments.measure import measure
 from lib.experiments.opened import OpenStudy
-from lib.sections import fates, figures
+from lib.sections import figures
+from lib.sections.section import Section
 from lib.sections.tables import by_run, save
 
 
@@ -21,6 +22,15 @@ def open_study(name: str, **parameters: object) -> OpenStudy:
     `open_study("almanac", distances={"length": 64})`; values of None leave the study's."""
     figures.style()
     return OpenStudy(study.override(study.load(name), **parameters))
+
+
+def measured(opened: OpenStudy, section: Section) -> dict[str, pd.DataFrame]:
+    """See to it that all is measured that a section needs, and write its tables; returns them by
+    name, without those that the study does without."""
+    for conditions in section.conditions(opened).values():
+        measure(opened, conditions)
+    made = {table.name: table.make(opened) for table in section.tables if table.written}
+    return {name: save(opened, name, one) for name, one in made.items() if one is not None}
 
 
 def settings(opened: OpenStudy, *parts: str) -> HTML:
@@ -116,33 +126,17 @@ def rules_table() -> HTML:
     return show(rows, words=True)
 
 
-def scores(unpruned: pd.DataFrame) -> HTML:
-    """The unpruned models' accuracies, a row per task, a column per run."""
-    rows = []
-    for (task, shots), group in unpruned.groupby(["task", "shots"], sort=False):
-        own = group.iloc[0]
-        rows.append(
-            {"task": f"{task} ({shots}-shot, n = {own.n_questions})"}
-            | {r.run: _with_error(r.accuracy, r.stderr) for r in group.itertuples()}
-            | {"guessing": own["guess"], "constant answer": own["constant"]}
-            | {"question-free": _with_error(own["question_free"], own["question_free_stderr"])}
-        )
-    return show(pd.DataFrame(rows))
-
-
-def _with_error(value: float | None, stderr: float | None) -> str:
-    return "" if pd.isna(value) else f"{value:.3f} ± {stderr:.3f}"
-
-
 def introduce(opened: OpenStudy) -> HTML:
     """What this book is about, and what about half of it looks like when it is cut out."""
     about = f", {opened.study.about}" if opened.study.about else ""
-    block = opened.chosen("similarity", max(1, opened.n_layers // 2))
+    n = max(1, opened.n_layers // 2)
+    dropped = opened.chosen(opened.strategies[0], n)
     return HTML(
         f"<p>This copy is about <strong>{escape(opened.study.title)}</strong>{escape(about)}: "
         f"{opened.n_layers} layers, a vocabulary of {opened.vocab_size:,} tokens, evaluated in "
-        f"{opened.weights}. Its most similar block of {block.n} layers, for example, is removed "
-        f"so: <em>{block.in_words(opened.n_layers)}</em>.</p>"
+        f"{opened.weights}. To take out {n} layers, for example, its main strategy, "
+        f"<em>{escape(opened.strategies[0])}</em>, says: "
+        f"<em>{dropped.in_words(opened.n_layers)}</em>.</p>"
     )
 
 
@@ -175,24 +169,6 @@ def headline(opened: OpenStudy, qa: pd.DataFrame, loss: pd.DataFrame) -> HTML:
     return key_numbers(values)
 
 
-def run_times(opened: OpenStudy) -> pd.DataFrame:
-    """What measuring cost: per kind of evidence the number of records, seconds, peak memory."""
-    rows = []
-    for path in sorted(opened.store.folder.glob("*/*.json")):
-        record, problem = records.read(path)
-        if problem is None and "seconds" in record["provenance"]:
-            rows.append({"kind": record["kind"], **record["provenance"]})
-    found = pd.DataFrame(rows).groupby("kind")
-    return pd.DataFrame(
-        {
-            "measurements": found["seconds"].count(),
-            "seconds in all": found["seconds"].sum(),
-            "longest": found["seconds"].max(),
-            "peak memory [GiB]": found["peak_memory_bytes"].max() / 2**30,
-        }
-    ).reset_index()
-
-
 def differences(compared: pd.DataFrame) -> HTML:
     """Paired differences, in points of accuracy."""
     rows = pd.DataFrame(
@@ -213,18 +189,6 @@ def differences(compared: pd.DataFrame) -> HTML:
 
 def _points(difference: float, stderr: float) -> str:
     return f"{100 * difference:+.1f} ± {100 * stderr:.1f}"
-
-
-def written(texts: pd.DataFrame) -> HTML:
-    """What the models write, a table per prompt."""
-    if texts.empty:
-        return HTML("")
-    parts = (
-        f"<p>After <em>{escape(fates.on_one_line(prompt))}</em> the models go on:</p>"
-        + show(fates.side_by_side(texts, prompt), words=True).data
-        for prompt in texts["prompt"].unique()
-    )
-    return HTML(f'<div class="written">{"".join(parts)}</div>')
 
 
 def key_numbers(values: dict[str, str]) -> HTML:

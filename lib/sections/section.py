@@ -1,43 +1,62 @@
-"""What a section is, and finding all of them: notebooks/NN_name.ipynb and lib/sections/name.py."""
+"""What a section is, and finding all of them: notebooks/NN_name.ipynb and lib/sections/name.py.
+
+Importing this module is cheap: those of the sections are imported when they are loaded.
+"""
+
+from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import yaml
 
 from lib import paths
 from lib.errors import UserError
-from lib.experiments.conditions import Condition
-from lib.experiments.opened import OpenStudy
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lib.experiments.conditions import Condition
+    from lib.experiments.opened import OpenStudy
 
 
 @dataclass(frozen=True)
 class Table:
     """A tidy table, results/<study>/tables/<name>.csv.
 
-    make: from evidence, or measured now; None where the study does without it. columns: by name
-    what each holds. published: whether it is made of this study's evidence alone, and so belongs
-    into a reference run."""
+    make: from evidence, or measured now; None where the study does without it. row: what a row is
+    about. columns: by name what each holds, in any order. published: whether it is made of this
+    study's evidence alone, and so belongs into a reference run. written: whether the notebook
+    writes it; else it is made for a reference run alone."""
 
     name: str
     make: Callable[[OpenStudy], pd.DataFrame | None]
+    row: str
     columns: dict[str, str]
     published: bool = True
+    written: bool = True
 
 
 @dataclass(frozen=True)
 class Extra:
-    """Something that a section measures beside accuracies, losses and texts of models. `name` is
-    that of its job. seconds: what it takes, estimated, from the seconds of one layer and token."""
+    """Something that a section measures beside the models' answers, losses and texts.
+
+    name: of its job; what: in words; tokens: that the whole model reads for it; seconds: that it
+    takes beside, estimated; alone: times are taken, so nothing may run beside it; needs: names of
+    jobs that come before."""
 
     name: str
     what: str
     measure: Callable[[OpenStudy], object]
-    alone: bool = False  # times are taken: nothing may run beside it
+    tokens: int = 0
+    seconds: float = 0.0
+    alone: bool = False
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,23 +66,48 @@ class Section:
 
     conditions: the models that it evaluates, in groups; a group's name tells models apart that
     have one strategy, n, recipe and seed, and is empty for most. extras: what else it measures.
-    tables: what it writes. claims: the papers' claims that it shows, as "gromov.flat-region";
-    reads: further tables, of other sections, that it shows."""
+    tables: what it makes. claims: the papers' claims that it shows, as "gromov-7"; reads: tables of
+    other sections that it shows, beside those that its claims need."""
 
     conditions: Callable[[OpenStudy], dict[str, list[Condition]]] = lambda opened: {}
     extras: Callable[[OpenStudy], list[Extra]] = lambda opened: []
     tables: tuple[Table, ...] = ()
     claims: tuple[str, ...] = ()
-    reads: tuple[str, ...] = field(default=())
+    reads: tuple[str, ...] = ()
+
+
+def notebooks() -> dict[str, Path]:
+    """Name → notebook of every section, in the order of _toc.yml.
+
+    Raises UserError for a page of _toc.yml without a notebook, a notebook without a page or
+    without a module, and a module with a SECTION but no notebook."""
+    toc = yaml.safe_load((paths.ROOT / "_toc.yml").read_text("utf-8"))
+    pages = re.findall(r"notebooks/(\w+)", yaml.safe_dump(toc, sort_keys=False))
+    files = {path.stem: path for path in sorted(paths.NOTEBOOKS.glob("*.ipynb"))}
+    modules = {
+        path.stem
+        for path in (paths.ROOT / "lib" / "sections").glob("*.py")
+        if re.search(r"^SECTION\b", path.read_text("utf-8"), re.M)
+    }
+    for page in pages:
+        if page not in files:
+            raise UserError(f"_toc.yml: notebooks/{page}: there is no notebooks/{page}.ipynb")
+    for stem in files:
+        if stem not in pages:
+            raise UserError(f"notebooks/{stem}.ipynb: _toc.yml does not list it")
+        if short(stem) not in modules:
+            raise UserError(
+                f"notebooks/{stem}.ipynb: there is no lib/sections/{short(stem)}.py with a SECTION"
+            )
+    found = {short(page): files[page] for page in pages}
+    for name in sorted(modules - found.keys()):
+        raise UserError(f"lib/sections/{name}.py: there is no notebook '{name}' in notebooks/")
+    return found
 
 
 def names() -> list[str]:
-    """All sections by name, in the order of _toc.yml.
-
-    Raises UserError for a page of it without a notebook, and a notebook without a page."""
-    text = (paths.ROOT / "_toc.yml").read_text("utf-8")
-    pages = re.findall(r"notebooks/(\w+)", yaml.safe_dump(yaml.safe_load(text), sort_keys=False))
-    return [short(page) for page in pages]
+    """All sections by name, in the order of _toc.yml. Raises UserError as `notebooks` does."""
+    return list(notebooks())
 
 
 def short(stem: str) -> str:
@@ -74,7 +118,64 @@ def short(stem: str) -> str:
 @cache
 def load(name: str) -> Section:
     """Raises UserError where the module is missing or has no SECTION."""
+    module = f"lib.sections.{name}"
     try:
-        return import_module(f"lib.sections.{name}").SECTION
-    except (ModuleNotFoundError, AttributeError) as error:
-        raise UserError(f"section {name}: lib/sections/{name}.py: {error}") from None
+        return import_module(module).SECTION
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        raise UserError(f"section {name}: there is no lib/sections/{name}.py") from None
+    except AttributeError:
+        raise UserError(f"section {name}: lib/sections/{name}.py has no SECTION") from None
+
+
+def every_claim() -> tuple[str, ...]:
+    """All claims of all papers."""
+    from lib.claims import gromov
+
+    return tuple(f"gromov-{number}" for number in gromov.BY_NUMBER)
+
+
+def claim_reads(claim: str) -> tuple[str, ...]:
+    """The tables that a claim's rule reads."""
+    from lib.claims import gromov
+
+    return gromov.BY_NUMBER[int(claim.removeprefix("gromov-"))].tables
+
+
+def tables() -> dict[str, Table]:
+    """The tables of all sections by name, in the order of the sections."""
+    return {table.name: table for name in names() for table in load(name).tables}
+
+
+def writers() -> dict[str, str]:
+    """Table → the section that writes it.
+
+    Raises UserError for a table that two sections write."""
+    found: dict[str, str] = {}
+    for name in names():
+        for table in load(name).tables:
+            if table.name in found:
+                raise UserError(
+                    f"section {name}: table '{table.name}' is of section {found[table.name]} "
+                    "already; give it another name"
+                )
+            found[table.name] = name
+    return {name: section for name, section in found.items() if tables()[name].written}
+
+
+def reads(name: str) -> list[str]:
+    """The other sections whose tables a section shows, or its claims need, in their order.
+
+    Raises UserError for a table that no section writes."""
+    section, written = load(name), writers()
+    wanted = [(f"section {name}", table) for table in section.reads]
+    wanted += [(claim, table) for claim in section.claims for table in claim_reads(claim)]
+    for who, table in wanted:
+        if table not in written:
+            raise UserError(
+                f"{who}: reads table '{table}', which no section writes; there are "
+                f"{', '.join(written)}"
+            )
+    before = {written[table] for _, table in wanted} - {name}
+    return [one for one in names() if one in before]

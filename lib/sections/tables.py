@@ -1,4 +1,4 @@
-"""The tidy table behind each figure, from evidence."""
+"""The tables that several sections share, made of evidence, and what their columns hold."""
 
 import json
 import math
@@ -11,48 +11,18 @@ import pandas as pd
 
 from lib import paths
 from lib.errors import UserError
-from lib.experiments.conditions import Condition
+from lib.experiments.conditions import Condition, main_conditions
 from lib.experiments.conditions import unpruned as whole
-from lib.experiments.measure import Probe, broken, healing_record, question_free, recorded
+from lib.experiments.measure import Probe, broken, healing_record, recorded
 from lib.experiments.opened import OpenStudy
 from lib.files import write_atomically
-from lib.healing.training import logged_steps
-from lib.pruning.dropped import UNPRUNED
+from lib.pruning.dropped import UNPRUNED, ranges
 from lib.schema import Task
+from lib.sections.columns import CURVE_MODEL
 from lib.statistics.transitions import fit
 
-MODEL_COLUMNS = ["strategy", "n", "fraction", "dropped", "start", "stop", "state"]
-METRIC_COLUMNS = ["metric", "task", "shots", *MODEL_COLUMNS, "value", "stderr"]
-METRIC_COLUMNS += ["healing", "weights", "seed"]
-DISTANCE_COLUMNS = ["n", "start", "distance", "stderr", "n_sequences"]
-
-
-def angular_distances(opened: OpenStudy) -> pd.DataFrame:
-    """d(ℓ, ℓ+n) for every block: n, start, distance, stderr, n_sequences."""
-    return pd.DataFrame(opened.distances["table"])[DISTANCE_COLUMNS]
-
-
-def distances_after_norm(opened: OpenStudy) -> pd.DataFrame:
-    """The same columns for blocks that end with the last layer, its output taken after the final
-    norm."""
-    return pd.DataFrame(opened.distances["after_norm"])[DISTANCE_COLUMNS]
-
-
-def optimal_blocks(opened: OpenStudy) -> pd.DataFrame:
-    """ℓ*(n): n, start, stop, distance, support."""
-    columns = ["n", "start", "stop", "distance", "support"]
-    return pd.DataFrame(opened.distances["optimal"])[columns]
-
-
-def untrained_distances(opened: OpenStudy) -> pd.DataFrame | None:
-    """The distances of the untrained twin; None where the study does without one."""
-    if not opened.study.controls.untrained:
-        return None
-    return pd.DataFrame(opened.untrained_distances["table"])[DISTANCE_COLUMNS]
-
-
-def commonest_final_token(opened: OpenStudy) -> float:
-    return opened.distances["commonest_final_token"]
+METRIC_COLUMNS = ["metric", "task", "shots", "strategy", "n", "fraction", "dropped", "start"]
+METRIC_COLUMNS += ["stop", "state", "value", "stderr", "healing", "weights", "seed"]
 
 
 def state(opened: OpenStudy, condition: Condition) -> str:
@@ -63,7 +33,37 @@ def state(opened: OpenStudy, condition: Condition) -> str:
     return "unhealed" if condition.weights == opened.weights else "control"
 
 
-def _columns(opened: OpenStudy, condition: Condition) -> dict[str, Any]:
+def by_state(opened: OpenStudy, conditions: list[Condition]) -> dict[str, list[Condition]]:
+    """Pruned models, unhealed in the study's number format and healed; without the unpruned."""
+    found: dict[str, list[Condition]] = {"unhealed": [], "healed": []}
+    for one in conditions:
+        if one.dropped and (which := state(opened, one)) in found:
+            found[which].append(one)
+    return found
+
+
+def strategies(table: pd.DataFrame) -> list[str]:
+    """Those of a table in the order in which they stand there, which is the study's."""
+    return [name for name in dict.fromkeys(table["strategy"]) if name != "none"]
+
+
+def main_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Those of the unpruned models and of the strategy that stands first."""
+    return table[table["strategy"].isin(["none", *strategies(table)[:1]])]
+
+
+def for_reading(table: pd.DataFrame) -> pd.DataFrame:
+    """With the layers dropped as "3, 5–7"; without their start and stop."""
+
+    def words(dropped: str) -> str:
+        runs = ranges(map(int, dropped.split()))
+        return ", ".join(str(run[0]) if run.n == 1 else f"{run[0]}–{run[-1]}" for run in runs)
+
+    return table.assign(dropped=table["dropped"].map(words)).drop(columns=["start", "stop"])
+
+
+def columns(opened: OpenStudy, condition: Condition) -> dict[str, Any]:
+    """What a row says of the model that it is about."""
     n = condition.dropped.n
     return {
         "strategy": condition.strategy,
@@ -113,13 +113,13 @@ def qa_table(
             chance = max(value["guess"], value["constant"])
             rows.append(
                 {"task": task.name, "shots": task.shots}
-                | _columns(opened, condition)
+                | columns(opened, condition)
                 | {key: value[key] for key in ("accuracy", "stderr", "n_questions")}
                 | by_subject(value["correct"])
                 | {"chance": chance, "guess": value["guess"], "constant": value["constant"]}
                 | {"truncated_prompts": value["truncated_prompts"], "role": task.role}
             )
-    return _tidy(rows)
+    return tidy(rows)
 
 
 def by_subject(correct: dict[str, str]) -> dict[str, float]:
@@ -145,14 +145,20 @@ def loss_table(opened: OpenStudy, conditions: list[Condition]) -> pd.DataFrame:
         value = record(opened, condition, opened.study.loss)
         rows.append(
             {"corpus": opened.study.text_name}
-            | _columns(opened, condition)
+            | columns(opened, condition)
             | {
                 "loss": value["loss"],
                 "normalized_loss": value["loss"] / math.log(opened.vocab_size),
             }
             | {key: value[key] for key in ("stderr", "n_tokens", "n_sequences")}
         )
-    return _tidy(rows)
+    return tidy(rows)
+
+
+def qa_and_loss(opened: OpenStudy) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Accuracies and losses of the models that most sections are about."""
+    conditions = main_conditions(opened)
+    return qa_table(opened, conditions), loss_table(opened, conditions)
 
 
 def metrics_table(opened: OpenStudy, conditions: list[Condition]) -> pd.DataFrame:
@@ -177,43 +183,6 @@ def metrics_table(opened: OpenStudy, conditions: list[Condition]) -> pd.DataFram
     return table[METRIC_COLUMNS]
 
 
-def rank_table(opened: OpenStudy, conditions: list[Condition]) -> pd.DataFrame:
-    """Accuracy and normalised loss by rank."""
-    table = metrics_table(opened, conditions)
-    ranks = table["healing"].astype(str).str.extract(r"-r(\d+)")[0]
-    table.insert(0, "rank", ranks.astype(int))
-    return table
-
-
-def healing_table(opened: OpenStudy, conditions: list[Condition]) -> pd.DataFrame:
-    """What each healing trained: modules in 4-bit, trainable parameters, first and last loss."""
-    rows = []
-    for condition in conditions:
-        if condition.healing is None:
-            continue
-        report = record(opened, condition, None)
-        keys = ("linear4bit", "trainable_parameters", "tokens")
-        rows.append(
-            _columns(opened, condition)
-            | {key: report[key] for key in keys}
-            | {"first_loss": report["train_loss"][0], "last_loss": report["train_loss"][-1]}
-            | {"diverged": report.get("diverged") or ""}
-        )
-    return _tidy(rows)
-
-
-def healing_curves(opened: OpenStudy, conditions: list[Condition]) -> pd.DataFrame:
-    """The training loss of each healing by step [nats per token], and what guessing costs."""
-    rows = []
-    for condition in conditions:
-        if condition.healing is None:
-            continue
-        losses = record(opened, condition, None)["train_loss"]
-        for step, loss in zip(logged_steps(condition.healing), losses, strict=False):
-            rows.append(_columns(opened, condition) | {"step": step, "loss": loss})
-    return _tidy(rows).assign(guessing=math.log(opened.vocab_size))
-
-
 def transition_table(opened: OpenStudy, conditions: list[Condition]) -> pd.DataFrame:
     """Critical fraction and width of every curve, with 95% intervals; empty where none fits."""
     curves: dict[tuple, list[Condition]] = {}
@@ -233,19 +202,19 @@ def transition_table(opened: OpenStudy, conditions: list[Condition]) -> pd.DataF
                 np.array([answers(opened, condition, task) for condition in curve]),
                 max(whole_model["guess"], whole_model["constant"]),
             )
-            columns = _columns(opened, members[0])
+            model = columns(opened, members[0])
             rows.append(
                 {"task": task.name, "shots": task.shots}
-                | {key: columns[key] for key in ("strategy", "healing", "weights", "seed")}
+                | {key: model[key] for key in CURVE_MODEL}
                 | {
                     key: getattr(found, key, None)
                     for key in ("fraction", "low", "high", "width", "width_low", "width_high")
                 }
             )
-    return _tidy(rows)
+    return tidy(rows)
 
 
-def _tidy(rows: list[dict[str, Any]]) -> pd.DataFrame:
+def tidy(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows).astype({"seed": "Int64"})
 
 
@@ -277,41 +246,6 @@ def by_run(opened: OpenStudy, name: str, own: pd.DataFrame) -> pd.DataFrame:
     """A table of this study and of its reference runs, with a column `run`: their titles."""
     runs = [own.assign(run=opened.study.title), reference_runs(opened, name)]
     return pd.concat([run for run in runs if len(run)], ignore_index=True)
-
-
-def with_references(opened: OpenStudy, name: str, own: pd.DataFrame, value: str) -> pd.DataFrame:
-    """One column of a table by n, side by side with the reference runs'."""
-    found = by_run(opened, name, own)
-    wide = found.pivot(index="n", columns="run", values=value)
-    return wide[list(dict.fromkeys(found["run"]))].rename_axis(columns=None).reset_index()
-
-
-def transitions_by_run(opened: OpenStudy, own: pd.DataFrame) -> pd.DataFrame:
-    """The transitions of the similarity-informed strategy, run by run."""
-    found = by_run(opened, "transitions", own)
-    found = found[found["strategy"] == "similarity"]
-    keys = ["task", "shots", "weights", "healing"]
-    columns = ["run", "fraction", "low", "high", "width", "width_low", "width_high"]
-    return found.sort_values(keys, kind="stable")[[*keys, *columns]]
-
-
-def unpruned_table(opened: OpenStudy) -> pd.DataFrame:
-    """What the unpruned model can do: accuracy per task beside guessing, the constant answer, the
-    choices without their question, and the reference runs."""
-    table = qa_table(opened, [whole(opened)])
-    # Without choices there is nothing to choose from.
-    chosen = table["guess"] > 0
-    free = [
-        question_free(opened, task) if choices else {}
-        for task, choices in zip(opened.study.tasks, chosen, strict=True)
-    ]
-    table["question_free"] = [value.get("accuracy") for value in free]
-    table["question_free_stderr"] = [value.get("stderr") for value in free]
-    found = by_run(opened, "qa", table)
-    found = found[(found["strategy"] == "none") & (found["healing"] == "none")]
-    found = found[found["weights"] == opened.weights]
-    columns = ["run", "task", "shots", "accuracy", "stderr", "n_questions"]
-    return found[[*columns, "guess", "constant", "question_free", "question_free_stderr"]]
 
 
 def save(opened: OpenStudy, name: str, table: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,5 @@
-"""What pruning saves: the figure, the straight lines through it, and tables for reading."""
+"""What pruning saves: memory, operations and time against the fraction dropped (§1 and §5 of Gromov
+et al.)."""
 
 import numpy as np
 import pandas as pd
@@ -7,8 +8,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from lib.claims.judging import straight_line
-from lib.experiments.costs import RESAMPLES
+from lib.experiments import costs
+from lib.experiments.opened import OpenStudy
+from lib.sections.columns import DROPPED
 from lib.sections.figures import SHADES, fraction_axis, grid, shared_legend
+from lib.sections.section import Extra, Section, Table
 
 # What falls: its column, and that of its standard error, if it has one.
 QUANTITIES = {
@@ -76,7 +80,9 @@ def lines(cost: pd.DataFrame) -> pd.DataFrame:
         for what, (column, error) in QUANTITIES.items():
             start, end, r_squared = fitted(group, column)
             spread = group[error] if error else 0 * group[column]
-            drawn = np.random.default_rng(0).normal(group[column], spread, (RESAMPLES, len(group)))
+            drawn = np.random.default_rng(0).normal(
+                group[column], spread, (costs.RESAMPLES, len(group))
+            )
             slopes, starts = np.polyfit(group["fraction"], drawn.T, 1)
             stderr = float((slopes / starts).std(ddof=1))
             rows.append(
@@ -145,8 +151,8 @@ def straightness(lines: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def example(table: pd.DataFrame) -> pd.DataFrame:
-    """`lib.experiments.costs.paper_example` with units."""
+def example(opened: OpenStudy) -> pd.DataFrame:
+    """The arithmetic of §5 (`lib.experiments.costs.paper_example`) with units."""
     size, operations = EngFormatter("B", places=1), EngFormatter("FLOP", places=1)
     parameters = EngFormatter(places=2)
     return pd.DataFrame(
@@ -162,7 +168,7 @@ def example(table: pd.DataFrame) -> pd.DataFrame:
             if pd.isna(row.printed_flops)
             else operations(row.printed_flops),
         }
-        for row in table.itertuples()
+        for row in costs.paper_example(opened).itertuples()
     )
 
 
@@ -176,3 +182,36 @@ def _milliseconds(value: float, error: float) -> str:
 
 def _with_error(value: float, error: float) -> str:
     return f"{100 * value:.2f}%" + (f" ± {100 * error:.2f}" if error > 1e-9 else "")
+
+
+SECTION = Section(
+    extras=lambda opened: [
+        Extra("cost", "memory, operations and times", costs.cost_table, seconds=30.0, alone=True)
+    ],
+    tables=(
+        Table(
+            "cost",
+            costs.cost_table,
+            "a number format and a number of layers",
+            {
+                "weights": "number format",
+                **DROPPED,
+                "start": "first layer of the block",
+                "stop": "first layer behind the block",
+                "parameters": "number of parameters",
+                "bytes": "memory of the weights",
+                "flops_per_token": "operations to read a token, counted",
+                "flops_by_parameters": "twice the parameters that a token is multiplied with",
+                "read_seconds": "time to read a token, median of the repeats",
+                "read_stderr": "its standard error",
+                "write_seconds": "time to write a token, median of the repeats",
+                "write_stderr": "its standard error",
+                "repeats": "number of repeats",
+                "device": "processor or GPU",
+                "threads": "number of threads of the processor",
+                "peak_bytes": "most memory in use while it read and wrote; on a GPU only",
+            },
+        ),
+    ),
+    claims=("gromov-13",),
+)

@@ -15,8 +15,9 @@ from lib.experiments import measure
 from lib.experiments.conditions import main_conditions
 from lib.experiments.opened import OpenStudy
 from lib.schema import Task
-from lib.sections import fates, pages
+from lib.sections import pages, what_it_writes
 from lib.sections.tables import qa_table
+from lib.sections.what_it_writes import STATES
 
 EVIL = "<script>alert('a & b')</script>"
 QUESTIONS = 24
@@ -98,10 +99,8 @@ def correct(opened, task, models) -> dict[int, str]:
 
 def test_every_question_is_kept_lost_gained_or_wrong(world):
     opened, _ = world
-    table = fates.question_table(opened)
-    sizes = {
-        (task.name, models): [0, 2, 4] for task in opened.study.tasks for models in fates.STATES
-    }
+    table = what_it_writes.question_table(opened)
+    sizes = {(task.name, models): [0, 2, 4] for task in opened.study.tasks for models in STATES}
     assert {k: list(v) for k, v in table.groupby(["task", "models"])["n"]} == sizes
     for row in table.itertuples():
         (task,) = (one for one in opened.study.tasks if one.name == row.task)
@@ -120,7 +119,7 @@ def test_every_question_is_kept_lost_gained_or_wrong(world):
 
 def test_fates_add_up_to_the_accuracies_of_the_other_table(world):
     opened, _ = world
-    fate = fates.question_table(opened)
+    fate = what_it_writes.question_table(opened)
     qa = qa_table(opened, similar(opened))
     qa["hits"] = (qa["accuracy"] * qa["n_questions"]).round().astype(int)
     whole = qa[(qa["n"] == 0) & (qa["healing"] == "none")].set_index(["task", "shots"])["hits"]
@@ -146,7 +145,7 @@ def test_questions_are_shown_with_their_answers_and_how_long_they_last(world):
             held = n / 6
         last.append(held)
     known = [i for i, held in enumerate(last) if held >= 0]
-    table = fates.lost_questions(opened, task, 9)
+    table = what_it_writes.lost_questions(opened, task, 9)
     assert len(table) == 9 < len(known)
     index = {row["question"]: i for i, row in enumerate(rows)}
     shown = [index[question] for question in table["question"]]
@@ -165,35 +164,37 @@ def test_of_few_questions_all_are_shown_once(world, count):
     opened, _ = world
     task = opened.study.tasks[0]
     known = correct(opened, task, "healed")[0].count("1")
-    table = fates.lost_questions(opened, task, count)
+    table = what_it_writes.lost_questions(opened, task, count)
     assert len(table) == table["question"].nunique() == min(count, known)
 
 
 def test_where_nothing_was_known_nothing_is_shown(world, monkeypatch):
     opened, _ = world
-    real = fates.answers
-    monkeypatch.setattr(fates, "answers", lambda *given: real(*given) * 0)
-    assert fates.lost_questions(opened, opened.study.tasks[0], 9).empty
+    real = what_it_writes.answers
+    monkeypatch.setattr(what_it_writes, "answers", lambda *given: real(*given) * 0)
+    assert what_it_writes.lost_questions(opened, opened.study.tasks[0], 9).empty
 
 
 def test_a_model_whose_healing_broke_down_is_left_out(world, monkeypatch):
     opened, _ = world
-    monkeypatch.setattr(fates, "broken", lambda _, one: bool(one.healing) and one.dropped.n == 2)
-    table = fates.question_table(opened)
+    monkeypatch.setattr(
+        what_it_writes, "broken", lambda _, one: bool(one.healing) and one.dropped.n == 2
+    )
+    table = what_it_writes.question_table(opened)
     sizes = {models: sorted(set(rows["n"])) for models, rows in table.groupby("models")}
     assert sizes == {"unhealed": [0, 2, 4], "healed": [0, 4]}
-    assert set(fates.texts_table(opened).query("models == 'healed'")["n"]) == {0, 4}
+    assert set(what_it_writes.texts_table(opened).query("models == 'healed'")["n"]) == {0, 4}
 
 
 def test_texts_are_those_that_were_recorded(world):
     opened, _ = world
-    table = fates.texts_table(opened)
+    table = what_it_writes.texts_table(opened)
     known = set()
     for one in similar(opened):
         found = measure.recorded(opened, one, opened.study.writing)
         # The whole model stands first on both sides; healed it is another model.
         if found and (one.dropped.n or not one.healing):
-            sides = ["healed" if one.healing else "unhealed"] if one.dropped.n else fates.STATES
+            sides = ["healed" if one.healing else "unhealed"] if one.dropped.n else STATES
             for side in sides:
                 for prompt, text in zip(found["prompts"], found["texts"], strict=True):
                     known.add((prompt, side, one.dropped.n, one.dropped.n / 6, text))
@@ -205,9 +206,9 @@ def test_texts_are_those_that_were_recorded(world):
 def test_with_nothing_to_write_there_is_an_empty_table(world, monkeypatch):
     opened, _ = world
     nothing = {"prompts": [], "texts": []}
-    monkeypatch.setattr(fates, "record", lambda *_: nothing)
-    table = fates.texts_table(opened)
-    assert table.empty and pages.written(table).data == ""
+    monkeypatch.setattr(what_it_writes, "record", lambda *_: nothing)
+    table = what_it_writes.texts_table(opened)
+    assert table.empty and what_it_writes.written(table).data == ""
 
 
 def test_a_curve_goes_by_size(world):
@@ -215,8 +216,8 @@ def test_a_curve_goes_by_size(world):
     for wanted in ([4, 2, 1], [4]):  # of the last, the control of the other size comes later
         other = OpenStudy(opened.study.model_copy(update={"pruned_layers": wanted}))
         other.__dict__["distances"] = opened.distances
-        for healed in fates.STATES.values():
-            assert [one.dropped.n for one in fates.curve(other, healed)] == [0, 2, 4]
+        for which in STATES:
+            assert [one.dropped.n for one in what_it_writes.curve(other, which)] == [0, 2, 4]
 
 
 def test_a_choice_that_is_the_question_is_shown(write_study, tmp_path):
@@ -228,7 +229,7 @@ def test_a_choice_that_is_the_question_is_shown(write_study, tmp_path):
     file.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     right = [PLACES[(i + i * 7 % 4) % 8] for i in range(24)]
     asked = [f"On day {i} {NAMES[i % 8]} walked to the" for i in range(24)]
-    found = fates._documents(opened, opened.study.tasks[0])
+    found = what_it_writes._documents(opened, opened.study.tasks[0])
     assert found == list(zip(right, asked, strict=True))
 
 
@@ -241,16 +242,16 @@ def test_line_breaks_are_shown_on_one_line():
         {"prompt": "So", "models": models, "n": 0, "fraction": 0.0, "text": " it\n\n is  so.\n"}
         for models in ("unhealed", "healed")
     )
-    (shown,) = fates.side_by_side(texts, "So")["healed"]
+    (shown,) = what_it_writes.side_by_side(texts, "So")["healed"]
     assert words(shown) == ["it", "is", "so."] and "\n" not in shown
     assert shown.count("⏎") == 2  # what ends the text breaks no line of it
 
 
 def test_texts_stand_side_by_side(world):
     opened, _ = world
-    texts = fates.texts_table(opened)
+    texts = what_it_writes.texts_table(opened)
     prompt = opened.writing_prompts[0]
-    wide = fates.side_by_side(texts, prompt)
+    wide = what_it_writes.side_by_side(texts, prompt)
     assert list(wide.columns) == ["dropped", "unhealed", "healed"]
     assert list(wide["dropped"]) == ["0%", "33.3%", "66.7%"]
     cells = texts[texts["prompt"] == prompt].set_index(["models", "n"])["text"]
@@ -263,7 +264,7 @@ def test_texts_stand_side_by_side(world):
 
 def test_questions_become_no_html(world):
     opened, _ = world
-    table = fates.lost_questions(opened, opened.study.tasks[0], 3)
+    table = what_it_writes.lost_questions(opened, opened.study.tasks[0], 3)
     page = pages.show(table, words=True).data
     seen = Seen(page)
     assert seen.tags == {"div", "table", "thead", "tbody", "tr", "th", "td"}
@@ -277,7 +278,7 @@ def test_texts_become_no_html():
         for models in ("unhealed", "healed")
         for n in (0, 2)
     )
-    page = pages.written(texts).data
+    page = what_it_writes.written(texts).data
     seen = Seen(page)
     assert seen.tags == {"p", "em", "div", "table", "thead", "tbody", "tr", "th", "td"}
     assert EVIL in seen.text
@@ -287,7 +288,7 @@ def test_texts_become_no_html():
 
 def test_every_prompt_has_a_table(world):
     opened, _ = world
-    page = pages.written(fates.texts_table(opened)).data
+    page = what_it_writes.written(what_it_writes.texts_table(opened)).data
     seen = Seen(page)
     assert page.count("<table") == 3
     for prompt in opened.writing_prompts:
@@ -300,7 +301,7 @@ def test_long_texts_are_shown_whole():
         {"prompt": "So", "models": models, "n": 0, "fraction": 0.0, "text": text}
         for models in ("unhealed", "healed")
     )
-    assert Seen(pages.written(texts).data).text.count(text) == 2
+    assert Seen(what_it_writes.written(texts).data).text.count(text) == 2
 
 
 def test_the_questions_of_one_task_alone(world):
@@ -311,5 +312,5 @@ def test_the_questions_of_one_task_alone(world):
     lines = Path(opened.study.task_path, "quiz_test.jsonl").read_text("utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     right = {row["question"]: row["choices"][row["answer"]] for row in rows}
-    table = fates.lost_questions(opened, task, 4)
+    table = what_it_writes.lost_questions(opened, task, 4)
     assert [right[question] for question in table["question"]] == list(table["answer"])

@@ -1,30 +1,38 @@
 """What becomes of each question, and of each sentence, as layers go (the reviewers' question)."""
 
 import re
+from html import escape
 
 import numpy as np
 import pandas as pd
+from IPython.display import HTML
+from matplotlib.figure import Figure
 
 from lib.evaluation import harness
 from lib.experiments.conditions import Condition, main_conditions, unpruned, writes
 from lib.experiments.measure import broken
 from lib.experiments.opened import OpenStudy
 from lib.schema import Task
-from lib.sections.tables import answers, record
+from lib.sections.columns import DROPPED, TASK
+from lib.sections.figures import SHADES, fraction_axis, grid, shared_legend
+from lib.sections.pages import show
+from lib.sections.section import Section, Table
+from lib.sections.tables import answers, record, state
 
 LONGEST = 24  # letters in a row, on a page
-STATES = {"unhealed": False, "healed": True}  # in the order of figures
+STATES = ("unhealed", "healed")  # in the order of figures
 
 
-def curve(opened: OpenStudy, healed: bool) -> list[Condition]:
-    """The models that are followed: the unpruned one, then similarity-informed prunings by size."""
+def curve(opened: OpenStudy, which: str) -> list[Condition]:
+    """The models of a state that are followed: the unpruned one, unhealed, then prunings by size
+    with the study's main strategy."""
     found = [
-        one for one in main_conditions(opened) if writes(opened, one) and not broken(opened, one)
+        one
+        for one in main_conditions(opened)
+        if writes(opened, one) and not broken(opened, one) and state(opened, one) == which
     ]
-    found.sort(key=lambda one: one.dropped.n)
-    if not healed:
-        return [one for one in found if not one.healing]
-    return [unpruned(opened)] + [one for one in found if one.healing and one.dropped.n]
+    pruned = sorted((one for one in found if one.dropped), key=lambda one: one.dropped.n)
+    return [unpruned(opened), *pruned]
 
 
 def question_table(opened: OpenStudy) -> pd.DataFrame:
@@ -33,8 +41,8 @@ def question_table(opened: OpenStudy) -> pd.DataFrame:
     neither (wrong). `by_chance`: how many would be kept if both were right independently."""
     rows = []
     for task in opened.study.tasks:
-        for name, healed in STATES.items():
-            models = curve(opened, healed)
+        for name in STATES:
+            models = curve(opened, name)
             right = np.array([answers(opened, one, task) for one in models]).astype(bool)
             for one, now in zip(models, right, strict=True):
                 rows.append(
@@ -53,7 +61,7 @@ def lost_questions(opened: OpenStudy, task: Task, count: int) -> pd.DataFrame:
     """Some questions that the unpruned model answers rightly: those healed prunings lose first,
     those lost in the middle, and those kept longest; with the prompt's end, the right answer, and
     up to which fraction it was given without a miss."""
-    models = curve(opened, True)
+    models = curve(opened, "healed")
     right = np.array([answers(opened, one, task) for one in models]).astype(bool)
     fractions = [opened.fraction(one.dropped.n) for one in models]
     until = right.cumprod(axis=0).sum(axis=0)
@@ -90,8 +98,8 @@ def _documents(opened: OpenStudy, task: Task) -> list[tuple[str, str]]:
 def texts_table(opened: OpenStudy) -> pd.DataFrame:
     """What each model writes: prompt, models, n, fraction, text."""
     rows = []
-    for name, healed in STATES.items():
-        for one in curve(opened, healed):
+    for name in STATES:
+        for one in curve(opened, name):
             found = record(opened, one, opened.study.writing)
             for prompt, text in zip(found["prompts"], found["texts"], strict=True):
                 rows.append(
@@ -112,6 +120,85 @@ def side_by_side(texts: pd.DataFrame, prompt: str) -> pd.DataFrame:
     """What is written after one prompt: a row per fraction, unhealed and healed."""
     rows = texts[texts["prompt"] == prompt]
     rows = rows.assign(text=rows["text"].map(on_one_line))
-    wide = rows.pivot(index="fraction", columns="models", values="text")[list(STATES)]
+    wide = rows.pivot(index="fraction", columns="models", values="text")[[*STATES]]
     wide.index = [f"{100 * fraction:.3g}%" for fraction in wide.index]
     return wide.rename_axis("dropped").rename_axis(columns=None).reset_index()
+
+
+def written(texts: pd.DataFrame) -> HTML:
+    """What the models write, a table per prompt."""
+    if texts.empty:
+        return HTML("")
+    parts = (
+        f"<p>After <em>{escape(on_one_line(prompt))}</em> the models go on:</p>"
+        + show(side_by_side(texts, prompt), words=True).data
+        for prompt in texts["prompt"].unique()
+    )
+    return HTML(f'<div class="written">{"".join(parts)}</div>')
+
+
+def question_panels(questions: pd.DataFrame) -> Figure:
+    """Shares of the questions kept, lost, gained and wrong at every fraction; a row per task,
+    unhealed and healed."""
+    tasks = list(questions.groupby(["task", "shots"], sort=False).groups)
+    figure, panels = grid(len(tasks), 2, width=4.2, height=2.7)
+    kinds = {"kept": (SHADES[0], ""), "gained": (SHADES[2], "///")}
+    kinds |= {"lost": (SHADES[1], "..."), "wrong": ("0.85", "")}
+    for row, (task, shots) in enumerate(tasks):
+        for column, models in enumerate(STATES):
+            axes = panels[row, column]
+            rows = questions[(questions["task"] == task) & (questions["shots"] == shots)]
+            rows = rows[rows["models"] == models].sort_values("fraction")
+            shares = [rows[kind] / rows["n_questions"] for kind in kinds]
+            bands = axes.stackplot(
+                rows["fraction"],
+                shares,
+                labels=list(kinds),
+                colors=[shade for shade, _ in kinds.values()],
+            )
+            for band, (_, hatch) in zip(bands, kinds.values(), strict=True):
+                band.set_hatch(hatch)
+                band.set_edgecolor("white")
+            axes.plot(
+                rows["fraction"],
+                rows["by_chance"] / rows["n_questions"],
+                color="black",
+                linestyle="--",
+                linewidth=1.2,
+                label="kept, if right independently",
+            )
+            axes.set(ylabel="Share of questions", ylim=(0, 1))
+            axes.set_title(f"{task} ({shots}-shot), {models}", fontsize="medium")
+            fraction_axis(axes)
+            axes.set_xlim(0, rows["fraction"].max())
+    shared_legend(figure, panels)
+    return figure
+
+
+MODELS = {"models": "`unhealed` or `healed`", **DROPPED}
+SECTION = Section(
+    conditions=lambda opened: {"": main_conditions(opened)},
+    tables=(
+        Table(
+            "questions",
+            question_table,
+            "a task and a model",
+            {
+                **TASK,
+                **MODELS,
+                "kept": "number of questions that this and the unpruned model answer rightly",
+                "lost": "number that only the unpruned model answers rightly",
+                "gained": "number that only this model answers rightly",
+                "wrong": "number that neither answers rightly",
+                "n_questions": "number of all questions",
+                "by_chance": "number that would be kept if both were right independently",
+            },
+        ),
+        Table(
+            "texts",
+            texts_table,
+            "a prompt and a model",
+            {"prompt": "what the model goes on from", **MODELS, "text": "what it writes"},
+        ),
+    ),
+)

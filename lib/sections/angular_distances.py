@@ -1,0 +1,186 @@
+"""Angular distances across blocks of layers, of the model and of its untrained twin (Fig. 4 of
+Gromov et al.)."""
+
+import matplotlib as mpl
+import pandas as pd
+import seaborn as sns
+from IPython.display import HTML
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from lib.experiments.opened import OpenStudy
+from lib.sections.columns import BLOCK, DISTANCE
+from lib.sections.figures import GREY, SHADES, grid
+from lib.sections.pages import key_numbers
+from lib.sections.section import Extra, Section, Table
+
+RESCALED = "Distance, rescaled in each row"
+
+
+def angular_distances(opened: OpenStudy) -> pd.DataFrame:
+    """d(ℓ, ℓ+n) for every block: n, start, distance, stderr, n_sequences."""
+    return pd.DataFrame(opened.distances["table"])[list(DISTANCE)]
+
+
+def distances_after_norm(opened: OpenStudy) -> pd.DataFrame:
+    """The same columns for blocks that end with the last layer, its output taken after the final
+    norm."""
+    return pd.DataFrame(opened.distances["after_norm"])[list(DISTANCE)]
+
+
+def optimal_blocks(opened: OpenStudy) -> pd.DataFrame:
+    """ℓ*(n): n, start, stop, distance, support."""
+    return pd.DataFrame(opened.distances["optimal"])[list(BLOCK)]
+
+
+def untrained_distances(opened: OpenStudy) -> pd.DataFrame | None:
+    """The distances of the untrained twin; None where the study does without one."""
+    if not opened.study.controls.untrained:
+        return None
+    return pd.DataFrame(opened.untrained_distances["table"])[list(DISTANCE)]
+
+
+def how_sure(opened: OpenStudy, distances: pd.DataFrame) -> HTML:
+    """How many windows the distances are means over, and how far they can be trusted."""
+    final = opened.distances["commonest_final_token"]
+    return key_numbers(
+        {
+            "windows": f"{distances['n_sequences'].iloc[0]:,}",
+            "largest standard error": f"{distances['stderr'].max():.4f}",
+            "of the windows end in the commonest final token": f"{100 * final:.0f}%",
+        }
+    )
+
+
+def distance_curves(
+    distances: pd.DataFrame, optimal: pd.DataFrame, untrained: pd.DataFrame | None = None
+) -> Figure:
+    """Fig. 1(c): distance against start layer, one curve per n, with ℓ*(n) marked; below it the
+    untrained twin's."""
+    tables = [("", distances)] + ([("untrained twin", untrained)] if untrained is not None else [])
+    figure, panels = grid(len(tables), 1, width=7, height=4.4 if len(tables) == 1 else 3.7)
+    most = int(distances["n"].max())
+    shade = mpl.colormaps["viridis"]
+    scale = mpl.colors.Normalize(1, most)
+    for axes, (title, table) in zip(panels.flat, tables, strict=True):
+        for n, curve in table.groupby("n"):
+            axes.plot(curve["start"], curve["distance"], color=shade(scale(n)), linewidth=1.3)
+        axes.set(ylabel="Angular distance\nd(ℓ, ℓ+n)  [units of π]", ylim=(0, None))
+        axes.set_title(title, fontsize="medium")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    panels[0, 0].plot(
+        optimal["start"], optimal["distance"], "k.", markersize=6, label="ℓ*(n), the most similar"
+    )
+    panels[0, 0].legend(loc="upper right")
+    panels[-1, 0].set_xlabel("Start layer ℓ of the block")
+    mappable = mpl.cm.ScalarMappable(scale, shade)
+    bar = figure.colorbar(mappable, ax=list(panels.flat), label="Block size n  [layers]")
+    bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def distance_map(
+    distances: pd.DataFrame, optimal: pd.DataFrame, untrained: pd.DataFrame | None = None
+) -> Figure:
+    """Fig. 4: one row per n, each shifted and rescaled to [0, 1], with ℓ*(n) marked; below it the
+    untrained twin's."""
+    tables = [("", distances)] + ([("untrained twin", untrained)] if untrained is not None else [])
+    figure, panels = grid(len(tables), 1, width=7, height=4.6)
+    for axes, (title, table) in zip(panels.flat, tables, strict=True):
+        heat_map(axes, table, cbar_kws={"label": RESCALED})
+        axes.set(xlabel="", ylabel="Block size n  [layers]")
+        axes.set_title(title, fontsize="medium")
+    mark(panels[0, 0], optimal)
+    panels[0, 0].legend(loc="upper right")
+    panels[-1, 0].set_xlabel("Start layer ℓ of the block")
+    return figure
+
+
+def last_layer(distances: pd.DataFrame, after_norm: pd.DataFrame) -> Figure:
+    """Claim 7 both ways: the distance across the last n layers, with the last layer's output before
+    and after the final norm, and across the n layers just before the last one."""
+    last = int(distances["n"].max()) + 1
+    stop = distances["start"] + distances["n"]
+    own = {"marker": "o", "color": SHADES[0]}
+    lines = [
+        ("without the last layer", distances[stop == last - 1], {"marker": "s", "color": GREY}),
+        ("with it, before the final norm", distances[stop == last], own),
+        # Dashed and hollow: the two often coincide.
+        (
+            "with it, after the final norm",
+            after_norm,
+            {"marker": "o", "color": SHADES[1], "linestyle": "--", "markerfacecolor": "w"},
+        ),
+    ]
+    figure, panels = grid(1, 1, width=7, height=3.6)
+    axes = panels[0, 0]
+    for label, rows, style in lines:
+        if rows.empty:  # after the norm, where the decoder projects to another width
+            continue
+        axes.errorbar(rows["n"], rows["distance"], yerr=rows["stderr"], label=label, **style)
+    axes.set(xlabel="Block size n  [layers]", ylabel="Angular distance  [units of π]")
+    axes.set_ylim(0, None)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(title="The n deepest layers")
+    return figure
+
+
+def heat_map(axes: Axes, distances: pd.DataFrame, labels: int = 16, **options: object) -> None:
+    """Fig. 4 of one model, drawn into given axes: a row per n, shifted and rescaled to [0, 1];
+    about `labels` numbers on each axis. `options` go to seaborn's heatmap."""
+    wide = distances.pivot(index="n", columns="start", values="distance")
+    low, high = wide.min(axis=1), wide.max(axis=1)
+    rescaled = wide.sub(low, axis=0).div((high - low).replace(0, 1), axis=0)
+    every = max(1, len(wide) // labels)
+    sns.heatmap(
+        rescaled,
+        ax=axes,
+        cmap="viridis_r",
+        vmin=0,
+        vmax=1,
+        xticklabels=every,
+        yticklabels=every,
+        **options,
+    )
+    axes.invert_yaxis()
+    axes.tick_params(axis="both", labelrotation=0)
+
+
+def mark(axes: Axes, optimal: pd.DataFrame, size: float = 6) -> None:
+    """A cross on ℓ*(n) in each row of a heat map."""
+    axes.plot(optimal["start"] + 0.5, optimal["n"] - 0.5, "kx", markersize=size, label="ℓ*(n)")
+
+
+def extras(opened: OpenStudy) -> list[Extra]:
+    settings = opened.study.distances
+    tokens = settings.n_sequences * settings.length
+    found = [Extra("distances", "distances", lambda opened: opened.distances, tokens)]
+    if opened.study.controls.untrained:
+        what = "distances of the untrained twin"
+        found.append(
+            Extra("distances-untrained", what, lambda opened: opened.untrained_distances, tokens)
+        )
+    return found
+
+
+SECTION = Section(
+    extras=extras,
+    tables=(
+        Table("angular_distances", angular_distances, "a block", DISTANCE),
+        Table(
+            "distances_after_norm",
+            distances_after_norm,
+            "a block that ends with the last layer, whose output is taken after the final norm",
+            DISTANCE,
+        ),
+        Table("optimal_blocks", optimal_blocks, "a number of layers", BLOCK),
+        Table(
+            "untrained_distances",
+            untrained_distances,
+            "a block of the untrained twin",
+            DISTANCE,
+        ),
+    ),
+    claims=("gromov-6", "gromov-7"),
+)
