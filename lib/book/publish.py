@@ -15,9 +15,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib import paths
+from lib import claims, paths
 from lib.book import spent
-from lib.claims import gromov, judging
 from lib.errors import UserError
 from lib.evidence import listing
 from lib.evidence.records import read
@@ -79,7 +78,7 @@ def publish(study: Study) -> Path:
     for name, table in made.items():
         if table is not None:
             tables.write(folder / "tables" / f"{name}.csv", table)
-    verdicts = gromov.verdicts(judging.Tables(folder / "tables"))
+    verdicts = claims.verdicts(claims.Tables(folder / "tables"))
     tables.write(folder / "tables" / "verdicts.csv", verdicts)
     write_atomically(folder / "evidence.jsonl", listing.lines(records))
     if runs:

@@ -6,9 +6,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from lib.claims.judging import straight_line
 from lib.experiments.costs import RESAMPLES
 from lib.sections.figures import SHADES, fraction_axis, grid, shared_legend
+from lib.statistics.lines import straight_line
 
 # What falls: its column, and that of its standard error, if it has one.
 QUANTITIES = {

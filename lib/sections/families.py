@@ -42,7 +42,7 @@ COLUMNS = {
         ["shots"],
         ["fraction", "low", "high"],
     ),
-    "verdicts": (["statement", "verdict"], ["claim"], []),
+    "verdicts": (["paper", "statement", "verdict"], ["claim"], []),
 }
 MODEL = ["strategy", "n", "healing", "weights"]  # which of a study's models a row is about
 CURVE = ["task", "shots", "strategy", "healing", "weights"]
@@ -200,7 +200,7 @@ def _check_whole(read: dict[str, pd.DataFrame], layers: int) -> None:
     curves = set(_keys(qa[qa["strategy"] != "none"], CURVE))
     if set(_keys(read["transitions"], CURVE)) != curves:
         raise Unusable("transitions.csv and qa.csv are not of the same curves")
-    if read["verdicts"]["claim"].duplicated().any():
+    if read["verdicts"].duplicated(["paper", "claim"]).any():
         raise Unusable("verdicts.csv names a claim twice")
 
 
@@ -283,8 +283,9 @@ def verdicts(runs: list[Run], own: pd.DataFrame) -> pd.DataFrame:
     verdicts on the page's study, which are computed after this page."""
     parts = [own.assign(run=runs[0].title), *([table(runs[1:], "verdicts")] if runs[1:] else [])]
     found = pd.concat(parts, ignore_index=True)
-    wide = found.pivot(index="claim", columns="run", values="verdict")[[r.title for r in runs]]
-    wide.insert(0, "statement", found.groupby("claim")["statement"].first())
+    keys = ["paper", "claim"]
+    wide = found.pivot(index=keys, columns="run", values="verdict")[[r.title for r in runs]]
+    wide.insert(0, "statement", found.groupby(keys)["statement"].first())
     return wide.rename_axis(columns=None).reset_index()
 
 

@@ -236,7 +236,7 @@ def transition_table(opened: OpenStudy, conditions: list[Condition]) -> pd.DataF
             columns = _columns(opened, members[0])
             rows.append(
                 {"task": task.name, "shots": task.shots}
-                | {key: columns[key] for key in ("strategy", "healing", "weights", "seed")}
+                | {key: columns[key] for key in ("strategy", "state", "healing", "weights", "seed")}
                 | {
                     key: getattr(found, key, None)
                     for key in ("fraction", "low", "high", "width", "width_low", "width_high")
