@@ -5,8 +5,8 @@ from ablation_study import all_conditions, hits, similar
 from conftest import write_task
 from test_rules import paper_is_right
 
+from lib import claims
 from lib import study as studies
-from lib.claims import gromov
 from lib.errors import UserError
 from lib.evaluation import harness
 from lib.evidence.store import Store
@@ -51,12 +51,12 @@ def test_claims_are_judged_whatever_the_recipe(recipe, results_dir):
         for key in ("qa", "loss", "transitions"):
             table = world[key]
             if name != "qlora-r8":
-                table = table[(table["healing"] != "none") | (table["weights"] != "nf4")]
+                table = table[table["state"] != "control"]
                 table = table.assign(weights="float32").replace({"qlora-r8": name})
             world[key] = table
         for key, table in world.items():
             tables.write(results_dir / name / "tables" / f"{key}.csv", table)
-        found.append(gromov.verdicts(gromov.Tables(results_dir / name / "tables")))
+        found.append(claims.verdicts(claims.Tables(results_dir / name / "tables")))
     assert found[0]["verdict"].equals(found[1]["verdict"])
     assert (found[0]["verdict"] == "reproduced").sum() == 11
 

@@ -6,10 +6,11 @@ DRAWS = 2000
 
 
 def straight_line(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
-    """The least-squares line through points: slope, value at 0, and R², the variance explained."""
+    """The least-squares line through points: slope, value at 0, and R², the variance explained; 0
+    where there is none."""
     slope, start = np.polyfit(x, y, 1)
-    missed = ((y - start - slope * x) ** 2).sum()
-    return float(slope), float(start), float(1 - missed / ((y - y.mean()) ** 2).sum())
+    missed, spread = ((y - start - slope * x) ** 2).sum(), ((y - y.mean()) ** 2).sum()
+    return float(slope), float(start), float(1 - missed / spread) if spread else 0.0
 
 
 def explained(x: np.ndarray, y: np.ndarray, error: np.ndarray) -> tuple[float, float, float]:
