@@ -70,7 +70,7 @@ class Check(NamedTuple):
         return self.possible and not self.sure
 
     def __str__(self) -> str:
-        error = f" ± {self.error:.2g}" if self.error else ""
+        error = f" ± {self.error:.2g}" if self.error > 1e-6 else ""
         room = "to spare" if self.holds else "short"
         return f"{self.what}: {abs(self.slack):.2g}{error}{self.unit} {room}" + (
             ", open" if self.open else ""
