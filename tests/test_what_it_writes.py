@@ -215,7 +215,7 @@ def test_a_curve_goes_by_size(world):
     opened, _ = world
     for wanted in ([4, 2, 1], [4]):  # of the last, the control of the other size comes later
         other = OpenStudy(opened.study.model_copy(update={"pruned_layers": wanted}))
-        other.__dict__["distances"] = opened.distances
+        other.__dict__["distances"] = opened.measure_distances()
         for which in STATES:
             assert [one.dropped.n for one in what_it_writes.curve(other, which)] == [0, 2, 4]
 

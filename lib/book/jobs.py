@@ -182,11 +182,11 @@ def run(study: Study, job: Job) -> None:
     name = job.name
     if name.startswith("distances"):
         if name == "distances":
-            opened.distances  # noqa: B018  (measured when first asked for)
+            opened.measure_distances()
         elif name == "distances-untrained":
-            opened.untrained_distances  # noqa: B018
+            opened.measure_untrained_distances()
         else:
-            opened.distances_on(study.other_texts[int(name.rpartition("-")[2]) - 1])
+            opened.measure_distances_on(study.other_texts[int(name.rpartition("-")[2]) - 1])
     elif name == "cost":
         costs.cost_table(opened)
     elif name == "question-free":
