@@ -7,7 +7,7 @@ healing      What is trained afterwards, and on what.
 evaluation   What a model answers: questions, loss, text; all prunings in one pass.
 experiments  A study opened, the models that it compares, and measuring them.
 statistics   Paired differences, transitions, straight lines.
-claims       What a paper says, as rules over tables: one file a paper.
+claims       What papers say, as rules over tables: one file a paper.
 sections     One module per notebook, of its name: its models, its tables, its figures.
 book         Running notebooks: jobs, progress, the site, what it costs, comparing two runs.
 

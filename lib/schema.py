@@ -66,7 +66,8 @@ class Distances(Section):
 
 class Task(Section):
     """An lm-eval task; `shots` examples in the prompt, `limit` questions (all when empty; of a
-    group, of each of its tasks). The score is `acc`, or `exact_match` of generated answers.
+    group, of each of its tasks). The score is `acc`, or `exact_match` of generated answers. `role`:
+    what the questions ask for, which claims tell apart; a study's file has to say it.
 
     `order`: 0 for the examples as the harness gives them, another number for a permutation of
     them with that seed, the same for every question."""
@@ -74,7 +75,7 @@ class Task(Section):
     name: str
     shots: Annotated[int, Field(ge=0)] = 0
     limit: Positive | None = None
-    role: Literal["knowledge", "reading", "generation"] = "knowledge"
+    role: Literal["knowledge", "reading", "generation"] | None = None
     order: Annotated[int, Field(ge=0)] = 0
 
 

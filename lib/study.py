@@ -80,6 +80,12 @@ def load(name: str) -> Study:
         raise UserError(f"study {path.name}: {_first_error(error)}") from None
     except TypeError:
         raise UserError(f"study {path.name}: keys must be text") from None
+    for number, task in enumerate(study.tasks):
+        if task.role is None:
+            raise UserError(
+                f"study {path.name}: key 'tasks.{number}.role' is missing ({task.name}): say "
+                "knowledge, reading or generation; claims about healing tell these apart"
+            )
     return _resolved(study, path.parent)
 
 

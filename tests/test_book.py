@@ -20,7 +20,6 @@ from clones import copied
 from lib import paths
 from lib.sections import section
 
-
 MORE = ("\n\n\ndef ", "\n\n\nMORE = 1\n\n\ndef ")  # code before the first function
 
 

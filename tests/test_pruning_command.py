@@ -48,26 +48,35 @@ def test_the_command_in_a_process_of_its_own(sharded, tmp_path):
     assert refused.stderr.count("\n") == 1
 
 
-def write_optimal(folder: Path, rows: Collection[tuple[int, int, int]]) -> None:
+def write_chosen(folder: Path, chosen: dict[str, Collection[Collection[int]]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "optimal_blocks.csv", "w", newline="") as file:
+    with open(folder / "chosen_layers.csv", "w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["n", "start", "stop", "distance", "support"])
-        writer.writerows([*row, 0.1, 1.0] for row in rows)
+        writer.writerow(["strategy", "n", "dropped"])
+        for strategy, sets in chosen.items():
+            writer.writerows([strategy, len(one), " ".join(map(str, one))] for one in sets)
 
 
 def test_the_block_that_a_study_found(sharded, tmp_path, results_dir, capsys):
     choice = ["--study", "almanac", "--similarity"]
     line = fails(capsys, sharded, tmp_path / "out", *choice, 2)
-    assert "lib.run 01 --study almanac" in line
+    assert "lib.run angular_distances --study almanac" in line
     tables = paths.tables("almanac")
-    write_optimal(tables, [(n, 1, 1 + n) for n in range(1, 6)])
+    blocks = [range(1, 1 + n) for n in range(1, 6)]
+    write_chosen(tables, {"similarity": blocks, "mine": [range(0, 2 * n, 2) for n in (1, 2, 3)]})
     assert on_disk.main([str(sharded), str(tmp_path / "out"), *choice, "2"]) == 0
     assert "drop layers 1–2" in capsys.readouterr().out
     assert "allowed are 1 to 5" in fails(capsys, sharded, tmp_path / "new", *choice, 6)
-    write_optimal(tables, [(n, 0, n) for n in range(1, 8)])
+    mine = ["--study", "almanac", "--strategy", "mine"]
+    assert on_disk.main([str(sharded), str(tmp_path / "scattered"), *mine, "3"]) == 0
+    assert "drop layers 0, 2 and 4, keep" in capsys.readouterr().out
+    assert "no choice of 4 layers by mine" in fails(capsys, sharded, tmp_path / "new", *mine, 4)
+    other = ["--study", "almanac", "--strategy", "other"]
+    line = fails(capsys, sharded, tmp_path / "new", *other, 2)
+    assert "compares no strategy 'other'; it has similarity, mine" in line
+    write_chosen(tables, {"similarity": [range(n) for n in range(1, 8)]})
     assert "8 layers" in fails(capsys, sharded, tmp_path / "new", *choice, 2)
-    (tables / "optimal_blocks.csv").write_text("n,start\n1,x\n")
+    (tables / "chosen_layers.csv").write_text("n,strategy\n1,x\n")
     assert "damaged" in fails(capsys, sharded, tmp_path / "new", *choice, 2)
 
 
@@ -107,8 +116,9 @@ def test_a_hub_name_means_the_cached_copy(sharded, tmp_path, capsys, monkeypatch
         (["--drop", "deep"], "neither a layer nor a range"),
         (["--simple", "0"], "allowed are 1 to 5"),
         (["--simple", "6"], "allowed are 1 to 5"),
-        (["--simple", "1", "--study", "almanac"], "go together"),
-        (["--similarity", "1"], "go together"),
+        (["--similarity", "1"], "goes with --study"),
+        (["--strategy", "nosuch", "1"], "unknown strategy 'nosuch'; known are similarity, simple"),
+        (["--strategy", "simple", "one"], "'one' is not a number of layers"),
         (["--similarity", "1", "--study", "nowhere"], "unknown study"),
     ],
 )

@@ -12,9 +12,8 @@ import json
 import shutil
 from pathlib import Path
 
-from lib import paths
+from lib import claims, paths
 from lib.book import took
-from lib.claims import gromov, judging
 from lib.errors import UserError
 from lib.evidence import listing
 from lib.evidence.records import read
@@ -50,7 +49,7 @@ def publish(study: Study) -> Path:
     for name, table in made.items():
         if table is not None:
             tables.write(folder / "tables" / f"{name}.csv", table)
-    verdicts = gromov.verdicts(judging.Tables(folder / "tables"))
+    verdicts = claims.verdicts(claims.Tables(folder / "tables"))
     tables.write(folder / "tables" / "verdicts.csv", verdicts)
     write_atomically(folder / "evidence.jsonl", listing.lines(records))
     if runs:

@@ -3,8 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-import pandas as pd
-
 from lib.experiments.opened import OpenStudy
 from lib.healing.teacher import relative_cost
 from lib.pruning.dropped import UNPRUNED, Dropped
@@ -193,13 +191,3 @@ def writes(opened: OpenStudy, condition: Condition) -> bool:
         return condition.healing == study.healing
     ns = [0, *opened.healed_ns(study.healing.fractions)]
     return condition.weights == opened.weights and condition.dropped.n in ns
-
-
-def chosen_blocks(opened: OpenStudy) -> pd.DataFrame:
-    """What each strategy drops, in words, for every n that is evaluated."""
-    rows = []
-    for n in opened.study.pruned_layers or range(1, opened.n_layers):
-        found = {strategy: opened.chosen(strategy, n) for strategy in opened.strategies}
-        words = {key: block.in_words(opened.n_layers) for key, block in found.items()}
-        rows.append({"n": n, **words, "same": "yes" if len(set(found.values())) == 1 else ""})
-    return pd.DataFrame(rows)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from lib import paths
+from lib import open_sets, paths
 from lib import study as studies
 from lib.errors import UserError
 from lib.files import check_space, free_place, whole_or_not_at_all
@@ -54,14 +54,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.drop is None:
             strategy, n = asked_strategy(options)
-            known(strategy, options.study)
+            follows = by_rule(strategy, options.study)
         folder = find(options.checkpoint)
         out = free_place(Path(options.out), folder)
         shards.read(folder)  # cheap: before anything long
         n_layers = _text_config(load_config(folder)).num_hidden_layers
         if options.drop is not None:
             dropped = parse_layers(options.drop, n_layers)
-        elif options.study is None:
+        elif follows:
             dropped = shipped(strategy).expected(n, n_layers)
         else:
             dropped = chosen(options.study, strategy, n, n_layers)
@@ -228,13 +228,19 @@ def asked_strategy(options: argparse.Namespace) -> tuple[str, int]:
     return name, int(n)
 
 
-def known(strategy: str, study: str | None) -> None:
-    """Raises UserError for a strategy that is not known, and for one that looks at a model where
-    no study is given that has done so."""
-    if study is not None:
-        return
-    if not shipped(strategy).by_rule:
+def by_rule(strategy: str, study: str | None) -> bool:
+    """Whether the number of layers alone says what a strategy drops: of one that is shipped, by a
+    rule without settings.
+
+    Raises UserError for another one where no study is given that has looked at the model."""
+    if study is not None and strategy not in open_sets.known("strategy"):
+        return False
+    found = shipped(strategy)
+    if found.by_rule and not type(found.settings).model_fields:
+        return True
+    if study is None:
         raise UserError(f"--{strategy} N goes with --study X: what X measured says which layers")
+    return False
 
 
 def chosen(study: str, strategy: str, n: int, n_layers: int) -> Dropped:

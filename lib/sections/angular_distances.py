@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lib.experiments.opened import OpenStudy
-from lib.sections.columns import BLOCK, DISTANCE
+from lib.sections.columns import BLOCK, DISTANCE, DROPPED, MODEL
 from lib.sections.figures import GREY, SHADES, grid
 from lib.sections.pages import key_numbers
 from lib.sections.section import Extra, Section, Table
@@ -32,6 +32,15 @@ def distances_after_norm(opened: OpenStudy) -> pd.DataFrame:
 def optimal_blocks(opened: OpenStudy) -> pd.DataFrame:
     """ℓ*(n): n, start, stop, distance, support."""
     return pd.DataFrame(opened.measure_distances()["optimal"])[list(BLOCK)]
+
+
+def chosen_layers(opened: OpenStudy) -> pd.DataFrame:
+    """What each strategy of the study drops: strategy, n, dropped."""
+    return pd.DataFrame(
+        {"strategy": strategy, "n": n, "dropped": " ".join(map(str, opened.chosen(strategy, n)))}
+        for strategy in opened.strategies
+        for n in range(1, opened.n_layers)
+    )
 
 
 def untrained_distances(opened: OpenStudy) -> pd.DataFrame | None:
@@ -180,6 +189,16 @@ SECTION = Section(
             DISTANCE,
         ),
         Table("optimal_blocks", optimal_blocks, "a number of layers", BLOCK),
+        Table(
+            "chosen_layers",
+            chosen_layers,
+            "a strategy and a number of layers",
+            {
+                "strategy": "how the layers are chosen",
+                "n": DROPPED["n"],
+                "dropped": MODEL["dropped"],
+            },
+        ),
         Table(
             "untrained_distances",
             untrained_distances,

@@ -26,7 +26,7 @@ class Settings(Healing):
     @model_validator(mode="after")
     def no_teacher(self) -> "Settings":
         if self.teacher:
-            raise ValueError("teacher goes with recipes that train adapters: here nothing is frozen")
+            raise ValueError("teacher goes with recipes that train adapters; here all is trained")
         return self
 
 
