@@ -26,6 +26,7 @@ from lib.book.model_tables import PAPER, SMALL, family
 from lib.book.plan import BACK, Planned, asked_passes, extras, parts, trained_passes
 from lib.book.took import Rows
 from lib.errors import UserError
+from lib.healing import recipe as recipes
 from lib.models import checkpoints
 from lib.models.shapes import Shape, planned_config, shape_of
 from lib.schema import Study
@@ -105,7 +106,7 @@ class Estimate:
         """Bytes on a GPU, at most: of the whole model, and of a healing with what follows it."""
         found = memory(self.study, self.shape)
         # A model healed in 4 bits is evaluated as it is there, which takes less than healing it.
-        after = 0.0 if self.study.healing.recipe == "qlora" else found["healed"]
+        after = 0.0 if recipes.of(self.study.healing).needs_4bit else found["healed"]
         return {"unhealed": found["unhealed"], "healing": max(found["healing"], after)}
 
     @property
