@@ -2,12 +2,12 @@
 
     python -m lib.export OUT --study mine.yaml --similarity 8    # the block that section 01 chose
     python -m lib.export OUT --study mine.yaml --simple 8        # deepest 8, last one kept
-    python -m lib.export OUT --study mine.yaml --drop 21:29      # layers 21–28
+    python -m lib.export OUT --study mine.yaml --strategy NAME 8  # any strategy
+    python -m lib.export OUT --study mine.yaml --drop 21:29      # layers 21–28; or 3,5:8
 
-What the book has healed already is not healed again (but with `full`, which keeps no adapters), and
-a healing that was stopped goes on. OUT is an ordinary checkpoint in float32; OUT/adapter holds the
-adapters alone, in peft's format, for the pruned checkpoint that `lib.pruning` writes. It appears
-whole or not at all.
+What the book has healed already is not healed again, and a healing that was stopped goes on. OUT is
+an ordinary checkpoint in float32; OUT/adapter holds the adapters alone, in peft's format, for the
+pruned checkpoint that `lib.pruning` writes. It appears whole or not at all.
 """
 
 import argparse
@@ -20,12 +20,16 @@ from lib import study
 from lib.book.check import check
 from lib.errors import UserError
 from lib.experiments import measure
-from lib.experiments.conditions import Condition, healed
+from lib.experiments.conditions import Condition
 from lib.experiments.opened import OpenStudy
 from lib.files import free_place, whole_or_not_at_all
 from lib.healing import heal
+from lib.healing import recipe as recipes
 from lib.models import four_bit
-from lib.pruning.dropped import UNPRUNED, parse_layers, ranges, span
+from lib.pruning.dropped import parse_layers
+from lib.pruning.on_disk import add_choices, asked_strategy
+
+ADAPTERS = "adapter_config.json"  # by which peft knows a folder of adapters
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,10 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("out", help="the folder to write; it must not exist or be empty")
     parser.add_argument("--study", required=True, help="name or path of a YAML file")
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--similarity", type=int, metavar="N", help="the most similar N layers")
-    which.add_argument("--simple", type=int, metavar="N", help="the deepest N, the last one kept")
-    which.add_argument("--drop", metavar="LAYERS", help="counted from 0, half-open: 21:29")
+    add_choices(parser)
     options = parser.parse_args(arguments)
     try:
         out = free_place(Path(options.out))
@@ -57,18 +58,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _condition(opened: OpenStudy, options: argparse.Namespace) -> Condition:
     """The model that is asked for, as the sections name it, so that theirs is found."""
-    if options.drop is not None:
-        runs = ranges(parse_layers(options.drop, opened.n_layers))
-        if len(runs) != 1:
-            raise UserError(f"--drop {options.drop}: healing is of one block, as in 21:29")
-        strategy, block = "given", span(runs[0].start, runs[0].stop)
-    elif options.simple is not None:
-        strategy, block = "simple", opened.chosen("simple", options.simple)
-    else:
-        strategy, block = "similarity", opened.chosen("similarity", options.similarity)
     recipe = opened.study.healing
-    weights = healed(opened, recipe, [], [])[0].weights
-    return Condition(strategy, block.check(opened.n_layers), weights, recipe)
+    if options.drop is not None:
+        strategy, dropped = "given", parse_layers(options.drop, opened.n_layers)
+        if recipe.teacher and not dropped.contiguous:
+            raise UserError(
+                f"--drop {options.drop}: healing with a teacher is of one block, as in 21:29"
+            )
+    else:
+        strategy, n = asked_strategy(options)
+        dropped = opened.chosen(strategy, n)
+    return Condition(strategy, dropped, opened.weights_of(recipe), recipe)
 
 
 def export(opened: OpenStudy, condition: Condition, out: Path) -> None:
@@ -80,14 +80,15 @@ def export(opened: OpenStudy, condition: Condition, out: Path) -> None:
             report = measure.healing_record(opened, condition)
             raise UserError(f"{condition.name}: {report['diverged']}; nothing is written")
         with whole_or_not_at_all(out) as unfinished:
-            adapters = measure.adapters(opened, condition)
-            if adapters.exists() and four_bit.runs_in_4bit(opened.study):
+            kept = measure.adapters(opened, condition)
+            adapted = (kept / ADAPTERS).exists()
+            if kept.exists() and four_bit.runs_in_4bit(opened.study):
                 how = (opened.study, condition.healing, condition.dropped)
-                model = heal.reload(*how, adapters, merge=True)
-            if adapters.exists():
-                shutil.copytree(adapters, unfinished / "adapter")
+                model = heal.reload(*how, kept, plain=True)
+            if adapted:
+                shutil.copytree(kept, unfinished / "adapter")
                 (unfinished / "adapter" / "README.md").unlink(missing_ok=True)
-                _name_base(unfinished / "adapter" / "adapter_config.json", opened)
+                _name_base(unfinished / "adapter" / ADAPTERS, opened)
             model.save_pretrained(unfinished)
             opened.tokenizer.save_pretrained(unfinished)
             (unfinished / "README.md").write_text(_card(opened, condition), encoding="utf-8")
@@ -106,16 +107,16 @@ def _name_base(file: Path, opened: OpenStudy) -> None:
 
 
 def _card(opened: OpenStudy, condition: Condition) -> str:
-    recipe, block = condition.healing, condition.dropped
+    recipe, dropped = condition.healing, condition.dropped
     report = measure.healing_record(opened, condition)
-    words = block.in_words(opened.n_layers) if block != UNPRUNED else "drop none"
-    trained = "all weights" if recipe.recipe == "full" else f"adapters of rank {recipe.rank}"
+    words = dropped.in_words(opened.n_layers) if dropped else "drop none"
+    trained = recipes.of(recipe).words(recipe)
     return f"""---
 library_name: transformers
 tags: [layer-pruning]
 ---
 
-# {_name(opened)}, {opened.n_layers - block.n} of {opened.n_layers} layers, healed
+# {_name(opened)}, {opened.n_layers - dropped.n} of {opened.n_layers} layers, healed
 
 | | |
 |---|---|

@@ -4,10 +4,28 @@
 """
 
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from lib import open_sets
+from lib.errors import UserError
+
+# What the first paper does, where a study says nothing.
+DEFAULT_STRATEGIES = ("similarity", "simple")
+DEFAULT_RECIPE = "qlora"
+TAKEN = ("none", "given")  # what tables call no choice, and layers that a person names
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -48,7 +66,8 @@ class Distances(Section):
 
 class Task(Section):
     """An lm-eval task; `shots` examples in the prompt, `limit` questions (all when empty; of a
-    group, of each of its tasks). The score is `acc`, or `exact_match` of generated answers.
+    group, of each of its tasks). The score is `acc`, or `exact_match` of generated answers. `role`:
+    what the questions ask for, which claims tell apart; a study's file has to say it.
 
     `order`: 0 for the examples as the harness gives them, another number for a permutation of
     them with that seed, the same for every question."""
@@ -56,7 +75,7 @@ class Task(Section):
     name: str
     shots: Annotated[int, Field(ge=0)] = 0
     limit: Positive | None = None
-    role: Literal["knowledge", "reading", "generation"] = "knowledge"
+    role: Literal["knowledge", "reading", "generation"] | None = None
     order: Annotated[int, Field(ge=0)] = 0
 
 
@@ -70,15 +89,48 @@ class Loss(Section):
     seed: Seed = 0
 
 
-class Healing(Section):
-    """Training after pruning (App. A.1): `qlora` trains adapters on a 4-bit base, as the paper
-    does, `lora` adapters on a base that keeps its number format, `full` all weights. α = rank, as
-    in the paper; targets are the FFN modules of the model's family unless named here by their last
-    name. `teacher` is the weight of the student–teacher loss at the cut (eq. 8)."""
+class Chosen(Section):
+    """A pruning strategy by its name, with its own settings; or a user's own, `file`."""
 
-    recipe: Literal["qlora", "lora", "full"] = "qlora"
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+    file: str | None = None
+    settings: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def short(cls, given: Any) -> Any:
+        """`simple` is short for {name: simple}; what is no key of this is a setting."""
+        if isinstance(given, str):
+            return {"name": given}
+        if not isinstance(given, dict):
+            return given
+        found = {key: given[key] for key in given if key in cls.model_fields}
+        more = {key: given[key] for key in given if key not in cls.model_fields}
+        return found | ({"settings": found.get("settings", {}) | more} if more else {})
+
+    @model_validator(mode="after")
+    def known(self) -> "Chosen":
+        if self.name in TAKEN:
+            raise ValueError(f"the name '{self.name}' is taken: tables use it")
+        if self.file is not None:
+            if self.name in open_sets.known("strategy"):
+                raise ValueError(f"the name '{self.name}' is that of a shipped strategy")
+            if self.settings:
+                raise ValueError(f"a strategy of your own has no settings, {[*self.settings]}")
+            return self
+        of_file("strategy", self.name, self.settings, lambda module: module.Strategy.Settings)
+        return self
+
+
+class Healing(Section):
+    """Training after pruning (App. A.1), what all recipes have. Each recipe, a file in
+    lib/healing/recipes/, derives its own settings from these. `teacher` is the weight of the
+    student–teacher loss at the cut (eq. 8)."""
+
+    TEACHABLE: ClassVar[bool] = True  # something stays frozen, which the teacher consists of
+
+    recipe: str
     teacher: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    rank: Positive = 8
     steps: Positive = 50
     batch: Positive = 16
     micro_batch: Positive | None = None
@@ -87,21 +139,65 @@ class Healing(Section):
     length: Annotated[int, Field(ge=8)] = 256
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3e-4
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.02
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
     seed: Seed = 0
-    targets: Annotated[list[str], Field(min_length=1)] | None = None
     fractions: Annotated[list[Fraction], Field(min_length=1)] = [0.25, 0.5, 0.75]
-
-    @model_validator(mode="after")
-    def frozen_teacher(self) -> "Healing":
-        if self.teacher and self.recipe == "full":
-            raise ValueError("teacher goes with qlora and lora: with full nothing stays frozen")
-        return self
 
     @property
     def name(self) -> str:
-        plain = "full" if self.recipe == "full" else f"{self.recipe}-r{self.rank}"
+        """What tables call it."""
+        return f"{self.recipe}-teacher" if self.teacher else self.recipe
+
+    @property
+    def ffn(self) -> list[str] | None:
+        """Modules of the FFN by their last names, where they are not the family's own."""
+        return None
+
+
+class Adapters(Healing):
+    """Of a recipe that trains LoRA adapters: α = rank, as in the paper; targets are the FFN modules
+    of the model's family unless named here by their last name."""
+
+    rank: Positive = 8
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    targets: Annotated[list[str], Field(min_length=1)] | None = None
+
+    @property
+    def name(self) -> str:
+        plain = f"{self.recipe}-r{self.rank}"
         return f"{plain}-teacher" if self.teacher else plain
+
+    @property
+    def ffn(self) -> list[str] | None:
+        return self.targets
+
+
+def healing(**settings: Any) -> Healing:
+    """The settings of healing, as its recipe has them."""
+    return _healing(settings)
+
+
+def _healing(given: Any) -> Healing:
+    if isinstance(given, Healing):
+        return given
+    if not isinstance(given, dict):
+        raise PydanticCustomError("mapping", "Expected keys and values, e.g. recipe: lora")
+    given = {str(key): value for key, value in given.items()}
+    kind = given.setdefault("recipe", DEFAULT_RECIPE)
+    if not isinstance(kind, str):
+        raise PydanticCustomError("recipe", "Its recipe is a name")
+    return of_file("recipe", kind, given, lambda module: module.Settings)
+
+
+def of_file(kind: str, name: str, given: dict[str, Any], settings: Callable[[Any], Any]) -> Any:
+    """Settings checked as the file of a strategy or recipe says; an error that pydantic reports."""
+    try:
+        model = settings(open_sets.module(kind, name))
+        return model(**given)
+    except UserError as error:
+        raise PydanticCustomError("open_set", "{words}", {"words": str(error)}) from None
+    except ValidationError as error:
+        inner = {"model": model, "error": error.errors()[0], "kind": kind, "name": name}
+        raise PydanticCustomError("settings", "{kind} {name}", inner) from None
 
 
 class Ranks(Section):
@@ -209,7 +305,12 @@ class Study(Section):
     distances: Distances = Distances()
     loss: Loss = Loss()
     pruned_layers: Annotated[list[Positive], Field(min_length=1)] | None = None
-    healing: Healing = Healing()
+    strategies: Annotated[list[Chosen], Field(min_length=1)] = Field(
+        default_factory=lambda: [Chosen(name=name) for name in DEFAULT_STRATEGIES]
+    )
+    healing: Annotated[SerializeAsAny[Healing], BeforeValidator(_healing)] = Field(
+        default_factory=lambda: healing()
+    )
     lora_rank: Ranks = Ranks()
     prompts: Prompts = Prompts()
     healing_seeds: Seeds = Seeds()
@@ -227,6 +328,7 @@ class Study(Section):
     def distinct(self) -> "Study":
         for key, values in {
             "pruned_layers": self.pruned_layers or [],
+            "strategies": [strategy.name for strategy in self.strategies],
             "healing.fractions": self.healing.fractions,
             "lora_rank.ranks": self.lora_rank.ranks,
             "tasks": [(task.name, task.shots) for task in self.tasks],

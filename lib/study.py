@@ -14,11 +14,12 @@ import random
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from lib import paths
+from lib import open_sets, paths
 from lib.errors import UserError
 from lib.schema import Study, Task, Text
 
@@ -79,6 +80,12 @@ def load(name: str) -> Study:
         raise UserError(f"study {path.name}: {_first_error(error)}") from None
     except TypeError:
         raise UserError(f"study {path.name}: keys must be text") from None
+    for number, task in enumerate(study.tasks):
+        if task.role is None:
+            raise UserError(
+                f"study {path.name}: key 'tasks.{number}.role' is missing ({task.name}): say "
+                "knowledge, reading or generation; claims about healing tell these apart"
+            )
     return _resolved(study, path.parent)
 
 
@@ -103,8 +110,17 @@ def _inherited(raw: dict[str, object], path: Path) -> dict[str, object]:
         both_sections = isinstance(value, dict) and isinstance(settings.get(key), dict)
         # A text has one source: a path replaces a dataset.
         merge = both_sections and not key.endswith("_text")
-        settings[key] = settings[key] | value if merge else value
+        settings[key] = _merged(key, settings[key], value) if merge else value
     return settings
+
+
+def _merged(key: str, base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Keys laid over keys. Another recipe of healing takes over what it has, too."""
+    kind = own.get("recipe", base.get("recipe"))
+    if key == "healing" and kind != base["recipe"] and kind in open_sets.known("recipe"):
+        has = open_sets.module("recipe", kind).Settings.model_fields
+        base = {key: value for key, value in base.items() if key in has}
+    return base | own
 
 
 def override(study: Study, **changes: object) -> Study:
@@ -116,7 +132,7 @@ def override(study: Study, **changes: object) -> Study:
     for key, change in changes.items():
         if isinstance(change, dict):
             given = {inner: value for inner, value in change.items() if value is not None}
-            values[key] = values[key] | given
+            values[key] = _merged(key, values[key], given)
         elif change is not None:
             values[key] = change
     try:
@@ -197,6 +213,10 @@ def _resolved(study: Study, folder: Path) -> Study:
             "validation_text": text(study.validation_text),
             "healing_text": text(study.healing_text),
             "other_texts": [text(source) for source in study.other_texts],
+            "strategies": [
+                one.model_copy(update={"file": local(one.file, always=True)})
+                for one in study.strategies
+            ],
             "title": study.title or study.name,
             "text_name": study.text_name or _text_name(study.validation_text),
         }
@@ -221,9 +241,14 @@ def _numbers(value: object) -> object:
 
 def _first_error(error: ValidationError) -> str:
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
+    loc, owner = first["loc"], None
+    if first["type"] == "settings":  # of a strategy or recipe, checked as its own file says
+        owner, first = first["ctx"]["model"], first["ctx"]["error"]
+        loc = (*loc, *first["loc"])
+    key = ".".join(str(part) for part in loc)
     if first["type"] == "extra_forbidden":
-        return f"unknown key '{key}'; allowed: {', '.join(_allowed(first['loc']))}"
+        allowed = [*owner.model_fields] if owner else _allowed(loc)
+        return f"unknown key '{key}'; allowed: {', '.join(allowed)}"
     if first["type"] == "missing":
         return f"key '{key}' is missing"
     message = first["msg"].removeprefix("Value error, ")

@@ -206,7 +206,7 @@ def write_study(tiny_checkpoint: Checkpoints) -> Studies:
             "healing_text": {"path": "./healing.jsonl"},
             "text_name": "sentences",
             "task_path": "./tasks",
-            "tasks": [{"name": "quiz"}],
+            "tasks": [{"name": "quiz", "role": "knowledge"}],
             "batch": 8,
             "distances": {"n_sequences": 8, "length": 16, "bootstrap": 100},
             "loss": {"n_sequences": 8, "length": 32},
@@ -218,6 +218,8 @@ def write_study(tiny_checkpoint: Checkpoints) -> Studies:
             own = settings.get(key)
             merge = isinstance(value, dict) and isinstance(own, dict) and key != "validation_text"
             settings[key] = own | value if merge and key != "healing_text" else value
+        if settings["healing"].get("recipe") == "full":
+            del settings["healing"]["rank"]
         if "model" not in settings:
             settings["model"] = str(tiny_checkpoint("llama"))
         path = folder / f"{stem}.yaml"

@@ -73,7 +73,8 @@ def tables(
         fraction=critical, low=critical - 0.05, high=critical + 0.05, width=0.1
     )  # fmt: skip
     verdicts = pd.DataFrame(
-        {"claim": [1, 2], "statement": ["Flat.", "Sharp."], "verdict": ["reproduced", "partly"]}
+        {"paper": "gromov", "claim": [1, 2], "statement": ["Flat.", "Sharp."]}
+        | {"verdict": ["reproduced", "partly"]}
     )
     return {
         "angular_distances": distances(layers, seed),

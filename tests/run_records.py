@@ -1,11 +1,8 @@
-"""Records of jobs and of measurements, for tests of what runs took."""
+"""Records of jobs, for tests of what runs took."""
 
 import json
 from pathlib import Path
 from typing import Any
-
-from lib.evidence.records import SCHEMA
-from lib.schema import Study
 
 ON_CPU = {"processor": "Slow", "threads": 2, "gpus": 0, "peak_gpu_memory_bytes": None}
 ON_GPU = {"processor": "Fast", "threads": 4, "gpus": 1, "peak_gpu_memory_bytes": 5_000_000_000}
@@ -24,15 +21,3 @@ def write(folder: Path, *lines: dict[str, Any] | str) -> Path:
     text = (line if isinstance(line, str) else json.dumps(line) for line in lines)
     file.write_text("".join(f"{line}\n" for line in text), encoding="utf-8")
     return file
-
-
-def record(kind: str, name: str, inputs: dict, value: dict, **provenance: Any) -> dict[str, Any]:
-    """A measurement as it is read back."""
-    about = {"schema": SCHEMA, "kind": kind, "name": name, "inputs": inputs, "value": value}
-    return about | {"provenance": provenance}
-
-
-def recipe(study: Study, **changes: Any) -> dict[str, Any]:
-    """The study's healing as it stands among a measurement's inputs."""
-    found = study.healing.model_dump(exclude={"teacher", "fractions", "packing", "recipe"})
-    return found | changes

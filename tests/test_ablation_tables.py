@@ -8,7 +8,7 @@ from ablation_study import hits, similar
 from test_comparisons import by_loop
 from test_rules import paper_is_right
 
-from lib.claims import gromov
+from lib import claims
 from lib.experiments import conditions, measure
 from lib.experiments.opened import OpenStudy
 from lib.schema import Task
@@ -191,5 +191,5 @@ def test_a_flat_region_starts_at_the_whole_model(gone, results_dir):
     world["qa"] = world["qa"].query(f"not ({gone})")
     for name, table in world.items():
         tables.write(results_dir / f"{name}.csv", table)
-    (row,) = gromov.verdicts(gromov.Tables(results_dir), [1]).itertuples()
+    (row,) = claims.verdicts(claims.Tables(results_dir), ["gromov-1"]).itertuples()
     assert row.verdict == "not testable here"

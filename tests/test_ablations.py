@@ -5,8 +5,8 @@ from ablation_study import all_conditions, hits, similar
 from conftest import write_task
 from test_rules import paper_is_right
 
+from lib import claims
 from lib import study as studies
-from lib.claims import gromov
 from lib.errors import UserError
 from lib.evaluation import harness
 from lib.evidence.store import Store
@@ -28,7 +28,7 @@ def test_every_model_is_listed_once(ablated, recipe, wanted):
     recipe = ablated.study.healing.model_copy(update={"recipe": recipe, "fractions": [0.2, 0.5]})
     update = {"healing": recipe, "pruned_layers": wanted}
     other = OpenStudy(ablated.study.model_copy(update=update))
-    other.__dict__["distances"] = ablated.distances
+    other.__dict__["distances"] = ablated.measure_distances()
     found = conditions.main_conditions(other)
     keys = [(one.strategy, one.dropped.n, one.recipe, one.weights) for one in found]
     assert len(set(keys)) == len(keys)
@@ -51,12 +51,12 @@ def test_claims_are_judged_whatever_the_recipe(recipe, results_dir):
         for key in ("qa", "loss", "transitions"):
             table = world[key]
             if name != "qlora-r8":
-                table = table[(table["healing"] != "none") | (table["weights"] != "nf4")]
+                table = table[table["state"] != "control"]
                 table = table.assign(weights="float32").replace({"qlora-r8": name})
             world[key] = table
         for key, table in world.items():
             tables.write(results_dir / name / "tables" / f"{key}.csv", table)
-        found.append(gromov.verdicts(gromov.Tables(results_dir / name / "tables")))
+        found.append(claims.verdicts(claims.Tables(results_dir / name / "tables")))
     assert found[0]["verdict"].equals(found[1]["verdict"])
     assert (found[0]["verdict"] == "reproduced").sum() == 11
 
@@ -139,7 +139,7 @@ def test_where_all_weights_are_trained_nobody_teaches(ablated):
 def test_without_adapters_there_are_no_ranks(ablated):
     full = ablated.study.healing.model_copy(update={"recipe": "full"})
     other = OpenStudy(ablated.study.model_copy(update={"healing": full}))
-    other.__dict__["distances"] = ablated.distances
+    other.__dict__["distances"] = ablated.measure_distances()
     found = conditions.rank_conditions(other)
     assert not any(one.healing for one in found)
     assert lora_rank.rank_table(other).empty
@@ -148,7 +148,10 @@ def test_without_adapters_there_are_no_ranks(ablated):
 
 def test_a_task_has_one_row_in_the_tables(write_study, tmp_path):
     """Which do not say in which order its examples stood."""
-    tasks = [{"name": "quiz", "shots": 2}, {"name": "quiz", "shots": 2, "order": 1}]
+    tasks = [
+        {"name": "quiz", "shots": 2, "role": "knowledge"},
+        {"name": "quiz", "shots": 2, "order": 1, "role": "knowledge"},
+    ]
     with pytest.raises(UserError, match="tasks lists the same value twice"):
         studies.load(str(write_study(tmp_path, tasks=tasks)))
 
@@ -276,7 +279,7 @@ def test_a_healed_model_is_asked_more_without_being_trained_again(ablated, monke
     fresh_results = tmp_path / "fresh"
     monkeypatch.setenv("RESULTS_DIR", str(fresh_results))
     fresh = OpenStudy(more.study)
-    fresh.__dict__["distances"] = ablated.distances
+    fresh.__dict__["distances"] = ablated.measure_distances()
     measure.measure(fresh, wanted)
     assert list(fresh_results.rglob("evidence/healing/*.json"))
     answered = [hits(one, wanted[0], later) for one in (more, fresh)]

@@ -14,7 +14,7 @@ from lib import study as studies
 from lib.errors import UserError
 from lib.experiments import costs
 from lib.experiments.opened import OpenStudy
-from lib.healing import heal
+from lib.healing import adapters
 from lib.models import four_bit
 from lib.models.anatomy import layers
 from lib.pruning.dropped import span
@@ -161,7 +161,7 @@ def test_running_in_4bit_leaves_the_weights_as_they_were(opened):
     prompt = costs.random_prompt(opened.vocab_size, 2, 8)
     _, _, written = costs.read_and_write(model, prompt, 3)
     assert four_bit.base_digest(model) == before and costs.weight_bytes(model) == size
-    plain = heal.evaluable(model, opened.study, span(0, 0))
+    plain = adapters.evaluable(model, opened.study, span(0, 0))
     with torch.no_grad():
         logits = plain(prompt).logits[:, -1]
         found = model(prompt).logits[:, -1]

@@ -13,7 +13,7 @@ from lib.experiments import measure
 from lib.experiments.conditions import healed
 from lib.experiments.opened import OpenStudy
 from lib.healing import heal
-from lib.pruning.dropped import simple, span
+from lib.pruning.dropped import simple
 from lib.pruning.surgery import drop
 
 
@@ -57,13 +57,13 @@ def test_what_is_written_is_what_was_evaluated(path, tmp_path, monkeypatch, caps
 
 def test_any_block_can_be_healed_with_any_recipe(path, tmp_path):
     full = studies.load(str(path))
-    text = path.read_text().replace("healing:\n", "healing:\n  recipe: full\n")
+    text = path.read_text().replace("  rank: 4\n", "  recipe: full\n")
     path.write_text(text)
     assert studies.load(str(path)).healing.recipe == "full" != full.healing.recipe
-    assert export.main([str(tmp_path / "out"), "--study", str(path), "--drop", "1:2"]) == 0
+    assert export.main([str(tmp_path / "out"), "--study", str(path), "--drop", "1,3"]) == 0
     written = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     plain = AutoModelForCausalLM.from_pretrained(full.model)
-    drop(plain, span(1, 2))
+    drop(plain, [1, 3])
     assert written.config.num_hidden_layers == plain.config.num_hidden_layers
     assert not (tmp_path / "out/adapter").exists()
     changed = [
@@ -77,7 +77,8 @@ def test_any_block_can_be_healed_with_any_recipe(path, tmp_path):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--drop", "0,2"], "healing is of one block"),
+        (["--strategy", "nosuch", "2"], "unknown strategy 'nosuch'; known are similarity, simple"),
+        (["--strategy", "simple", "two"], "'two' is not a number of layers"),
         (["--drop", "0:99"], "layers of this model"),
         (["--simple", "99"], "layers to drop: allowed are"),
     ],

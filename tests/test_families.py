@@ -12,6 +12,7 @@ from tiny import FAMILIES, FORMS, VARIANTS, logits_of, looped, random_tokens, ra
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from lib import study as studies
+from lib.healing import adapters as lora
 from lib.healing import heal
 from lib.models import anatomy, checkpoints, four_bit
 from lib.pruning.dropped import span
@@ -215,7 +216,7 @@ def test_the_ffn_is_in_4_bit_with_adapters_that_merge(
     study, dropped = study_of(form), DROPS[kind]
     model = four_bit.load_4bit(study)
     drop(model, dropped)
-    adapted = heal.adapt(model, study.healing)
+    adapted = lora.adapt(model, study.healing, needs_4bit=True)
     expected = ffn_of(form, len(KEPT[kind]))
     adapters = {
         name.removeprefix("base_model.model."): module
@@ -242,7 +243,7 @@ def test_the_ffn_is_in_4_bit_with_adapters_that_merge(
         written_out(by_hand, name, weight)
     tokens = random_tokens(2, 12)
     reference = logits_of(by_hand, tokens)
-    plain = heal.evaluable(adapted.get_base_model(), study, dropped)
+    plain = lora.evaluable(adapted.get_base_model(), study, dropped)
     assert torch.allclose(logits_of(plain, tokens), reference, atol=1e-5)
     # bitsandbytes and peft compute the same from the 4-bit weights themselves.
     assert torch.allclose(logits_of(adapted.eval(), tokens), reference, atol=2e-3)
@@ -254,7 +255,7 @@ def test_two_steps_of_healing_train_the_whole_ffn(form: str, kind: str, study_of
     study, dropped = study_of(form), DROPS[kind]
     found = heal.heal(study, study.healing, dropped, smoke[1])
     healed, report = found.model, found.report
-    control = heal.unhealed_4bit(study, dropped)
+    control = heal.unhealed(study, dropped)
     expected = ffn_of(form, len(KEPT[kind]))
     assert report["linear4bit"] >= len(expected)
     assert len(report["train_loss"]) == study.healing.steps == 2

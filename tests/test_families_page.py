@@ -90,8 +90,8 @@ def test_a_table_cut_off_anywhere_leaves_a_run_out(
         ("qa", "0.02", "a little", "qa.csv is damaged in column 'stderr'"),
         ("loss", "0.3,", "inf,", "loss.csv is damaged in column 'normalized_loss'"),
         ("transitions", "0.4,", "none,", "transitions.csv is damaged in column 'fraction'"),
-        ("verdicts", "1,Flat", "one,Flat", "verdicts.csv is damaged in column 'claim'"),
-        ("verdicts", "2,Sharp", "1,Sharp", "verdicts.csv names a claim twice"),
+        ("verdicts", "gromov,1,", "gromov,one,", "verdicts.csv is damaged in column 'claim'"),
+        ("verdicts", "gromov,2,", "gromov,1,", "verdicts.csv names a claim twice"),
         ("angular_distances", "\n1,", "\n900000000,", "angular_distances.csv does not hold every"),
         ("angular_distances", "\n1,1,", "\n1,2,", "angular_distances.csv does not hold every"),
         ("qa", "\n", "\x00\xff\n", "qa.csv"),
@@ -215,10 +215,11 @@ def test_verdicts_stand_side_by_side() -> None:
     runs = [run_of("own"), run_of("other"), run_of("<i>third</i>")]
     runs[2].tables["verdicts"] = runs[2].tables["verdicts"].iloc[:1]
     own = pd.DataFrame(
-        {"claim": [1, 2, 16], "statement": ["Flat.", "Sharp.", "Deep."], "verdict": ["x", "y", "z"]}
+        {"paper": "gromov", "claim": [1, 2, 16], "statement": ["Flat.", "Sharp.", "Deep."]}
+        | {"verdict": ["x", "y", "z"]}
     )
     found = families.verdicts(runs, own)
-    assert list(found) == ["claim", "statement", "Own", "Other", "<I>Third</I>"]
+    assert list(found) == ["paper", "claim", "statement", "Own", "Other", "<I>Third</I>"]
     assert found["Own"].tolist() == ["x", "y", "z"]
     assert found["Other"].fillna("").tolist() == ["reproduced", "partly", ""]
     assert found["<I>Third</I>"].fillna("").tolist() == ["reproduced", "", ""]

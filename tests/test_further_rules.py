@@ -4,11 +4,13 @@ paper is right and on ones in which it is not."""
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from lib.claims.gromov import BY_NUMBER
-from lib.claims.judging import Tables
+from lib import claims
+from lib.claims import Tables
+from lib.claims.rules import gromov_ablations
 from lib.experiments.conditions import TEACHING
 
 World = dict[str, pd.DataFrame]
@@ -20,22 +22,22 @@ def right() -> World:
     prompts = pd.DataFrame(
         {"varied": varied, "shots": shots, "order": order, "models": models, "task": "know"}
         | {"compared": f"{shots} examples", "base": "first", "difference": difference}
-        | {"stderr": 0.02}
+        | {"stderr": 0.01}
         for models in ("healed", "unhealed")
         for varied, shots, order, difference in (
             ("order", 5, 1, 0.01),
-            ("order", 5, 2, -0.03),
+            ("order", 5, 2, -0.02),
             ("shots", 1, 0, 0.01),
-            ("shots", 5, 0, 0.04),
+            ("shots", 5, 0, 0.025),
         )
     )
     compared = pd.DataFrame(
-        {"task": task, "compared": f"seed {seed}", "difference": 0.02 * seed, "stderr": 0.02}
+        {"task": task, "compared": f"seed {seed}", "difference": 0.01 * seed, "stderr": 0.01}
         for task in ("know", "read")
         for seed in (1, 2)
     )
     seeds = pd.DataFrame(
-        {"metric": metric, "seed": seed, "n": n, "value": 0.5 + 0.01 * seed}
+        {"metric": metric, "seed": seed, "n": n, "value": 0.5 + 0.01 * seed, "stderr": 0.001}
         for metric in ("accuracy", "normalized_loss")
         for seed in (0, 1, 2)
         for n in (4, 8)
@@ -43,6 +45,7 @@ def right() -> World:
     cost = pd.DataFrame(
         {"weights": weights, "fraction": f, "bytes": 1e6 * (1 - 0.9 * f)}
         | {"read_seconds": 1.1 - f, "write_seconds": 1.2 - f}
+        | {"read_stderr": 0.01, "write_stderr": 0.02}
         for weights in ("float32", "nf4")
         for f in (0, 0.25, 0.5, 0.75)
     )
@@ -64,7 +67,11 @@ def right() -> World:
     )
     families = pd.DataFrame(
         {"run": run, "layers": layers, "task": task, "shots": 0, "healing": healing}
-        | {"fraction": fraction + 0.05 * (task == "read")}
+        | {
+            "fraction": (at := fraction + 0.05 * (task == "read")),
+            "low": at - 0.02,
+            "high": at + 0.02,
+        }
         for run, layers, fraction in (("small", 16, 0.3), ("middle", 32, 0.4), ("large", 80, 0.5))
         for task in ("know", "read")
         for healing in ("none", "qlora-r8")
@@ -83,7 +90,7 @@ def right() -> World:
 def verdict(number: int, world: World, folder: Path) -> str:
     for name, frame in world.items():
         frame.to_csv(folder / f"{name}.csv", index=False)
-    found = BY_NUMBER[number].verdict(Tables(folder))
+    found = claims.find(f"gromov-{number}").verdict(Tables(folder))
     assert found.reason and "nan" not in found.reason + found.margins
     return found.verdict
 
@@ -108,6 +115,7 @@ def only(table: str, where: str) -> Callable[[World], None]:
 
 
 YES, PARTLY, NO, UNTESTABLE = "reproduced", "partly", "not reproduced", "not testable here"
+UNDECIDED = "undecided"
 HEALED = "models == 'healed'"
 CASES = [
     (10, PARTLY, [put("prompts_compared", f"{HEALED} and order == 2", difference=-0.2)]),
@@ -117,8 +125,13 @@ CASES = [
     (10, PARTLY, [put("prompts_compared", f"{HEALED} and varied == 'shots'", difference=-0.2)]),
     (10, NO, [put("prompts_compared", HEALED, difference=-0.2)]),
     (10, YES, [put("prompts_compared", "models == 'unhealed'", difference=-0.2)]),
-    # A large difference within a large error tells nothing against the claim.
-    (10, YES, [put("prompts_compared", HEALED, difference=-0.2, stderr=0.11)]),
+    # A large difference within a large error tells nothing, neither for nor against the claim.
+    (10, UNDECIDED, [put("prompts_compared", HEALED, difference=-0.2, stderr=0.11)]),
+    (10, UNDECIDED, [put("prompts_compared", f"{HEALED} and order == 2", difference=-0.04)]),
+    (10, UNDECIDED, [put("prompts_compared", f"{HEALED} and varied == 'shots' and shots == 5",
+                         difference=0.0, stderr=0.03)]),
+    # No gain at all, and no loss that would matter.
+    (10, YES, [put("prompts_compared", f"{HEALED} and varied == 'shots'", difference=0.0)]),
     (10, UNTESTABLE, [only("prompts_compared", "varied == 'shots'")]),
     (11, PARTLY, [put("healing_seeds_compared", "compared == 'seed 2' and task == 'read'",
                       difference=0.1)]),
@@ -127,32 +140,41 @@ CASES = [
     (11, YES, [put("healing_seeds", "metric == 'accuracy' and seed == 2", value=0.9)]),
     (11, NO, [put("healing_seeds_compared", "compared == 'seed 2'", difference=-0.1),
               put("healing_seeds", "seed == 2", value=0.6)]),
+    (11, UNDECIDED, [put("healing_seeds_compared", "compared == 'seed 2'", stderr=0.02)]),
+    (11, UNDECIDED, [put("healing_seeds", "metric != 'accuracy' and n == 8", stderr=0.03)]),
     (11, UNTESTABLE, [only("healing_seeds_compared", "difference > 9")]),
     (13, PARTLY, [put("cost", "fraction == 0.75", write_seconds=2.0)]),
     (13, PARTLY, [put("cost", "fraction > 0", bytes=1e6)]),
     (13, NO, [put("cost", "fraction > 0", bytes=2e6, read_seconds=2.0)]),
     (13, YES, [put("cost", "weights == 'nf4'", read_seconds=5.0, bytes=1.0)]),
+    # Times that scatter: within their errors there may be a line or not.
+    (13, UNDECIDED, [put("cost", "fraction > 0", write_seconds=1.0, write_stderr=0.3)]),
+    (13, UNDECIDED, [put("cost", "fraction >= 0", read_stderr=0.3)]),
     (13, UNTESTABLE, [only("cost", "fraction < 0.5")]),
     # Only because it saw more text in the same number of steps.
-    (14, PARTLY, [put("teacher", "way == 'plain, equal time' and metric == 'normalized_loss'",
-                      value=0.40)]),
-    (14, NO, [put("teacher", "way == 'with a teacher' and metric == 'normalized_loss'",
-                  value=0.55)]),
+    (14, "no", [put("teacher", "way == 'plain, equal time' and metric == 'normalized_loss'",
+                    value=0.40)]),
+    (14, "no", [put("teacher", "way == 'with a teacher' and metric == 'normalized_loss'",
+                    value=0.55)]),
     # Better in loss, but answers are lost.
-    (14, NO, [put("teacher", "way == 'with a teacher' and metric == 'accuracy'", value=0.3)]),
+    (14, "no", [put("teacher", "way == 'with a teacher' and metric == 'accuracy'", value=0.3)]),
     # Better on average, but not beyond what the seeds do.
-    (14, NO, [put("teacher", "way == 'with a teacher' and metric == 'normalized_loss'",
-                  value=lambda rows: 0.25 + 0.2 * rows["seed"])]),
+    (14, "open", [put("teacher", "way == 'with a teacher' and metric == 'normalized_loss'",
+                      value=lambda rows: 0.25 + 0.2 * rows["seed"])]),
+    (14, "open", [put("teacher", "way == 'with a teacher' and metric == 'accuracy'",
+                      value=lambda rows: 0.5 + 0.1 * rows["seed"])]),
     (14, UNTESTABLE, [only("teacher", "seed == 0")]),
-    (15, PARTLY, [put("text_blocks", "text == 'stories' and n > 1", start=lambda rows: 5 +
+    # One or two of eight may be chance.
+    (15, "open", [put("text_blocks", "text == 'stories' and n > 1", start=lambda rows: 5 +
                       rows["n"] % 2)]),
-    (15, NO, [put("text_blocks", "text == 'stories'", start=lambda rows: 5 + rows["n"] % 2)]),
+    (15, "no", [put("text_blocks", "text == 'stories'", start=lambda rows: 5 + rows["n"] % 2)]),
     # What resampling the windows would change is no difference between texts.
     (15, UNTESTABLE, [put("text_blocks", "text == 'stories'", support=0.6)]),
     (15, UNTESTABLE, [only("text_blocks", "text == 'own'")]),
     (16, PARTLY, [put("families", "run == 'large' and task == 'read' and healing != 'none'",
-                      fraction=0.41)]),
-    (16, NO, [put("families", "run == 'large'", fraction=0.1)]),
+                      fraction=0.41, low=0.40, high=0.42)]),
+    (16, NO, [put("families", "run == 'large'", fraction=0.1, low=0.08, high=0.12)]),
+    (16, UNDECIDED, [put("families", "run == 'large'", low=0.1)]),
     (16, YES, [put("families", "run == 'large' and healing == 'none'", fraction=0.1)]),
     (16, UNTESTABLE, [put("families", "run != ''", layers=32)]),
 ]  # fmt: skip
@@ -160,7 +182,7 @@ CASES = [
 
 @pytest.mark.parametrize("number", sorted({number for number, _, _ in CASES}))
 def test_where_the_paper_is_right_its_claims_are_reproduced(number: int, tmp_path: Path) -> None:
-    assert verdict(number, right(), tmp_path) == YES
+    assert verdict(number, right(), tmp_path) == ("yes" if number in (14, 15) else YES)
 
 
 @pytest.mark.parametrize(("number", "expected", "changes"), CASES)
@@ -177,8 +199,33 @@ def test_margins_say_what_would_change_the_verdict(tmp_path: Path) -> None:
     world = right()
     put("healing_seeds_compared", "compared == 'seed 2' and task == 'read'", difference=0.08)(world)
     verdict(11, world, tmp_path)
-    margins = BY_NUMBER[11].verdict(Tables(tmp_path)).margins
+    margins = claims.find("gromov-11").verdict(Tables(tmp_path)).margins
     assert margins == (
-        "(a) the largest difference in accuracy: 0.03 short; "
-        "(b) spread of the loss: 0.03 of ln V to spare"
+        "(a) the largest difference in accuracy: 0.03 ± 0.01 short; "
+        "(b) spread of the loss: 0.03 ± 0.0014 of ln V to spare"
     )
+
+
+def test_the_ways_of_healing_are_named_as_in_the_table() -> None:
+    ways = (gromov_ablations.EQUAL_STEPS, gromov_ablations.EQUAL_TIME, gromov_ablations.TAUGHT)
+    assert ways == TEACHING
+
+
+def test_a_busy_machine_leaves_the_claim_on_cost_undecided_at_worst(tmp_path: Path) -> None:
+    """Times fall along a line; beside a busy program each repeat may take up to three times as
+    long. Medians of 15 repeats with their errors, as in cost.csv."""
+    rng = np.random.default_rng(0)
+    f = np.arange(7) / 8
+    seen = {0.03: set(), 0.5: set(), 2.0: set()}
+    for busy, verdicts in seen.items():
+        for _ in range(100):
+            world = {"cost": pd.DataFrame({"weights": "float32", "fraction": f, "bytes": 1 - f})}
+            for what in ("read", "write"):
+                repeats = (1.1 - f[:, None]) * (1 + busy * rng.random((7, 15)))
+                drawn = rng.choice(repeats, (200, 15), axis=1)
+                world["cost"][f"{what}_seconds"] = np.median(repeats, axis=1)
+                world["cost"][f"{what}_stderr"] = np.median(drawn, axis=2).std(axis=1)
+            verdicts.add(verdict(13, world, tmp_path))
+    assert seen[0.03] == {YES}
+    assert YES in seen[0.5] and seen[0.5] <= {YES, UNDECIDED}
+    assert UNDECIDED in seen[2.0] and seen[2.0] <= {YES, UNDECIDED}

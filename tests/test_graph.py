@@ -12,7 +12,7 @@ from lib import study as studies
 from lib.book import jobs, planning, workload
 from lib.book.configuration import configuration
 from lib.book.graph import Graph, Job
-from lib.claims import gromov
+from lib.claims.gromov import CLAIMS
 from lib.errors import UserError
 from lib.models.checkpoints import load_config
 
@@ -77,14 +77,14 @@ def test_jobs_are_as_fine_as_the_machine_needs(smoke: workload.Planned) -> None:
 def test_a_notebook_waits_for_all_that_its_verdicts_read() -> None:
     writers = {table: section for section, names in planning.WRITES.items() for table in names}
     writers["untrained_distances"] = "01"
-    wanted = {writers[table] for claim in gromov.CLAIMS for table in claim.tables}
+    wanted = {writers[table] for claim in CLAIMS for table in claim.tables}
     for section in ("13", "14", "00"):
         assert wanted <= {*planning.READS[section]}
     assert wanted - {"12"} <= {*planning.READS["12"]}
     for number, path in paths.sections().items():
         stated = re.search(r"section\.verdicts\(opened, \[([\d, ]+)\]", path.read_text())
         for claim in map(int, stated[1].split(",") if stated else []):
-            read = {writers[table] for table in gromov.CLAIMS[claim - 1].tables} - {number}
+            read = {writers[table] for table in CLAIMS[claim - 1].tables} - {number}
             assert read <= {*planning.READS.get(number, ())}, (number, claim)
 
 

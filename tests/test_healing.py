@@ -11,7 +11,7 @@ from tiny import random_model
 
 from lib import study as studies
 from lib.errors import UserError
-from lib.healing import heal
+from lib.healing import adapters, heal
 from lib.models import checkpoints, four_bit
 from lib.models.anatomy import layers
 from lib.pruning.dropped import simple, span
@@ -55,7 +55,9 @@ def adapted_and_reference(study, block):
     """A 4-bit model with adapters, and a float model that should compute the same."""
     model = four_bit.load_4bit(study)
     drop(model, block)
-    adapted = heal.adapt(model, study.healing.model_copy(update={"dropout": 0.0}))
+    adapted = adapters.adapt(
+        model, study.healing.model_copy(update={"dropout": 0.0}), needs_4bit=True
+    )
     torch.manual_seed(1)
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:
@@ -98,7 +100,7 @@ def test_gradients_equal_the_dequantised_reference_also_after_an_evaluation(
     tokens = torch.randint(5, 300, (4, 32), generator=torch.Generator().manual_seed(0))
     before = four_bit.base_digest(adapted)
     assert worst(gradients(adapted, tokens), gradients(reference, tokens)) < 0.02
-    plain = heal.evaluable(adapted.get_base_model(), study, block)
+    plain = adapters.evaluable(adapted.get_base_model(), study, block)
     # The order that silently breaks training on CPUs which repack 4-bit weights for inference.
     with torch.inference_mode():
         adapted.eval()
@@ -153,7 +155,7 @@ def test_linear_layers_are_in_4_bit_and_only_ffn_adapters_train(study):
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
     }  # fmt: skip
     drop(model, BLOCK)
-    adapted = heal.adapt(model, study.healing)
+    adapted = adapters.adapt(model, study.healing, needs_4bit=True)
     trainable = [n for n, p in adapted.named_parameters() if p.requires_grad]
     assert trainable and all("lora_" in n and ".mlp." in n for n in trainable)
     assert sum(isinstance(m, LoraLayer) for m in adapted.modules()) == 3 * 10
@@ -180,13 +182,13 @@ def test_one_seed_gives_identical_weights_and_another_seed_others(study, tokeniz
 
 
 def test_healing_changes_ffn_weights_and_nothing_else(study, healed):
-    control = heal.unhealed_4bit(study, BLOCK).state_dict()
+    control = heal.unhealed(study, BLOCK).state_dict()
     changed = {n for n, v in healed[0].state_dict().items() if not torch.equal(v, control[n])}
     assert changed and all(".mlp." in name for name in changed)
 
 
 def test_the_control_holds_four_bit_values(study):
-    plain = heal.unhealed_4bit(study, span(0, 0))
+    plain = heal.unhealed(study, span(0, 0))
     row = plain.model.layers[0].mlp.up_proj.weight[:1, :64]  # one block of 64 shares one scale
     assert len(row.unique()) <= 16
 
@@ -200,4 +202,4 @@ def test_healing_on_more_text_than_there_is_says_so(study, tokenizer):
 def test_a_rank_above_the_width_is_refused(study):
     model = four_bit.load_4bit(study)
     with pytest.raises(UserError, match="rank 4096"):
-        heal.adapt(model, study.healing.model_copy(update={"rank": 4096}))
+        adapters.adapt(model, study.healing.model_copy(update={"rank": 4096}), needs_4bit=True)

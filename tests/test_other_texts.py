@@ -43,7 +43,7 @@ RAIN = list(enumerate(sentences(30, 500)))
 
 def test_the_own_text_is_recorded_as_before(opened: Open) -> None:
     opened = opened()
-    opened.distances, opened.distances_on(opened.study.other_texts[0])
+    opened.measure_distances(), opened.measure_distances_on(opened.study.other_texts[0])
     inputs = {
         "checkpoint": opened.checkpoint,
         "method": geometry.METHOD,
@@ -56,7 +56,7 @@ def test_the_own_text_is_recorded_as_before(opened: Open) -> None:
     assert {own, opened.store.path("distances", "rain 8x16", other)} == set(
         opened.store.folder.rglob("*.json")
     )
-    assert json.loads(own.read_text())["value"] == opened.distances
+    assert json.loads(own.read_text())["value"] == opened.measure_distances()
 
 
 def _rain(opened: OpenStudy) -> Path:

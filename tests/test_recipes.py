@@ -17,7 +17,8 @@ from lib.evaluation.evaluate import next_token_loss
 from lib.experiments import measure
 from lib.experiments.conditions import Condition
 from lib.experiments.opened import OpenStudy
-from lib.healing import heal, training
+from lib.healing import adapters, heal, training
+from lib.healing import recipe as recipes
 from lib.healing.teacher import Teacher, mismatch
 from lib.models import checkpoints, corpora, four_bit
 from lib.models.anatomy import layers
@@ -50,9 +51,9 @@ def test_lora_adapters_merge_to_what_the_adapted_model_computes(family, study, t
     random_model(family, vocab_size=len(tokenizer)).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     one = with_recipe(study.model_copy(update={"model": str(tmp_path)}), recipe="lora")
-    model = heal.load_base(one, one.healing)
+    model = recipes.of(one.healing).base(one)
     drop(model, [1])
-    adapted = heal.adapt(model, one.healing).eval()
+    adapted = adapters.adapt(model, one.healing, needs_4bit=False).eval()
     assert four_bit.linear4bit(adapted) == []
     torch.manual_seed(0)
     for name, parameter in adapted.named_parameters():
@@ -65,7 +66,7 @@ def test_lora_adapters_merge_to_what_the_adapted_model_computes(family, study, t
         plain = checkpoints.load_model(one)
         drop(plain, [1])
         assert not torch.allclose(plain(tokens).logits, expected, atol=1e-3)
-        merged = heal.evaluable(adapted.get_base_model(), one, [1])
+        merged = adapters.evaluable(adapted.get_base_model(), one, [1])
         assert torch.allclose(merged(tokens).logits, expected, atol=1e-4)
 
 
@@ -112,7 +113,7 @@ def test_recipes_have_names_that_tell_them_apart(study):
         )
     }
     assert len(names) == 6
-    with pytest.raises(UserError, match="teacher goes with qlora and lora"):
+    with pytest.raises(UserError, match="teacher goes with recipes that train adapters"):
         with_recipe(study, recipe="full", teacher=1.0)
 
 
@@ -229,7 +230,7 @@ def test_a_teacher_brings_the_pupil_closer(study, tokenizer, text):
     for weight in (0.0, 10.0):
         one = with_recipe(study, teacher=weight, steps=40, learning_rate=1e-2)
         pupil = heal.heal(one, one.healing, BLOCK, tokenizer).model
-        whole = heal.unhealed_4bit(one, [])
+        whole = heal.unhealed(one, [])
         with torch.no_grad():
             at_cut = pupil(text, output_hidden_states=True).hidden_states[BLOCK.start]
             expected = whole(text, output_hidden_states=True).hidden_states[BLOCK.stop]
@@ -238,7 +239,7 @@ def test_a_teacher_brings_the_pupil_closer(study, tokenizer, text):
 
 
 def test_adapters_on_disk_are_the_healed_model(study, tokenizer, tmp_path):
-    healed = heal.heal(study, study.healing, BLOCK, tokenizer, adapters=tmp_path / "a")
+    healed = heal.heal(study, study.healing, BLOCK, tokenizer, kept=tmp_path / "a")
     again = heal.reload(study, study.healing, BLOCK, tmp_path / "a").state_dict()
     assert all(torch.equal(value, again[name]) for name, value in healed.model.state_dict().items())
     # Peft alone reads them, on any copy of the pruned model.
@@ -272,17 +273,17 @@ def test_a_loss_above_guessing_is_reported(study):
 def test_what_runs_in_4_bit_says_what_its_copy_says(study, tokenizer, text, monkeypatch):
     """As on a GPU, where no copy is made; on this device the two may be compared."""
     copied = heal.heal(study, study.healing, BLOCK, tokenizer)
-    monkeypatch.setattr(heal, "runs_in_4bit", lambda study: True)
+    monkeypatch.setattr(adapters, "runs_in_4bit", lambda study: True)
     as_it_is = heal.heal(study, study.healing, BLOCK, tokenizer)
     assert as_it_is.report == copied.report
     assert four_bit.linear4bit(as_it_is.model) and not four_bit.linear4bit(copied.model)
     expected = next_token_loss(copied.model, text.tolist(), 8, 0)
     found = next_token_loss(as_it_is.model, text.tolist(), 8, 0)
     assert found["loss"] == pytest.approx(expected["loss"], abs=2e-3)
-    control = heal.unhealed_4bit(study, [])
+    control = heal.unhealed(study, [])
     whole = list(evaluate.losses(control, [span(0, 0), BLOCK], text.tolist(), 8, 0))
     monkeypatch.undo()
-    plain = heal.unhealed_4bit(study, [])
+    plain = heal.unhealed(study, [])
     again = list(evaluate.losses(plain, [span(0, 0), BLOCK], text.tolist(), 8, 0))
     for one, other in zip(whole, again, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], abs=2e-3)

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.claims.gromov import BY_NUMBER, CLAIMS, verdicts
-from lib.claims.judging import VERDICTS, Tables
+from lib import claims
+from lib.claims import ANSWERS, VERDICTS, Tables
+from lib.claims.gromov import CLAIMS
 
 World = dict[str, pd.DataFrame]
 LAYERS = 16
@@ -33,9 +34,13 @@ def fall(fraction: float, critical: float) -> float:
 
 def models() -> list[dict]:
     """One row per evaluated model, with the columns that qa and loss share."""
-    curves = [("float32", "none", range(LAYERS)), ("nf4", "none", HEALED)]
+    curves = [
+        ("unhealed", "float32", "none", range(LAYERS)),
+        ("control", "nf4", "none", HEALED),
+        ("healed", "nf4", "qlora-r8", HEALED),
+    ]
     rows = []
-    for weights, healing, ns in [*curves, ("nf4", "qlora-r8", HEALED)]:
+    for state, weights, healing, ns in curves:
         for strategy in ("similarity", "simple"):
             for n in ns:
                 if n == 0 and strategy == "simple":
@@ -44,7 +49,7 @@ def models() -> list[dict]:
                 rows.append(
                     {"strategy": strategy if n else "none", "n": n, "fraction": n / LAYERS,
                      "start": start if n else 0, "stop": start + n if n else 0,
-                     "healing": healing, "weights": weights,
+                     "state": state, "healing": healing, "weights": weights,
                      "seed": 0 if healing != "none" else None}
                 )  # fmt: skip
     return rows
@@ -58,7 +63,7 @@ def qa() -> pd.DataFrame:
             kept = fall(model["fraction"], CRITICAL[task, strategy, model["healing"]])
             accuracy = CHANCE[task] + (0.95 - CHANCE[task]) * kept
             rows.append(
-                {"task": task, "shots": 0, **model, "accuracy": accuracy, "stderr": 0.01,
+                {"task": task, "shots": 0, **model, "accuracy": accuracy, "stderr": 0.004,
                  "n_questions": 1000, "chance": CHANCE[task], "guess": CHANCE[task],
                  "constant": CHANCE[task], "truncated_prompts": 0, "role": role}
             )  # fmt: skip
@@ -82,10 +87,11 @@ def loss() -> pd.DataFrame:
 def transitions() -> pd.DataFrame:
     rows = []
     for (task, strategy, healing), critical in CRITICAL.items():
-        for weights in ("nf4",) if healing != "none" else ("float32", "nf4"):
+        for state in ("healed",) if healing != "none" else ("unhealed", "control"):
             rows.append(
-                {"task": task, "shots": 0, "strategy": strategy, "healing": healing,
-                 "weights": weights, "seed": 0 if healing != "none" else None,
+                {"task": task, "shots": 0, "strategy": strategy, "state": state, "healing": healing,
+                 "weights": "float32" if state == "unhealed" else "nf4",
+                 "seed": 0 if healing != "none" else None,
                  "fraction": critical, "low": critical - 0.01, "high": critical + 0.01,
                  "width": 0.09, "width_low": 0.07, "width_high": 0.11}
             )  # fmt: skip
@@ -137,8 +143,9 @@ def paper_is_right() -> World:
 def verdict(number: int, world: World, folder: Path) -> str:
     for name, table in world.items():
         table.to_csv(folder / f"{name}.csv", index=False, float_format="%.10g")
-    outcome, reason, margins = BY_NUMBER[number].verdict(Tables(folder))
+    outcome, reason, margins = claims.find(f"gromov-{number}").verdict(Tables(folder))
     assert outcome in VERDICTS
+    assert (outcome == "undecided") == ("within the error of its edge" in reason)
     assert reason and "nan" not in reason + margins and "\n" not in reason + margins
     if outcome in ("reproduced", "not reproduced") and margins:
         # Of a verdict that follows from all conditions alike, none tells another story.
@@ -173,6 +180,13 @@ def change(table: str, where: str, **columns: object) -> Callable[[World], None]
     return apply
 
 
+def curves(where: str, fraction: float = 0.5, width: float = 0.09) -> Callable[[World], None]:
+    """Other transitions, as certain as before."""
+    ends = {"low": fraction - 0.01, "high": fraction + 0.01}
+    ends |= {"width_low": width - 0.02, "width_high": width + 0.02}
+    return change("transitions", where, fraction=fraction, width=width, **ends)
+
+
 def twin_like_the_model(share: float) -> Callable[[World], None]:
     """An untrained twin that has this share of what the trained model's distances show."""
 
@@ -195,43 +209,72 @@ def higher(rows: pd.DataFrame, by: float) -> pd.Series:
 
 UP = "healing != 'none' and strategy == 'similarity'"
 LAST = f"start + n == {LAYERS}"
-BEFORE = "weights == 'float32' and strategy == 'similarity'"
+BEFORE = "state == 'unhealed' and strategy == 'similarity'"
 SUNK = {"accuracy": lambda r: r["chance"]}
-NO = "not testable here"
+NO, OPEN = "not testable here", "undecided"
+# Numbers that leave a rule both ways, and numbers just as far from its edge that do not.
+STRADDLING = [
+    (1, OPEN, change("qa", UP, stderr=0.1)),
+    (1, OPEN, change("qa", f"{UP} and n == 2 and task == 'know'", accuracy=0.9, stderr=0.02)),
+    (1, "partly", change("qa", f"{UP} and n == 2 and task == 'know'", accuracy=0.8, stderr=0.02)),
+    (2, OPEN, change("transitions", f"{UP} and task == 'know'", width_high=0.9)),
+    (2, OPEN, change("transitions", f"{UP} and task == 'know'", low=0.05)),
+    (2, "reproduced", change("transitions", f"{UP} and task == 'know'", width_high=0.3)),
+    (3, OPEN, change("transitions", "healing != 'none'", low=0.0, high=1.0)),
+    (3, OPEN, change("loss", "healing != 'none' and n == 8", stderr=4.0)),
+    (3, "partly", change("loss", "healing != 'none' and n == 8", loss=9.0, stderr=0.4)),
+    (4, OPEN, change("transitions", f"{BEFORE} and task == 'read'", low=0.1)),
+    (4, OPEN, change("loss", BEFORE, normalized_loss=0.6, stderr=1.0)),
+    (5, OPEN, change("loss", UP, stderr=0.3)),
+    (6, OPEN, change("angular_distances", "n > 0", stderr=0.1)),
+    (6, OPEN, twin_like_the_model(1.0)),
+    (7, OPEN, change("angular_distances", "n > 0", stderr=0.2)),
+    (7, OPEN, change("angular_distances", f"{LAST} and n == 5", stderr=0.2)),
+    (8, OPEN, change("qa", "healing == 'none'", stderr=0.2)),
+    (8, OPEN, change("loss", "healing == 'none'", stderr=3.0)),
+    (9, OPEN, change("qa", "healing != 'none'", stderr=0.03)),
+    (9, OPEN, change("loss", "healing != 'none'", stderr=0.2)),
+    (12, OPEN, change("lora_rank", "metric == 'accuracy'", stderr=0.1)),
+    (12, OPEN, change("lora_rank", "metric != 'accuracy'", stderr=0.03)),
+    # Not shown, but as large a difference as matters is excluded: no.
+    (12, "partly", rank_gain("accuracy", 0.0)),
+    (17, OPEN, change("qa", "weights == 'nf4'", stderr=0.3)),
+]
 CASES = [
+    *STRADDLING,
     # 1: flat regions of the healed model
     (1, "partly", change("qa", f"{UP} and task == 'know'", **SUNK)),
     (1, "not reproduced", change("qa", UP, **SUNK)),
     (1, "reproduced", change("qa", f"{UP} and fraction > 0.26", **SUNK)),
     (1, "not reproduced", change("qa", f"{UP} and fraction > 0.13", **SUNK)),
-    (1, NO, change("qa", "n == 0", accuracy=lambda r: r["chance"] + 0.02)),
+    (1, NO, change("qa", "n == 0", accuracy=lambda r: r["chance"] + 0.01)),
     # 2: width against the flat stretch before it
-    (2, "partly", change("transitions", f"{UP} and task == 'know'", width=0.4)),
-    (2, "not reproduced", change("transitions", UP, width=0.4)),
-    (2, "reproduced", change("transitions", "strategy == 'simple'", width=0.9)),
+    (2, "partly", curves(f"{UP} and task == 'know'", width=0.4)),
+    (2, "not reproduced", curves(UP, width=0.4)),
+    (2, "reproduced", curves("strategy == 'simple'", width=0.9)),
     (2, NO, change("transitions", UP, fraction=None, width=None)),
     # 3: the transition moves up and loss goes down
-    (3, "partly", change("transitions", "healing != 'none'", fraction=0.1)),
+    (3, "partly", curves("healing != 'none'", 0.1)),
     (3, "partly", change("loss", "healing != 'none' and n == 8", loss=9.0)),
     (3, "reproduced", change("loss", "healing != 'none' and n == 2", loss=9.0)),
-    (3, NO, change("transitions", "weights == 'nf4'", fraction=None)),
+    (3, NO, change("transitions", "state == 'control'", fraction=None)),
     (3, NO, change("loss", "n > 0", fraction=0.2)),
     # 4: unhealed loss rises where accuracy falls
-    (4, "partly", change("transitions", f"{BEFORE} and task == 'know'", fraction=0.8)),
-    (4, "not reproduced", change("transitions", BEFORE, fraction=0.9)),
+    (4, "partly", curves(f"{BEFORE} and task == 'read'", 0.8)),
+    (4, "not reproduced", curves(BEFORE, 0.9)),
     (4, "not reproduced", change("loss", BEFORE, normalized_loss=0.4)),
     (4, NO, change("transitions", BEFORE, fraction=None)),
     # 5: healed loss is straight and without a jump
     (5, "partly", change("loss", f"{UP} and n > 6", normalized_loss=lambda r: higher(r, 0.1))),
     (5, "partly", change("loss", UP, normalized_loss=lambda r: 0.3 + r["n"].clip(0, 6.4))),
     (5, "not reproduced", change("loss", f"{UP} and n > 6", normalized_loss=2.0)),
-    (5, NO, change("loss", f"{UP} and n > 4", healing="none")),
+    (5, NO, change("loss", f"{UP} and n > 4", healing="none", state="control")),
     (5, NO, change("transitions", "healing != 'none'", fraction=None)),
     # 6: deep blocks against shallow ones
     (6, "reproduced", change("angular_distances", LAST, distance=0.9)),
     (6, "not reproduced", change("angular_distances", "n > 0", distance=lambda r: 0.01 * r["n"])),
-    (6, "not reproduced", twin_like_the_model(1.0)),
-    (6, "partly", twin_like_the_model(0.5)),
+    (6, "not reproduced", twin_like_the_model(1.1)),
+    (6, "partly", twin_like_the_model(0.6)),
     # 7: the last layer
     (7, "not reproduced", change("angular_distances", LAST, distance=0.001)),
     (7, "partly", change("angular_distances", f"{LAST} and n == 5", distance=0.001)),
@@ -239,7 +282,6 @@ CASES = [
     # 8: simple against similarity, unhealed
     (8, "partly", change("loss", "healing == 'none' and n > 0", normalized_loss=0.6)),
     (8, "partly", change("qa", "healing == 'none' and n > 0", accuracy=0.7)),
-    (8, "partly", change("qa", "healing == 'none'", stderr=0.2)),
     (8, "reproduced", change("qa", "n > 0 and task == 'know'", accuracy=0.7)),
     # 9: and healed
     (9, "partly", change("qa", "healing != 'none' and strategy == 'simple'", **SUNK)),
@@ -250,12 +292,17 @@ CASES = [
     (12, "partly", rank_gain("accuracy", 0.001)),
     (12, "partly", rank_gain("accuracy", -0.0004)),
     (12, "partly", rank_gain("loss", 0.001)),
-    (12, "partly", change("lora_rank", "metric != 'accuracy' and n < 9", value=0.5)),
+    (
+        12,
+        "partly",
+        change(
+            "lora_rank", "metric != 'accuracy' and n < 9", value=lambda r: 0.4 + 0.001 * r["rank"]
+        ),
+    ),
     (12, "reproduced", change("lora_rank", "rank == 8", value=0.0)),
     (12, NO, change("lora_rank", "rank > 0", rank=8)),
     # 17: reading gains more than knowledge
     (17, "not reproduced", change("qa", "task == 'read' and weights == 'nf4'", accuracy=0.9)),
-    (17, "not reproduced", change("qa", "weights == 'nf4'", stderr=0.3)),
     (17, NO, change("qa", "task == 'read'", role="knowledge")),
     (17, NO, change("qa", "task == 'read' and n == 0", accuracy=0.5)),
 ]
@@ -268,6 +315,11 @@ def test_a_rule_sees_what_it_should(
     world = paper_is_right()
     mutate(world)
     assert verdict(number, world, tmp_path) == expected
+
+
+@pytest.mark.parametrize("number", TABLE_RULES)
+def test_every_rule_can_be_undecided(number: int) -> None:
+    assert OPEN in {expected for case, expected, _ in STRADDLING if case == number}
 
 
 @pytest.mark.parametrize("number", TABLE_RULES)
@@ -284,7 +336,7 @@ def test_both_halves_of_a_rule_can_fail(tmp_path: Path) -> None:
     rank_gain("accuracy", 0.001)(world)
     rank_gain("loss", 0.001)(world)
     assert verdict(12, world, tmp_path) == "not reproduced"
-    change("transitions", "healing != 'none'", fraction=0.1)(world)
+    curves("healing != 'none'", 0.1)(world)
     change("loss", "healing != 'none' and n == 8", loss=9.0)(world)
     assert verdict(3, world, tmp_path) == "not reproduced"
     change("qa", "healing != 'none' and strategy == 'simple'", **SUNK)(world)
@@ -301,10 +353,11 @@ def test_prunings_outside_a_claims_range_decide_nothing(tmp_path: Path) -> None:
 
 def test_the_table_of_verdicts_has_a_row_per_claim(tmp_path: Path) -> None:
     verdict(1, paper_is_right(), tmp_path)
-    table = verdicts(Tables(tmp_path))
+    table = claims.verdicts(Tables(tmp_path))
     assert list(table["claim"]) == [claim.number for claim in CLAIMS]
     assert table["claim"].is_unique
-    assert set(table["verdict"]) <= set(VERDICTS)
+    assert set(table["verdict"]) <= {*VERDICTS, *ANSWERS.values()}
+    assert list(table)[:2] == ["paper", "claim"] and set(table["paper"]) == {"gromov"}
     assert not table.isna().any().any() and (table != "").all().all()
-    some = verdicts(Tables(tmp_path), [7, 6])
+    some = claims.verdicts(Tables(tmp_path), ["gromov-7", "gromov-6"])
     assert list(some["claim"]) == [7, 6]

@@ -223,7 +223,10 @@ BAD_STUDIES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "documents": ({"loss": {"length": 129}}, ["loss.length 129", "128"]),
     "rows": ({"healing": {"length": 129}}, ["healing.length 129", "128"]),
     "targets": ({"healing": {"targets": ["c_proj"]}}, ["'c_proj'", "healing.targets"]),
-    "task": ({"tasks": [{"name": "quizz"}]}, ["unknown lm-eval task 'quizz'", "quiz"]),
+    "task": (
+        {"tasks": [{"name": "quizz", "role": "reading"}]},
+        ["unknown lm-eval task 'quizz'", "quiz"],
+    ),
     "task_path": ({"task_path": "./none"}, ["task_path", "no such folder"]),
     "model": ({"model": "./none"}, ["no checkpoint there"]),
     "hub model": ({"model": "nobody/none"}, ["nobody/none", "network"]),

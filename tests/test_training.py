@@ -160,7 +160,7 @@ def test_padding_changes_nothing(study, tokenizer):
         recipe = study.healing.model_copy(
             update={"packing": False, "dropout": 0.0, "steps": 6, "micro_batch": micro}
         )
-        report = heal.heal(study, recipe, BLOCK, tokenizer).report
+        report = healing.heal(study, recipe, BLOCK, tokenizer).report
         losses.append(report["train_loss"])
         tokens.append(report["tokens"])
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
@@ -187,7 +187,7 @@ def test_checkpointed_gradients_are_the_same(study, tokenizer, alone, monkeypatc
     monkeypatch.setattr(LlamaMLP, "forward", counting)
     recipe = study.healing.model_copy(update={"gradient_checkpointing": True})
     assert recipe.dropout > 0
-    assert_same(parts(heal.heal(study, recipe, BLOCK, tokenizer)), alone)
+    assert_same(parts(healing.heal(study, recipe, BLOCK, tokenizer)), alone)
     rows = 2 * study.healing.steps  # micro-batches
     n_layers = checkpoints.load_config(study).num_hidden_layers
     assert calls.total() == 2 * rows * (n_layers - BLOCK.n)

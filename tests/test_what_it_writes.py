@@ -68,7 +68,10 @@ def world(write_study, tmp_path_factory):
         rows = write_group(folder / "tasks")
         path = write_study(
             folder,
-            tasks=[{"name": "both", "limit": 20}, {"name": "quiz", "shots": 1}],
+            tasks=[
+                {"name": "both", "limit": 20, "role": "knowledge"},
+                {"name": "quiz", "shots": 1, "role": "knowledge"},
+            ],
             pruned_layers=[1, 2, 4],
             healing={"recipe": "lora", "learning_rate": 0.2, "fractions": [0.3, 0.7]},
             writing={"n_prompts": 2, "tokens": 4, "prompts": [f"{EVIL} he\nsaid"]},
@@ -212,7 +215,7 @@ def test_a_curve_goes_by_size(world):
     opened, _ = world
     for wanted in ([4, 2, 1], [4]):  # of the last, the control of the other size comes later
         other = OpenStudy(opened.study.model_copy(update={"pruned_layers": wanted}))
-        other.__dict__["distances"] = opened.distances
+        other.__dict__["distances"] = opened.measure_distances()
         for which in STATES:
             assert [one.dropped.n for one in what_it_writes.curve(other, which)] == [0, 2, 4]
 
@@ -305,7 +308,7 @@ def test_the_questions_of_one_task_alone(world):
     """Without a group, and with examples in the prompt, which are not shown."""
     opened, _ = world
     task = opened.study.tasks[1]
-    assert task == Task(name="quiz", shots=1)
+    assert task == Task(name="quiz", shots=1, role="knowledge")
     lines = Path(opened.study.task_path, "quiz_test.jsonl").read_text("utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     right = {row["question"]: row["choices"][row["answer"]] for row in rows}

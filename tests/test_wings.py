@@ -5,10 +5,11 @@ import re
 from pathlib import Path
 
 import lib
+from lib import open_sets, paths
 
 LIB = Path(lib.__file__).parent
 WINGS = re.findall(r"^(\w+) {2,}\S", lib.__doc__ or "", re.M)
-GROUND = {"errors", "paths", "files", "schema", "study", "words"}
+GROUND = {"errors", "paths", "files", "schema", "study", "words", "open_sets"}
 
 
 def imports(path: Path) -> set[str]:
@@ -37,3 +38,53 @@ def test_wings_import_only_downwards() -> None:
         elif path.stem not in GROUND:  # a door
             allowed = GROUND | set(WINGS) | {"run"}
         assert imports(path) <= allowed, f"{path.relative_to(LIB)}: {imports(path) - allowed}"
+
+
+# Where a strategy or a recipe may be named: the schema's default, the papers' claims, and the
+# documented options of lib.pruning and lib.export.
+NAMED = {"schema.py", "pruning/on_disk.py"}
+
+
+def test_strategies_and_recipes_are_named_in_their_own_files_alone() -> None:
+    names = {*open_sets.known("strategy"), *open_sets.known("recipe")}
+    found = []
+    for path in LIB.rglob("*.py"):
+        where = path.relative_to(LIB).as_posix()
+        if where in NAMED or where.startswith("claims/"):
+            continue
+        own = (
+            {path.stem.replace("_", "-")}
+            if path.parent.name in ("strategies", "recipes")
+            else set()
+        )
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Constant) and node.value in names - own:
+                found.append(f"{where}:{node.lineno}: {node.value!r}")
+    assert not found, found
+
+
+def test_no_section_is_called_by_its_number() -> None:
+    numbers = {f"{number:02}" for number in range(20)}
+    found = [
+        f"{path.relative_to(LIB)}:{node.lineno}: {node.value!r}"
+        for path in LIB.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Constant) and node.value in numbers
+    ]
+    assert not found, found
+
+
+def test_the_map_shows_every_wing_with_its_sentence() -> None:
+    sentences = dict(re.findall(r"^(\w+) {2,}(\S.*)$", lib.__doc__ or "", re.M))
+    for theme in ("light", "dark"):
+        drawing = (paths.ROOT / f"book/_static/house-{theme}.svg").read_text("utf-8")
+        text = " ".join(re.findall(r"<text[^>]*>([^<]*)<", drawing))
+        for wing, sentence in sentences.items():
+            assert wing in text and sentence in text, wing
+
+
+def test_each_wing_says_its_own_sentence() -> None:
+    sentences = dict(re.findall(r"^(\w+) {2,}(\S.*)$", lib.__doc__ or "", re.M))
+    for wing, sentence in sentences.items():
+        source = (LIB / wing / "__init__.py").read_text("utf-8")
+        assert (ast.get_docstring(ast.parse(source)) or "").startswith(sentence), wing

@@ -2,17 +2,18 @@
 
 from transformers import PreTrainedModel
 
-from lib import paths
+from lib import open_sets, paths
 from lib.book import memory
 from lib.errors import UserError
 from lib.evaluation import harness
 from lib.experiments import costs
 from lib.experiments.conditions import equal_time_steps
 from lib.experiments.opened import OpenStudy
+from lib.healing import recipe as recipes
 from lib.healing.training import check_tensorboard
 from lib.models import anatomy, checkpoints, corpora, four_bit, shapes
 from lib.pruning.dropped import check_n, span
-from lib.schema import Study
+from lib.schema import Adapters, Study
 from lib.sections.tables import published_title
 
 ENOUGH = 1_000_000  # tokens; a text that has so many is not checked for more
@@ -42,16 +43,15 @@ def check(study: Study, here: bool = True) -> None:
                 f"study {study.name}: {part}.fractions {fractions} stand for no layer of "
                 f"{opened.n_layers}"
             )
-    if study.healing.recipe != "full":
-        widest = min(
-            min(anatomy.linear_weight(model, name).shape)
-            for name in anatomy.ffn_modules(model, study.healing.targets)
-        )
-        for rank in {study.healing.rank, *study.lora_rank.ranks}:
-            if rank > widest:
-                raise UserError(
-                    f"study {study.name}: rank {rank} is above the FFN's width, {widest}"
-                )
+    tried = [study.healing]
+    if isinstance(study.healing, Adapters):
+        tried += [study.healing.model_copy(update={"rank": rank}) for rank in study.lora_rank.ranks]
+    for healing in tried:
+        recipes.of(healing).check(study, model, healing)
+    for strategy in opened.strategies:
+        one = opened.strategy(strategy)
+        for n in study.pruned_layers or range(1, opened.n_layers):
+            one.expected(n, opened.n_layers)  # a rule's choice is known, and checked, beforehand
     if study.healing.micro_batch and study.healing.batch % study.healing.micro_batch:
         raise UserError(f"study {study.name}: healing.micro_batch does not divide healing.batch")
     known = sorted(path.parent.name for path in paths.published("").glob("*/study.json"))
@@ -74,10 +74,15 @@ def check(study: Study, here: bool = True) -> None:
 
 def _check_device(opened: OpenStudy, model: PreTrainedModel) -> None:
     study = opened.study
+    recipe = recipes.of(study.healing)
     reason = four_bit.impossible(model, checkpoints.device(study))
-    if study.healing.recipe == "qlora" and reason:
-        raise UserError(f"model {study.model}: {reason}; healing: {{recipe: lora}} needs no 4-bit")
-    memory.check_memory(study, shapes.shape_of(opened.config, study.healing.targets))
+    if recipe.needs_4bit and reason:
+        others = [name for name in open_sets.known("recipe") if not recipes.load(name).needs_4bit]
+        raise UserError(
+            f"model {study.model}: {reason}; these recipes of healing need no 4-bit: "
+            f"{', '.join(others)}"
+        )
+    memory.check_memory(study, shapes.shape_of(opened.config, study.healing.ffn))
 
 
 def _check_lengths(opened: OpenStudy) -> None:
@@ -131,7 +136,7 @@ def _most_steps(opened: OpenStudy) -> int:
     """Steps of the longest healing: at equal time with a teacher, at most so many, since the block
     is not known before distances are measured."""
     healing, teacher = opened.study.healing, opened.study.teacher
-    if not teacher.seeds or healing.recipe == "full":
+    if not teacher.seeds or not healing.TEACHABLE:
         return healing.steps
     n_layers = opened.n_layers
     deepest = [span(n_layers - n, n_layers) for n in opened.healed_ns(teacher.fractions)]

@@ -13,7 +13,7 @@ NAMES = ["claim", "run", "varied", "metric", "task", "shots", "order", "way", "m
 NAMES += ["base", "corpus", "text", "prompt", "strategy", "healing", "weights", "seed", "rank"]
 NAMES += ["n", "start"]
 # What of the verdicts follows from records; the rest are the words of the code that wrote them.
-COMPUTED = {"verdicts": ["claim", "verdict", "reason", "margins"]}
+COMPUTED = {"verdicts": ["paper", "claim", "verdict", "reason", "margins"]}
 CLOSE = 1e-6  # relative; another processor sums and fits to other last digits
 SHOWN = 4  # cells of one table that are named one by one
 WIDTH = 48  # of a text in a line, at most

@@ -182,11 +182,11 @@ def run(study: Study, job: Job) -> None:
     name = job.name
     if name.startswith("distances"):
         if name == "distances":
-            opened.distances  # noqa: B018  (measured when first asked for)
+            opened.measure_distances()
         elif name == "distances-untrained":
-            opened.untrained_distances  # noqa: B018
+            opened.measure_untrained_distances()
         else:
-            opened.distances_on(study.other_texts[int(name.rpartition("-")[2]) - 1])
+            opened.measure_distances_on(study.other_texts[int(name.rpartition("-")[2]) - 1])
     elif name == "cost":
         costs.cost_table(opened)
     elif name == "question-free":
@@ -239,7 +239,7 @@ def prepare(
         there = "bfloat16" if gpus and study.dtype == "auto" else study.dtype
         study = study.model_copy(update={"device": "cpu", "dtype": there})
     config, _ = planned_config(study)
-    opened, shape = Planned(study, config), shape_of(config, study.healing.targets)
+    opened, shape = Planned(study, config), shape_of(config, study.healing.ffn)
     needs = memory(study, shape)
     if elsewhere and gpus and study.healing.recipe == "qlora":
         del needs["healed"]  # evaluated as it is, in 4-bit, which takes less than healing it

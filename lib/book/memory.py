@@ -6,9 +6,10 @@ import torch
 
 from lib.book.machine import host_memory
 from lib.errors import UserError
+from lib.healing import recipe as recipes
 from lib.models import checkpoints
 from lib.models.four_bit import runs_in_4bit
-from lib.models.shapes import NF4, Shape
+from lib.models.shapes import Shape
 from lib.schema import Study
 
 
@@ -18,20 +19,17 @@ def memory(study: Study, shape: Shape, micro_batch: int | None = None) -> dict[s
     width in 16 bits. micro_batch: in place of the study's."""
     healing, width = study.healing, shape.config.get_text_config().hidden_size
     size = torch.empty(0, dtype=checkpoints.dtype(study)).element_size()
-    stacked = sum(shape.by_layer)
     rows = micro_batch or healing.micro_batch or healing.batch
     # With checkpointing each layer keeps what entered it, and one at a time all the rest.
     each = 2 if healing.gradient_checkpointing else 34
     activations = rows * healing.length * (shape.n_layers * each + 34) * width * size / 2
-    in_4bit = NF4 * stacked + size * (shape.total - stacked)
-    weights = {"qlora": in_4bit, "lora": size * shape.total, "full": 4 * shape.total}
-    # Of what is trained: value (counted already with `full`), gradient, two moments.
-    trained = 12 * shape.total if healing.recipe == "full" else 16 * shape.trainable(healing.rank)
-    as_it_is = healing.recipe == "qlora" and runs_in_4bit(study)
+    trained, evaluated = recipes.of(healing).bytes(
+        shape, healing, checkpoints.dtype(study), runs_in_4bit(study)
+    )
     return {
         "unhealed": size * shape.total,
-        "healing": weights[healing.recipe] + trained + activations,
-        "healed": in_4bit + 4 * shape.trainable(healing.rank) if as_it_is else 4 * shape.total,
+        "healing": trained + activations,
+        "healed": evaluated,
     }
 
 

@@ -1,12 +1,13 @@
 """Tables of the models that studies are shipped for, made from the studies' own files."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from lib import paths
 from lib import study as studies
+from lib.book.took import Rows
 from lib.models import checkpoints, shapes
 from lib.schema import Study
+from lib.words import percent, unbroken
 
 PAPER, SMALL = "llama-2-7b", "smollm2-135m"  # whose settings the others share, by `like`
 
@@ -19,17 +20,12 @@ def family(base: str) -> list[Study]:
 
 
 def parameters(study: Study) -> shapes.Shape:
-    return shapes.shape_of(checkpoints.config_of_shape(study), study.healing.targets)
+    return shapes.shape_of(checkpoints.config_of_shape(study), study.healing.ffn)
 
 
-def unbroken(name: str) -> str:
-    """The name, which stays on one line."""
-    return name.replace(" ", "\u00a0").replace("-", "\u2011")
-
-
-def models_table(found: Sequence[Study]) -> str:
+def models_table(found: Sequence[Study]) -> Rows:
     """Where each model is, and how large."""
-    rows = []
+    rows: Rows = []
     for one in found:
         shape = parameters(one)
         rows.append(
@@ -38,15 +34,15 @@ def models_table(found: Sequence[Study]) -> str:
                 "study": f"`{one.name}`",
                 "repository": f"`{one.model}`",
                 "parameters": f"{shape.total / 1e9:.2f} billion",
-                "of these in layers": f"{sum(shape.by_layer) / shape.total:.0%}",
+                "of these in layers": percent(sum(shape.by_layer) / shape.total),
             }
         )
-    return markdown(rows)
+    return rows
 
 
-def recipes_table(found: Sequence[Study]) -> str:
+def recipes_table(found: Sequence[Study]) -> Rows:
     """What healing needs to know of each model, and its recipe where it is the model's own."""
-    rows = []
+    rows: Rows = []
     for one in found:
         shape, healing = parameters(one), one.healing
         tokens = healing.steps * healing.batch * healing.length
@@ -62,10 +58,10 @@ def recipes_table(found: Sequence[Study]) -> str:
                 "trained, no layer dropped": f"{shape.trainable(healing.rank) / 1e6:,.1f} M",
             }
         )
-    return markdown(rows)
+    return rows
 
 
-def settings_table(base: Study) -> str:
+def settings_table(base: Study) -> Rows:
     """What all studies like this one share."""
     healing = base.healing
     rows = {
@@ -84,24 +80,17 @@ def settings_table(base: Study) -> str:
         "base": "4-bit NF4, frozen",
         "seed": healing.seed,
     }
-    return markdown([{"setting": key, "value": value} for key, value in rows.items()])
+    return [{"setting": key, "value": value} for key, value in rows.items()]
 
 
-def markdown(rows: Sequence[dict[str, object]]) -> str:
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
-    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
-
-
-def write(folder: Path) -> None:
-    """What book/models.md includes."""
-    folder.mkdir(parents=True, exist_ok=True)
+def tables() -> dict[str, Rows]:
+    """What book/models.md includes. Cells are Markdown."""
     paper, small = family(PAPER), family(SMALL)
-    for name, text in {
+    return {
         "paper_models": models_table(paper),
         "paper_recipes": recipes_table(paper),
         "paper_settings": settings_table(studies.load(PAPER)),
         "small_models": models_table(small),
         "small_recipes": recipes_table(small),
         "small_settings": settings_table(studies.load(SMALL)),
-    }.items():
-        (folder / f"{name}.md").write_text(text, encoding="utf-8")
+    }

@@ -15,7 +15,6 @@ import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from lib.book.memory import memory
-from lib.book.progress import spoken
 from lib.book.workload import Planned, Sizes, asked_passes, parts, trained_passes, training_tokens
 from lib.errors import UserError
 from lib.evaluation import harness
@@ -27,6 +26,7 @@ from lib.pruning.dropped import simple
 from lib.pruning.surgery import slice_config
 from lib.schema import Study, Task
 from lib.study import prompt_tasks
+from lib.words import spoken
 
 # Questions, and tokens of one with its answers, of tasks whose data may not be at hand: their
 # published test (or validation) sets, at four characters a token.
@@ -167,7 +167,7 @@ def work(opened: OpenStudy, speed: Speed, asked: Sizes) -> list[Work]:
 def plan(study: Study) -> str:
     """All of it, as text."""
     config, own = planned_config(study)
-    shape = shape_of(config, study.healing.targets)
+    shape = shape_of(config, study.healing.ffn)
     speed = measured_speed(config, study, max(shape.by_layer))
     opened = Planned(study, config)
     asked, unknown = sizes(study)

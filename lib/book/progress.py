@@ -19,10 +19,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from tabulate import tabulate
+
 from lib import paths
 from lib.book.graph import Graph, Job, load, log_file, state_file
 from lib.book.graph import file as graph_file
 from lib.errors import UserError
+from lib.words import spoken
 
 EVERY = 1.0  # seconds between looks
 QUIET = 60.0  # seconds between lines where nothing can be drawn anew
@@ -55,28 +58,25 @@ def described(graph: Graph) -> str:
     todo = graph.pending
     if not todo:
         return f"study {graph.study}: nothing to do, everything is up to date"
-    width = max(len(job.what) for job in todo)
-    lines = [f"{'job':{width}} {'cores':>5} {'GPUs':>4} {'memory':>8} {'time':>10} {'limit':>10}"]
-    for job in todo:
-        memory, limit = f"{job.memory_mb / 1000:.1f} GB", spoken(60 * job.minutes)
-        lines.append(
-            f"{job.what:{width}} {job.threads:5} {job.gpus:4} {memory:>8} "
-            f"{spoken(job.seconds):>10} {limit:>10}"
-        )
-    total = sum(job.seconds for job in todo)
-    lines += [
-        f"study {graph.study}: {len(todo)} jobs; estimated {spoken(total)} one after another, "
-        f"{spoken(max(graph.until_end().values()))} at best",
+    rows = [
+        {
+            "job": job.what,
+            "cores": job.threads,
+            "GPUs": job.gpus,
+            "memory": f"{job.memory_mb / 1000:.1f} GB",
+            "time": spoken(job.seconds),
+            "limit": spoken(60 * job.minutes),
+        }
+        for job in todo
     ]
-    return "\n".join(lines)
-
-
-def spoken(seconds: float) -> str:
-    """A duration for people."""
-    for size, unit in ((86_400, "days"), (3_600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:,.1f} {unit}"
-    return f"{seconds:.0f} s"
+    sides = ["left", *["right"] * 5]
+    table = tabulate(rows, "keys", tablefmt="plain", colalign=sides, disable_numparse=True)
+    total = sum(job.seconds for job in todo)
+    best = max(graph.until_end().values())
+    return (
+        f"{table}\nstudy {graph.study}: {len(todo)} jobs; estimated {spoken(total)} one after "
+        f"another, {spoken(best)} at best"
+    )
 
 
 @dataclass

@@ -12,9 +12,8 @@ import json
 import shutil
 from pathlib import Path
 
-from lib import paths
-from lib.book import spent
-from lib.claims import gromov, judging
+from lib import claims, paths
+from lib.book import took
 from lib.errors import UserError
 from lib.evidence import listing
 from lib.evidence.records import read
@@ -45,16 +44,16 @@ def publish(study: Study) -> Path:
             raise UserError(f"evidence {path}: {problem}")
         records.append(record)
     jobs = paths.results(study.name) / "jobs" / "runs.jsonl"
-    runs = spent.read(jobs)[0] if jobs.is_file() else []
+    runs = took.read(jobs) if jobs.is_file() else []
     shutil.rmtree(folder, ignore_errors=True)
     for name, table in made.items():
         if table is not None:
             tables.write(folder / "tables" / f"{name}.csv", table)
-    verdicts = gromov.verdicts(judging.Tables(folder / "tables"))
+    verdicts = claims.verdicts(claims.Tables(folder / "tables"))
     tables.write(folder / "tables" / "verdicts.csv", verdicts)
     write_atomically(folder / "evidence.jsonl", listing.lines(records))
     if runs:
-        write_atomically(folder / "runs.jsonl", spent.public(runs))
+        write_atomically(folder / "runs.jsonl", took.public(runs))
     about = {
         "title": study.title,
         "about": study.about,

@@ -5,11 +5,10 @@ import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
-from lib import paths
+from lib import claims, paths
 from lib.book.chance import Spread
 from lib.book.pairing import Judged, identity
 from lib.book.sides import UNFIT, Damaged, Side
-from lib.claims import gromov
 from lib.evidence.listing import device, difference
 from lib.evidence.records import Record
 from lib.schema import Study
@@ -28,11 +27,13 @@ def claimed(published: Side, own: Side) -> list[str]:
     if published.verdicts.empty or own.verdicts.empty:
         return ["no verdicts: tables are missing or damaged"]
     lines = []
-    for claim in gromov.CLAIMS:
-        found = [side.verdicts.set_index("claim").loc[claim.number] for side in (published, own)]
+    sides = [side.verdicts.set_index(["paper", "claim"]) for side in (published, own)]
+    for paper, number in sides[1].index:
+        claim = claims.find(f"{paper}-{number}")
+        found = [side.loc[(paper, number)] for side in sides]
         there = all(set(claim.tables) <= side.tables for side in (published, own))
         mark = "≠" if there and found[0]["verdict"] != found[1]["verdict"] else " "
-        lines += wrapped(f"{mark}{claim.number:3d}  ", f"{claim.statement} ({claim.where})")
+        lines += wrapped(f"{mark}{number:3d}  ", f"{claim.statement} ({claim.where})")
         says = [f"{one['verdict']}: {one['reason']}" for one in found]
         if says[0] == says[1]:
             lines += wrapped("      both       ", says[0])

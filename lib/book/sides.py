@@ -18,10 +18,9 @@ from typing import Any, ClassVar, NamedTuple
 
 import pandas as pd
 
-from lib import paths
+from lib import claims, paths
 from lib.book.edits import cells, edits
 from lib.book.publish import LOCAL, TABLES
-from lib.claims import gromov, judging
 from lib.errors import UserError
 from lib.evidence.listing import device
 from lib.evidence.records import FIELDS, Record, digest, file_of, in_place, spelled
@@ -282,7 +281,7 @@ def _check_tables(side: Side, opened: OpenStudy, folder: Path, all_stand: bool) 
         shutil.copyfile(standing[name], anew / f"{name}.csv")
     side.tables = standing.keys() | side.made.keys()
     try:
-        side.verdicts = gromov.verdicts(judging.Tables(anew))
+        side.verdicts = claims.verdicts(claims.Tables(anew))
         tables.write(anew / "verdicts.csv", side.verdicts)
     except UNFIT as error:
         side.faults.append(f"{side.where}/tables: no verdicts follow from them ({error!r})")

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from lib import paths, study
-from lib.book import ladder, model_tables
+from lib.book import page_tables
 from lib.errors import UserError
 from lib.schema import Study
 
@@ -47,8 +47,7 @@ def build(chosen: Study) -> int:
     shutil.copy(paths.ROOT / "_config.yml", STAGE)
     shutil.copytree(paths.ROOT / "book", STAGE / "book")
     shutil.copytree(paths.ROOT / "book" / "_static", STAGE / "_static")
-    model_tables.write(STAGE / "book" / "tables")
-    ladder.write(STAGE / "book" / "tables")
+    page_tables.write(STAGE / "book" / "tables")
     for one in studies:
         stage_study(one)
     link_pages(studies[0])

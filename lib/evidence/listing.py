@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+from tabulate import tabulate
+
 from lib.evidence.records import Record, digest, file_of, spelled
 
 # What a value is about, where it holds more than that.
@@ -27,17 +29,13 @@ def in_order(records: Iterable[Record]) -> list[Record]:
 
 def table(records: list[Record]) -> str:
     """One line per record, and a last one with totals."""
-    rows = [COLUMNS, *map(_row, in_order(records))]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        cells[4] = row[4].rjust(widths[4])
-        lines.append("  ".join(cells).rstrip())
+    rows = [_row(record) for record in in_order(records)]
+    sides = ["right" if column == "seconds" else "left" for column in COLUMNS]
+    body = tabulate(rows, headers=COLUMNS, tablefmt="plain", colalign=sides, disable_numparse=True)
     kinds = Counter(record["kind"] for record in records)
     parts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
     seconds = sum(record["provenance"].get("seconds") or 0 for record in records)
-    return "\n".join([*lines, f"{_count(len(records))}: {parts}; {seconds:,.0f} s in all"])
+    return "\n".join([body, f"{_count(len(records))}: {parts}; {seconds:,.0f} s in all"])
 
 
 def _row(record: Record) -> tuple[str, ...]:

@@ -7,20 +7,31 @@ import pandas as pd
 
 from lib.experiments.opened import OpenStudy
 from lib.healing.teacher import relative_cost
-from lib.pruning.dropped import STRATEGIES, UNPRUNED, Dropped
-from lib.schema import Healing, Task
+from lib.pruning.dropped import UNPRUNED, Dropped
+from lib.schema import Adapters, Healing, Task
 
 TEACHING = ("plain, equal steps", "plain, equal time", "with a teacher")
 
 
 @dataclass(frozen=True)
+class Done:
+    """An earlier step of a pruning in several: what it dropped, and how it was healed then."""
+
+    dropped: Dropped
+    healing: Healing | None
+
+
+@dataclass(frozen=True)
 class Condition:
-    """One model to evaluate: what is dropped and why, in which weights, healed or not."""
+    """One model to evaluate: everything that is dropped and why, in which weights, healed or not.
+
+    before: the earlier steps, where it was pruned in several; `healing` is that of the last."""
 
     strategy: str
     dropped: Dropped
     weights: str
     healing: Healing | None = None
+    before: tuple[Done, ...] = ()
 
     @property
     def recipe(self) -> str:
@@ -28,7 +39,22 @@ class Condition:
 
     @property
     def name(self) -> str:
-        return f"drop {self.dropped} {self.weights} {self.recipe}"
+        steps = "".join(
+            f"drop {step.dropped} {step.healing.name if step.healing else 'none'} then "
+            for step in self.before
+        )
+        return f"{steps}drop {self.last} {self.weights} {self.recipe}"
+
+    @property
+    def last(self) -> Dropped:
+        """What the last step drops, by the numbers of the unpruned model."""
+        gone = {layer for step in self.before for layer in step.dropped}
+        return Dropped(set(self.dropped) - gone)
+
+    @property
+    def alone(self) -> bool:
+        """Whether its weights are no other model's: it was healed, now or before."""
+        return self.healing is not None or any(step.healing for step in self.before)
 
 
 def unhealed(opened: OpenStudy) -> list[Condition]:
@@ -36,7 +62,7 @@ def unhealed(opened: OpenStudy) -> list[Condition]:
     wanted = opened.study.pruned_layers or range(1, opened.n_layers)
     return [unpruned(opened)] + [
         Condition(strategy, opened.chosen(strategy, n), opened.weights)
-        for strategy in STRATEGIES
+        for strategy in opened.strategies
         for n in wanted
     ]
 
@@ -50,13 +76,14 @@ def healed(
     opened: OpenStudy,
     recipe: Healing,
     fractions: Iterable[float],
-    strategies: Iterable[str] = STRATEGIES,
+    strategies: Iterable[str] | None = None,
 ) -> list[Condition]:
-    """The unpruned model and, per strategy, the healed fractions, all trained with one recipe."""
-    weights = "nf4" if recipe.recipe == "qlora" else opened.weights
+    """The unpruned model and, per strategy (all of the study's unless named), the healed fractions,
+    all trained with one recipe."""
+    weights = opened.weights_of(recipe)
     return [Condition("none", UNPRUNED, weights, recipe)] + [
         Condition(strategy, opened.chosen(strategy, n), weights, recipe)
-        for strategy in strategies
+        for strategy in (opened.strategies if strategies is None else strategies)
         for n in opened.healed_ns(fractions)
     ]
 
@@ -78,11 +105,11 @@ def main_conditions(opened: OpenStudy) -> list[Condition]:
 
 def rank_conditions(opened: OpenStudy) -> list[Condition]:
     """The study's own rank at the fractions of the rank comparison, and the others; none where
-    there are no others, or all weights are trained.
+    there are no others, or the recipe has no rank.
 
     The unpruned, unhealed model, with which they are compared, comes first."""
     study = opened.study
-    if study.healing.recipe == "full":
+    if not isinstance(study.healing, Adapters):
         return [unpruned(opened)]
     ranks = sorted({*study.lora_rank.ranks, study.healing.rank})
     if len(ranks) < 2:
@@ -97,7 +124,7 @@ def rank_conditions(opened: OpenStudy) -> list[Condition]:
 
 
 def seed_conditions(opened: OpenStudy) -> list[Condition]:
-    """The study's own seed of healing and the others, similarity-informed, after the unpruned,
+    """The study's own seed of healing and the others, by its main strategy, after the unpruned,
     unhealed model; none where there are no others."""
     study = opened.study
     seeds = sorted({*study.healing_seeds.seeds, study.healing.seed})
@@ -107,21 +134,25 @@ def seed_conditions(opened: OpenStudy) -> list[Condition]:
     return [unpruned(opened)] + [
         condition
         for recipe in recipes
-        for condition in healed(opened, recipe, study.healing_seeds.fractions, ["similarity"])
+        for condition in healed(
+            opened, recipe, study.healing_seeds.fractions, opened.strategies[:1]
+        )
         if condition.strategy != "none"
     ]
 
 
 def teacher_conditions(opened: OpenStudy) -> dict[str, list[Condition]]:
     """Plain healing, plain healing for as long as a teacher would take, and healing with a teacher
-    (eq. 8), by these names: every seed and fraction, similarity-informed. None of them where all
-    weights are trained: then no teacher stays."""
+    (eq. 8), by these names: every seed and fraction, by the main strategy. None of them where the
+    recipe leaves nothing frozen that could be a teacher, nor where scattered layers are dropped."""
     study, groups = opened.study, {name: [] for name in TEACHING}
-    if study.healing.recipe == "full":
+    if not study.healing.TEACHABLE:
         return groups
     for seed in study.teacher.seeds:
         plain = study.healing.model_copy(update={"seed": seed, "teacher": 0.0})
-        for condition in healed(opened, plain, study.teacher.fractions, ["similarity"])[1:]:
+        for condition in healed(opened, plain, study.teacher.fractions, opened.strategies[:1])[1:]:
+            if not condition.dropped.contiguous:
+                continue
             longer = {"steps": equal_time_steps(opened, plain, condition.dropped)}
             for name, change in zip(
                 TEACHING, ({}, longer, {"teacher": study.teacher.weight}), strict=True
@@ -138,9 +169,9 @@ def equal_time_steps(opened: OpenStudy, recipe: Healing, block: Dropped) -> int:
 
 
 def prompted(opened: OpenStudy, condition: Condition) -> bool:
-    """Whether a model is asked the prompts of the ablation: those similarity-informed, unhealed or
-    healed with the study's own recipe."""
-    if condition.strategy not in ("none", "similarity"):
+    """Whether a model is asked the prompts of the ablation: those of its main strategy,
+    unhealed or healed with the study's own recipe."""
+    if condition.strategy not in ("none", opened.strategies[0]):
         return False
     plain = condition.healing is None and condition.weights == opened.weights
     return plain or condition.healing == opened.study.healing
@@ -156,7 +187,7 @@ def asked(opened: OpenStudy, condition: Condition) -> list[Task]:
 def writes(opened: OpenStudy, condition: Condition) -> bool:
     """Whether a model is asked to write: those of one strategy and recipe, side by side."""
     study = opened.study
-    if condition.strategy not in ("none", "similarity"):
+    if condition.strategy not in ("none", opened.strategies[0]):
         return False
     if condition.healing is not None:
         return condition.healing == study.healing
@@ -168,7 +199,7 @@ def chosen_blocks(opened: OpenStudy) -> pd.DataFrame:
     """What each strategy drops, in words, for every n that is evaluated."""
     rows = []
     for n in opened.study.pruned_layers or range(1, opened.n_layers):
-        found = {strategy: opened.chosen(strategy, n) for strategy in STRATEGIES}
+        found = {strategy: opened.chosen(strategy, n) for strategy in opened.strategies}
         words = {key: block.in_words(opened.n_layers) for key, block in found.items()}
         rows.append({"n": n, **words, "same": "yes" if len(set(found.values())) == 1 else ""})
     return pd.DataFrame(rows)

@@ -27,9 +27,11 @@ from lib.experiments.conditions import Condition, asked, unpruned, writes
 from lib.experiments.opened import OpenStudy
 from lib.files import claimed
 from lib.healing import heal
+from lib.healing import recipe as recipes
 from lib.models import checkpoints, four_bit
 from lib.pruning.dropped import UNPRUNED, Dropped
-from lib.schema import Loss, Task, Writing
+from lib.pruning.surgery import save_pruned
+from lib.schema import Healing, Loss, Study, Task, Writing
 
 Probe = Task | Loss | Writing  # what a model is asked for
 NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"  # torch's words, on a CPU
@@ -52,22 +54,19 @@ def condition_inputs(opened: OpenStudy, condition: Condition) -> dict[str, Any]:
         if four_bit.runs_in_4bit(opened.study):
             inputs["evaluated"] = "in 4-bit"
     if condition.healing:
-        # Fractions only say which blocks are healed, and checkpointing trades time for memory.
-        # Dropout draws its masks per micro-batch.
-        recipe = condition.healing.model_dump(exclude={"fractions", "gradient_checkpointing"})
-        recipe["micro_batch"] = recipe["micro_batch"] or recipe["batch"]
-        if recipe["recipe"] == "full":  # which has no adapters
-            for key in ("rank", "dropout", "targets"):
-                del recipe[key]
-        # What is recorded without these keys was trained so.
-        for key, value in {"packing": True, "recipe": "qlora", "teacher": 0.0}.items():
-            if recipe[key] == value:
-                del recipe[key]
-        inputs["healing"] = recipe | {
-            "method": heal.METHOD,
-            "text": opened.texts["healing"],
-        }
+        inputs["healing"] = healing_inputs(opened, condition.healing)
+    if condition.before:
+        inputs["before"] = [
+            step.dropped.key()
+            | {"healing": healing_inputs(opened, step.healing) if step.healing else None}
+            for step in condition.before
+        ]
     return inputs
+
+
+def healing_inputs(opened: OpenStudy, healing: Healing) -> dict[str, Any]:
+    """Everything that decides what a recipe trains, beside the model."""
+    return recipes.of(healing).inputs(healing) | {"text": opened.texts["healing"]}
 
 
 def probe_inputs(opened: OpenStudy, condition: Condition, probe: Probe) -> dict[str, Any]:
@@ -109,7 +108,7 @@ def healing_provenance(opened: OpenStudy, condition: Condition) -> dict[str, Any
 
 
 def adapters(opened: OpenStudy, condition: Condition) -> Path:
-    """Where the adapters of a healed model are kept, in peft's format."""
+    """Where a healed model is kept, as its recipe does: adapters in peft's format, say."""
     name = digest(condition_inputs(opened, condition))
     return opened.store.folder.parent / "adapters" / name
 
@@ -155,7 +154,7 @@ def measure(
             missing.setdefault(digest(condition_inputs(opened, condition)), condition)
     groups: dict[str, list[Condition]] = defaultdict(list)
     for key, condition in missing.items():
-        groups[key if condition.healing else condition.weights].append(condition)
+        groups[key if condition.alone or condition.before else condition.weights].append(condition)
     with tqdm(total=len(missing), desc="models", unit="model", disable=not missing) as bar:
         for group in groups.values():
             first = group[0].name
@@ -180,7 +179,7 @@ def _measure(opened: OpenStudy, conditions: list[Condition], only: Sequence[Prob
                 for one in conditions
                 if probe in probes(opened, one) and recorded(opened, one, probe) is None
             ]
-            blocks = [UNPRUNED if one.healing else one.dropped for one in todo]
+            blocks = [UNPRUNED if one.alone or one.before else one.dropped for one in todo]
             inputs = [probe_inputs(opened, one, probe) for one in todo]
             journal = Journal(opened.store.unfinished(inputs))
             start = time.monotonic()
@@ -250,14 +249,17 @@ def question_free(opened: OpenStudy, task: Task) -> dict[str, Any]:
 
 @contextmanager
 def materialised(opened: OpenStudy, condition: Condition) -> Iterator[PreTrainedModel]:
-    """A healed condition's model, which leaves its training report as evidence; for any other the
-    unpruned model in the condition's weights."""
-    if condition.weights != "nf4" and condition.healing is None:
+    """A healed condition's model, which leaves its training report as evidence; for one that was
+    pruned in steps the pruned model; for any other the unpruned one in the condition's weights."""
+    if condition.weights != "nf4" and condition.healing is None and not condition.before:
         yield opened.model
         return
     opened.release()
     if condition.healing is None:
-        yield heal.unhealed_4bit(opened.study, UNPRUNED)
+        study, dropped = source(opened, condition)
+        drop = dropped if condition.before else UNPRUNED
+        yield heal.unhealed(study, drop, in_4bit=condition.weights == "nf4")
+        _clear_steps(opened, condition)
         return
     inputs = condition_inputs(opened, condition)
     keep = opened.store.unfinished(inputs).with_suffix("")
@@ -269,14 +271,16 @@ def materialised(opened: OpenStudy, condition: Condition) -> Iterator[PreTrained
     yield model
     # What is on the way to the weights goes last: without adapters they are made from it again.
     shutil.rmtree(keep, ignore_errors=True)
+    _clear_steps(opened, condition)
     with suppress(OSError):
         keep.parent.rmdir()
 
 
 def _healed(opened: OpenStudy, condition: Condition, keep: Path, kept: Path) -> PreTrainedModel:
-    """From its adapters, or trained now. keep: where training leaves its state, kept: adapters."""
+    """From what was kept, or trained now. keep: where training leaves its state on the way."""
     inputs = condition_inputs(opened, condition)
-    how = (opened.study, condition.healing, condition.dropped)
+    study, dropped = source(opened, condition)
+    how = (study, condition.healing, dropped)
     if kept.exists() and healing_record(opened, condition):
         return heal.reload(*how, kept)
     shutil.rmtree(kept, ignore_errors=True)
@@ -286,3 +290,45 @@ def _healed(opened: OpenStudy, condition: Condition, keep: Path, kept: Path) -> 
     seconds = {"seconds": round(time.monotonic() - start, 3), "training_seconds": found.seconds}
     opened.store.put("healing", condition.name, inputs, found.report, **seconds)
     return found.model
+
+
+def source(opened: OpenStudy, condition: Condition) -> tuple[Study, Dropped]:
+    """The study whose checkpoint the last step of a condition starts from, and what that step drops
+    by the numbers of its layers: the study's own, or one that is what the steps before left."""
+    if not condition.before:
+        return opened.study, condition.dropped
+    before = previous(opened, condition)
+    place = before.dropped.kept(opened.n_layers)
+    return continued(opened, before), Dropped(place.index(layer) for layer in condition.last)
+
+
+def previous(opened: OpenStudy, condition: Condition) -> Condition:
+    """The model that the last step of a condition starts from."""
+    *earlier, last = condition.before
+    gone = {layer for step in condition.before for layer in step.dropped}
+    weights = opened.weights_of(last.healing) if last.healing else opened.weights
+    return Condition(condition.strategy, Dropped(gone), weights, last.healing, tuple(earlier))
+
+
+def _continued_folder(opened: OpenStudy, condition: Condition) -> Path:
+    return opened.store.unfinished(condition_inputs(opened, condition)).with_suffix(".model")
+
+
+def _clear_steps(opened: OpenStudy, condition: Condition) -> None:
+    if condition.before:
+        shutil.rmtree(_continued_folder(opened, previous(opened, condition)), ignore_errors=True)
+
+
+def continued(opened: OpenStudy, condition: Condition) -> Study:
+    """The study, its model that of a condition: an ordinary checkpoint among what is unfinished,
+    made if it is not there, from what is kept if it can be."""
+    folder = _continued_folder(opened, condition)
+    if not folder.exists():
+        with materialised(opened, condition) as model:
+            kept = adapters(opened, condition)
+            if condition.healing and kept.exists():
+                study, dropped = source(opened, condition)
+                model = heal.reload(study, condition.healing, dropped, kept, plain=True)
+            whole = condition.healing or condition.before
+            save_pruned(model, UNPRUNED if whole else condition.dropped, opened.tokenizer, folder)
+    return opened.study.model_copy(update={"model": str(folder), "revision": None, "shape": None})

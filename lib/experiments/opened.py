@@ -1,22 +1,25 @@
 """A study, opened: its model, tokenizer, texts and evidence, and the models that it evaluates."""
 
 import gc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from lib import paths
 from lib import study as studies
-from lib.evaluation import harness
+from lib.evaluation import evaluate, harness
 from lib.evidence.store import Store
+from lib.healing import recipe as recipes
 from lib.models import checkpoints, corpora
 from lib.pruning import geometry
-from lib.pruning.dropped import STRATEGIES, Dropped, check_n, layers_to_drop, simple, span
-from lib.schema import NamedText, Study, Task, Text
+from lib.pruning import strategy as choosing
+from lib.pruning.dropped import Dropped, layers_to_drop
+from lib.schema import Healing, NamedText, Study, Task, Text
 
 WEIGHTS = {torch.float32: "float32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
@@ -28,6 +31,8 @@ class OpenStudy:
         self.study = study
         self.store = Store(paths.results(study.name))
         self._task_sources: dict[tuple[str, bool], dict[str, Any]] = {}
+        self._strategies: dict[str, choosing.Strategy] = {}
+        self._chosen: dict[tuple[str, int], Dropped] = {}
 
     @cached_property
     def config(self) -> Any:
@@ -117,11 +122,6 @@ class OpenStudy:
     def weights(self) -> str:
         return WEIGHTS[checkpoints.dtype(self.study)]
 
-    @property
-    def strategies(self) -> list[str]:
-        """Names of the strategies that the study compares, its main one first."""
-        return list(STRATEGIES)
-
     def fraction(self, n: int) -> float:
         return n / self.n_layers
 
@@ -130,27 +130,49 @@ class OpenStudy:
         found = {layers_to_drop(fraction, self.n_layers) for fraction in fractions}
         return sorted(found - {0})
 
-    def chosen(self, strategy: str, n: int) -> Dropped:
-        check_n(n, self.n_layers)
-        if strategy == "simple":
-            return simple(n, self.n_layers)
-        index = self.distances["optimal"]["n"].index(n)
-        start = self.distances["optimal"]["start"][index]
-        return span(start, start + n)
+    @property
+    def strategies(self) -> list[str]:
+        """Names of the strategies that the study compares, its main one first."""
+        return [strategy.name for strategy in self.study.strategies]
 
-    @cached_property
-    def distances(self) -> dict[str, Any]:
+    def strategy(self, name: str) -> choosing.Strategy:
+        """Raises UserError for one that the study does not name and that is not shipped."""
+        if name not in self._strategies:
+            named = {one.name: one for one in self.study.strategies}
+            one = named.get(name)
+            self._strategies[name] = choosing.load(one) if one else choosing.shipped(name)
+        return self._strategies[name]
+
+    def chosen(self, strategy: str, n: int) -> Dropped:
+        """The n layers that a strategy drops. Its scores are measured if they are not recorded.
+
+        Raises UserError for a choice that is not of n layers of the model."""
+        if (strategy, n) not in self._chosen:
+            found = self.strategy(strategy).chosen(Asked(self), n, self.n_layers)
+            self._chosen[strategy, n] = found
+        return self._chosen[strategy, n]
+
+    def weights_of(self, healing: Healing) -> str:
+        """The number format in which a recipe trains, and evaluates its control."""
+        return "nf4" if recipes.of(healing).needs_4bit else self.weights
+
+    def windows(self, text: Text | None = None) -> torch.Tensor:
+        """Token ids [n_sequences, length], cut from a text; None: the study's validation text."""
+        of, settings = text or self.study.validation_text, self.study.distances
+        count, length = settings.n_sequences, settings.length
+        return corpora.windows(of, self.tokenizer, count, length, settings.seed)
+
+    def measure_distances(self) -> dict[str, Any]:
         """Angular distances (section 01): `table`, `after_norm` and `optimal` by column, and the
         share of the commonest final token; from evidence, or measured now."""
         return self._distances({"checkpoint": self.checkpoint}, lambda: self.model)
 
-    def distances_on(self, text: NamedText) -> dict[str, Any]:
+    def measure_distances_on(self, text: NamedText) -> dict[str, Any]:
         """The same of as many windows of another text."""
         inputs = {"checkpoint": self.checkpoint}
         return self._distances(inputs, lambda: self.model, f"{text.name} ", text)
 
-    @cached_property
-    def untrained_distances(self) -> dict[str, Any]:
+    def measure_untrained_distances(self) -> dict[str, Any]:
         """The same of the untrained twin, on the same windows."""
         config = self.config.to_dict()
         for key in ("transformers_version", "_name_or_path"):  # say nothing about the weights
@@ -175,13 +197,7 @@ class OpenStudy:
         settings = self.study.distances
 
         def run() -> dict[str, Any]:
-            sequences = corpora.windows(
-                text or self.study.validation_text,
-                self.tokenizer,
-                settings.n_sequences,
-                settings.length,
-                settings.seed,
-            )
+            sequences = self.windows(text)
             found = geometry.measure(
                 model(),
                 sequences,
@@ -210,4 +226,47 @@ class OpenStudy:
             },
             run,
             batch=self.study.batch,
+        )
+
+
+class Asked:
+    """What strategies may ask of a study (`lib.pruning.strategy.Asked`)."""
+
+    def __init__(self, opened: OpenStudy) -> None:
+        self.opened = opened
+
+    @property
+    def model(self) -> PreTrainedModel:
+        return self.opened.model
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.opened.tokenizer
+
+    @cached_property
+    def windows(self) -> torch.Tensor:
+        return self.opened.windows()
+
+    def losses(self, sets: Sequence[Iterable[int]]) -> np.ndarray:
+        rows = self.windows.tolist()
+        dropped = [Dropped(one) for one in sets]
+        batch, pad = self.opened.study.batch, self.tokenizer.pad_token_id
+        found = evaluate.losses(self.model, dropped, rows, batch, pad)
+        return np.array([one["loss"] for one in found])
+
+    def distances(self) -> dict[str, Any]:
+        return self.opened.measure_distances()
+
+    def record(
+        self, strategy: choosing.Strategy, measure: Callable[[], dict[str, Any]]
+    ) -> dict[str, Any]:
+        opened = self.opened
+        inputs = {
+            "checkpoint": opened.checkpoint,
+            "weights": opened.weights,
+            "text": opened.texts["validation"],
+            "sample": opened.study.distances.model_dump(exclude={"tokens", "bootstrap"}),
+        }
+        return opened.store.get_or_measure(
+            "scores", strategy.name, inputs | strategy.inputs(), measure, batch=opened.study.batch
         )

@@ -12,8 +12,6 @@ import numpy as np
 
 from lib.errors import UserError
 
-STRATEGIES = ("similarity", "simple")
-
 
 class Dropped(tuple[int, ...]):
     """A set of layers to drop, 0-based, sorted; empty for the unpruned model."""

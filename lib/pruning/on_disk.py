@@ -4,6 +4,7 @@ tensor is ever made (§5 of Gromov et al.: the simple heuristic needs no model i
     python -m lib.pruning CHECKPOINT OUT --drop 21:29                  # layers 21–28; or 3,5:8
     python -m lib.pruning CHECKPOINT OUT --simple 8                    # deepest 8, last one kept
     python -m lib.pruning CHECKPOINT OUT --study mine.yaml --similarity 8   # as the study measured
+    python -m lib.pruning CHECKPOINT OUT --study mine.yaml --strategy NAME 8   # by any strategy
 
 CHECKPOINT is a folder, or a model of the hub that is in the cache here. OUT loads like any other
 checkpoint. It appears whole or not at all, whenever this is interrupted: everything is written to
@@ -29,7 +30,8 @@ from lib.errors import UserError
 from lib.files import check_space, free_place, whole_or_not_at_all
 from lib.models import shards
 from lib.pruning.card import card
-from lib.pruning.dropped import Dropped, check_n, in_words, kept_layers, parse_layers, simple, span
+from lib.pruning.dropped import Dropped, check_n, in_words, kept_layers, parse_layers
+from lib.pruning.strategy import shipped
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -46,25 +48,23 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("checkpoint", help="a folder with safetensors, or a cached hub model")
     parser.add_argument("out", help="the folder to write; it must not exist or be empty")
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--drop", metavar="LAYERS", help="counted from 0, half-open: 21:29 or 3,5:8")
-    which.add_argument("--simple", type=int, metavar="N", help="the deepest N, the last one kept")
-    which.add_argument("--similarity", type=int, metavar="N", help="the N that --study found")
-    parser.add_argument("--study", help="whose optimal_blocks.csv --similarity reads")
+    add_choices(parser)
+    parser.add_argument("--study", help="whose chosen_layers.csv says what a strategy chose")
     options = parser.parse_args(arguments)
     try:
-        if (options.similarity is None) != (options.study is None):
-            raise UserError("--similarity N and --study X go together: X's block of N layers")
+        if options.drop is None:
+            strategy, n = asked_strategy(options)
+            known(strategy, options.study)
         folder = find(options.checkpoint)
         out = free_place(Path(options.out), folder)
         shards.read(folder)  # cheap: before anything long
         n_layers = _text_config(load_config(folder)).num_hidden_layers
         if options.drop is not None:
-            dropped: Collection[int] = parse_layers(options.drop, n_layers)
-        elif options.simple is not None:
-            dropped = simple(options.simple, n_layers)
+            dropped = parse_layers(options.drop, n_layers)
+        elif options.study is None:
+            dropped = shipped(strategy).expected(n, n_layers)
         else:
-            dropped = similar(options.study, options.similarity, n_layers)
+            dropped = chosen(options.study, strategy, n, n_layers)
         is_local = paths.from_home(options.checkpoint).exists()
         prune(folder, out, dropped, None if is_local else options.checkpoint)
     except UserError as error:
@@ -206,32 +206,71 @@ def check_modules(
             raise UserError(f"checkpoint {folder}: no tensor of {stack}.{i}.{module}")
 
 
-def similar(study: str, n: int, n_layers: int) -> Dropped:
-    """The block of n layers that the study found most similar: its own `optimal_blocks.csv`.
+def add_choices(parser: argparse.ArgumentParser) -> None:
+    """The options that say which layers go."""
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--drop", metavar="LAYERS", help="counted from 0, half-open: 21:29 or 3,5:8")
+    which.add_argument("--simple", type=int, metavar="N", help="the deepest N, the last one kept")
+    which.add_argument("--similarity", type=int, metavar="N", help="the most similar block of N")
+    which.add_argument("--strategy", nargs=2, metavar=("NAME", "N"), help="N by any strategy")
+
+
+def asked_strategy(options: argparse.Namespace) -> tuple[str, int]:
+    """The strategy and the number of layers that the options say.
+
+    Raises UserError for a number that is none."""
+    for name in ("simple", "similarity"):
+        if getattr(options, name) is not None:
+            return name, getattr(options, name)
+    name, n = options.strategy
+    if not re.fullmatch(r"\d{1,9}", n):
+        raise UserError(f"--strategy {name} {n}: '{n}' is not a number of layers")
+    return name, int(n)
+
+
+def known(strategy: str, study: str | None) -> None:
+    """Raises UserError for a strategy that is not known, and for one that looks at a model where
+    no study is given that has done so."""
+    if study is not None:
+        return
+    if not shipped(strategy).by_rule:
+        raise UserError(f"--{strategy} N goes with --study X: what X measured says which layers")
+
+
+def chosen(study: str, strategy: str, n: int, n_layers: int) -> Dropped:
+    """The n layers that a strategy chose in a study: its own `chosen_layers.csv`.
 
     Raises UserError when the study has not been run, or on a model of another depth."""
     check_n(n, n_layers)
     name = studies.find(study).stem
-    path = paths.tables(name) / "optimal_blocks.csv"
+    path = paths.tables(name) / "chosen_layers.csv"
     if not path.is_file():
         raise UserError(
-            f"study {name}: {path} is not there; `.venv/bin/python -m lib.run 01 --study {study}` "
-            "makes it"
+            f"study {name}: {path} is not there; `.venv/bin/python -m lib.run "
+            f"angular_distances --study {study}` makes it"
         )
     try:
         with open(path, encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        blocks = {int(row["n"]): span(int(row["start"]), int(row["stop"])) for row in rows}
-        depth = max(blocks) + 1
-    except (KeyError, TypeError, ValueError):
+            rows = [
+                (row["strategy"], int(row["n"]), Dropped(map(int, row["dropped"].split())))
+                for row in csv.DictReader(file)
+            ]
+        depth = max(n for _, n, _ in rows) + 1
+    except (KeyError, TypeError, ValueError, AttributeError):
         raise UserError(f"study {name}: {path} is damaged") from None
+    there = list(dict.fromkeys(one for one, _, _ in rows))
+    if strategy not in there:
+        raise UserError(
+            f"study {name}: compares no strategy '{strategy}'; it has {', '.join(there)}"
+        )
     if depth != n_layers:
         raise UserError(
             f"study {name}: measured on a model of {depth} layers; this one has {n_layers}"
         )
-    if n not in blocks or blocks[n].n != n:
-        raise UserError(f"study {name}: {path} has no block of {n} layers")
-    return blocks[n].check(n_layers)
+    found = next((layers for one, m, layers in rows if (one, m) == (strategy, n)), None)
+    if found is None or found.n != n:
+        raise UserError(f"study {name}: {path} has no choice of {n} layers by {strategy}")
+    return found.check(n_layers)
 
 
 def renumber(value: Any, layers: str, kept: list[int]) -> Any:

@@ -20,30 +20,30 @@ RESCALED = "Distance, rescaled in each row"
 
 def angular_distances(opened: OpenStudy) -> pd.DataFrame:
     """d(ℓ, ℓ+n) for every block: n, start, distance, stderr, n_sequences."""
-    return pd.DataFrame(opened.distances["table"])[list(DISTANCE)]
+    return pd.DataFrame(opened.measure_distances()["table"])[list(DISTANCE)]
 
 
 def distances_after_norm(opened: OpenStudy) -> pd.DataFrame:
     """The same columns for blocks that end with the last layer, its output taken after the final
     norm."""
-    return pd.DataFrame(opened.distances["after_norm"])[list(DISTANCE)]
+    return pd.DataFrame(opened.measure_distances()["after_norm"])[list(DISTANCE)]
 
 
 def optimal_blocks(opened: OpenStudy) -> pd.DataFrame:
     """ℓ*(n): n, start, stop, distance, support."""
-    return pd.DataFrame(opened.distances["optimal"])[list(BLOCK)]
+    return pd.DataFrame(opened.measure_distances()["optimal"])[list(BLOCK)]
 
 
 def untrained_distances(opened: OpenStudy) -> pd.DataFrame | None:
     """The distances of the untrained twin; None where the study does without one."""
     if not opened.study.controls.untrained:
         return None
-    return pd.DataFrame(opened.untrained_distances["table"])[list(DISTANCE)]
+    return pd.DataFrame(opened.measure_untrained_distances()["table"])[list(DISTANCE)]
 
 
 def how_sure(opened: OpenStudy, distances: pd.DataFrame) -> HTML:
     """How many windows the distances are means over, and how far they can be trusted."""
-    final = opened.distances["commonest_final_token"]
+    final = opened.measure_distances()["commonest_final_token"]
     return key_numbers(
         {
             "windows": f"{distances['n_sequences'].iloc[0]:,}",
@@ -155,11 +155,16 @@ def mark(axes: Axes, optimal: pd.DataFrame, size: float = 6) -> None:
 def extras(opened: OpenStudy) -> list[Extra]:
     settings = opened.study.distances
     tokens = settings.n_sequences * settings.length
-    found = [Extra("distances", "distances", lambda opened: opened.distances, tokens)]
+    found = [Extra("distances", "distances", lambda opened: opened.measure_distances(), tokens)]
     if opened.study.controls.untrained:
         what = "distances of the untrained twin"
         found.append(
-            Extra("distances-untrained", what, lambda opened: opened.untrained_distances, tokens)
+            Extra(
+                "distances-untrained",
+                what,
+                lambda opened: opened.measure_untrained_distances(),
+                tokens,
+            )
         )
     return found
 

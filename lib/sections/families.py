@@ -131,8 +131,9 @@ def verdicts(runs: list[Run], own: pd.DataFrame) -> pd.DataFrame:
     verdicts on the page's study, which are computed after this page."""
     parts = [own.assign(run=runs[0].title), *([table(runs[1:], "verdicts")] if runs[1:] else [])]
     found = pd.concat(parts, ignore_index=True)
-    wide = found.pivot(index="claim", columns="run", values="verdict")[[r.title for r in runs]]
-    wide.insert(0, "statement", found.groupby("claim")["statement"].first())
+    keys = ["paper", "claim"]
+    wide = found.pivot(index=keys, columns="run", values="verdict")[[r.title for r in runs]]
+    wide.insert(0, "statement", found.groupby(keys)["statement"].first())
     return wide.rename_axis(columns=None).reset_index()
 
 

@@ -40,7 +40,7 @@ COLUMNS = {
         ["shots"],
         ["fraction", "low", "high"],
     ),
-    "verdicts": (["statement", "verdict"], ["claim"], []),
+    "verdicts": (["paper", "statement", "verdict"], ["claim"], []),
 }
 MODEL = ["strategy", "n", "state", "healing", "weights"]  # which of a study's models a row is about
 CURVE = ["task", "shots", "strategy", "state", "healing", "weights"]
@@ -188,7 +188,7 @@ def _check_whole(read: dict[str, pd.DataFrame], layers: int) -> None:
     curves = set(_keys(qa[qa["strategy"] != "none"], CURVE))
     if set(_keys(read["transitions"], CURVE)) != curves:
         raise Unusable("transitions.csv and qa.csv are not of the same curves")
-    if read["verdicts"]["claim"].duplicated().any():
+    if read["verdicts"].duplicated(["paper", "claim"]).any():
         raise Unusable("verdicts.csv names a claim twice")
 
 

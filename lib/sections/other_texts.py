@@ -26,8 +26,8 @@ Measured = dict[str, dict[str, Any]]  # by text, what `OpenStudy.distances` hold
 def measured(opened: OpenStudy) -> Measured:
     """Distances on the study's own text and on each of its other texts, from evidence or measured
     now: windows of the same number and length."""
-    own = {opened.study.text_name: opened.distances}
-    return own | {text.name: opened.distances_on(text) for text in opened.study.other_texts}
+    own = {opened.study.text_name: opened.measure_distances()}
+    return own | {text.name: opened.measure_distances_on(text) for text in opened.study.other_texts}
 
 
 def introduce(opened: OpenStudy) -> HTML:
@@ -216,7 +216,7 @@ def extras(opened: OpenStudy) -> list[Extra]:
         Extra(
             f"distances-text-{i}",
             f"distances on {text.name}",
-            lambda opened, text=text: opened.distances_on(text),
+            lambda opened, text=text: opened.measure_distances_on(text),
             settings.n_sequences * settings.length,
         )
         for i, text in enumerate(opened.study.other_texts, 1)

@@ -7,8 +7,8 @@ from html import escape
 import pandas as pd
 from IPython.display import HTML
 
-from lib import paths, study
-from lib.claims import gromov, judging
+from lib import claims, paths, study
+from lib.claims.rules import reading
 from lib.experiments.measure import measure
 from lib.experiments.opened import OpenStudy
 from lib.sections import figures
@@ -60,26 +60,40 @@ def _plain(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def tables(opened: OpenStudy) -> judging.Tables:
-    return judging.Tables(paths.tables(opened.study.name))
+def tables(opened: OpenStudy) -> claims.Tables:
+    return claims.Tables(paths.tables(opened.study.name))
 
 
-def verdicts(opened: OpenStudy, numbers: list[int] | None = None) -> HTML:
-    """A card per claim: what the paper says, the verdict on this study, the numbers, the rule."""
-    found = gromov.verdicts(tables(opened), numbers)
-    return HTML(
-        '<div class="claims">' + "".join(_card(row) for row in found.itertuples()) + "</div>"
-    )
+def verdicts(opened: OpenStudy, ids: list[str] | None = None) -> HTML:
+    """A card per claim: what the paper says, the verdict on this study, the numbers, the rule. Of
+    all papers, each under its own heading, or of the claims with these ids."""
+    found = claims.verdicts(tables(opened), ids)
+    parts = []
+    for name, rows in found.groupby("paper", sort=False):
+        if ids is None or found["paper"].nunique() > 1:
+            parts.append(_heading(name))
+        cards = "".join(_card(row) for row in rows.itertuples())
+        parts.append(f'<div class="claims">{cards}</div>')
+    return HTML("".join(parts))
+
+
+def _heading(paper: str) -> str:
+    found = claims.papers()[paper]
+    return f'<h3 class="paper">{escape(found.title)} <span>{escape(found.cite)}</span></h3>'
 
 
 def _card(row: tuple) -> str:
+    claim = claims.find(f"{row.paper}-{row.claim}")
+    kind = "Question" if claim.question else "Claim"
     return (
-        f'<div class="claim"><p class="claim-head"><span class="claim-number">Claim {row.claim}'
+        f'<div class="claim"><p class="claim-head"><span class="claim-number">{kind} {row.claim}'
         f'</span> {badge(row.verdict)} <span class="claim-where">{escape(row.where)}</span></p>'
         f'<p class="claim-statement">{escape(row.statement)}</p>'
         f'<p class="claim-reason">{escape(_sentence(row.reason))}.</p>'
         f"<details><summary>Rule, and what would change the verdict</summary>"
-        f"<p>{escape(row.rule)}</p><p><strong>To the edge of each condition:</strong> "
+        f"<p>{escape(row.rule)}</p>"
+        f"<p><strong>Undecided where:</strong> {escape(claim.undecided)}</p>"
+        f"<p><strong>To the edge of each condition:</strong> "
         f"{escape(row.margins)}.</p></details></div>"
     )
 
@@ -90,40 +104,50 @@ def _sentence(text: str) -> str:
 
 
 def badge(verdict: str) -> str:
-    return f'<span class="verdict verdict-{verdict.replace(" ", "-")}">{escape(verdict)}</span>'
+    words = f"answered {verdict}" if verdict in ("yes", "no", "open") else verdict
+    return f'<span class="verdict verdict-{verdict.replace(" ", "-")}">{escape(words)}</span>'
 
 
 def count_verdicts(opened: OpenStudy) -> HTML:
-    """How many claims came out how; writes verdicts.csv."""
-    found = save(opened, "verdicts", gromov.verdicts(tables(opened)))
-    counts = found["verdict"].value_counts()
-    badges = (
-        f"{counts[verdict]} × {badge(verdict)}" for verdict in judging.VERDICTS if verdict in counts
-    )
-    return HTML(f'<p class="verdict-counts">Of {len(found)} claims: {" ".join(badges)}</p>')
+    """How many claims of each paper came out how; writes verdicts.csv."""
+    found = save(opened, "verdicts", claims.verdicts(tables(opened)))
+    lines = []
+    for name, rows in found.groupby("paper", sort=False):
+        counts = rows["verdict"].value_counts()
+        order = dict.fromkeys([*claims.VERDICTS, *claims.ANSWERS.values()])
+        badges = " ".join(f"{counts[one]} × {badge(one)}" for one in order if one in counts)
+        cite = escape(claims.papers()[name].cite.partition(",")[0])
+        lines.append(f'<p class="verdict-counts">Of {len(rows)} claims of {cite}: {badges}</p>')
+    return HTML("".join(lines))
 
 
 def verdicts_by_run(opened: OpenStudy) -> pd.DataFrame:
     """A row per claim, a column per run: this study, then its reference runs."""
-    own = gromov.verdicts(tables(opened))
+    own = claims.verdicts(tables(opened))
     found = by_run(opened, "verdicts", own)
-    wide = found.pivot(index="claim", columns="run", values="verdict")
-    wide.insert(0, "statement", own.set_index("claim")["statement"])
+    keys = ["paper", "claim"]
+    wide = found.pivot(index=keys, columns="run", values="verdict")
+    wide.insert(0, "statement", own.set_index(keys)["statement"])
     wide = wide[["statement", *dict.fromkeys(found["run"])]]
     return wide.rename_axis(columns=None).reset_index()
 
 
 def rules_table() -> HTML:
-    """Every claim with where the paper makes it, the tables read, the rule, what makes it fail."""
-    rows = pd.DataFrame(
-        {
-            "claim": f"{claim.number}. {claim.statement} ({claim.where})",
-            "rule": claim.rule + (f" Reads: {', '.join(claim.tables)}." if claim.tables else ""),
-            "fails if": claim.fails,
-        }
-        for claim in gromov.CLAIMS
-    )
-    return show(rows, words=True)
+    """Of every paper each claim with where it is made, the tables read, the rule, what leaves it
+    undecided, and what makes it fail."""
+    parts = []
+    for name, paper in claims.papers().items():
+        rows = pd.DataFrame(
+            {
+                "claim": f"{claim.number}. {claim.statement} ({claim.where})",
+                "rule": f"{claim.rule} Reads: {', '.join(claim.tables)}.",
+                "undecided where": claim.undecided,
+                "fails if": claim.fails,
+            }
+            for claim in paper.claims
+        )
+        parts.append(_heading(name) + show(rows, words=True).data)
+    return HTML("".join(parts))
 
 
 def introduce(opened: OpenStudy) -> HTML:
@@ -143,24 +167,21 @@ def introduce(opened: OpenStudy) -> HTML:
 def headline(opened: OpenStudy, qa: pd.DataFrame, loss: pd.DataFrame) -> HTML:
     """Per task how much can go, healed, before it shows; and what half of the layers cost."""
     values = {}
-    healed = qa[qa["strategy"].isin(["similarity", "none"]) & (qa["healing"] != "none")]
+    main = opened.strategies[0]
     try:
-        testable = judging.testable_tasks(qa)
-    except judging.Untestable:
-        testable = []
-    for (name, shots), rows in healed.groupby(["task", "shots"], sort=False):
-        rows = rows.sort_values("fraction")
-        label = f"{name} ({shots}-shot)"
-        if (name, shots) not in testable:
-            values[f"{label}: the unpruned model is at chance already"] = "–"
+        flat, why = reading.flat_regions(qa, main), "the unpruned model is at chance already"
+    except reading.Untestable as reason:
+        flat, why = {}, str(reason)
+    points = f"{100 * reading.FLAT_LOSS:.0f} points"
+    for task in qa[["task", "shots"]].drop_duplicates().itertuples(index=False, name=None):
+        label = reading.named(*task)
+        if task not in flat:
+            values[f"{label}: {why}"] = "–"
             continue
-        kept = rows["accuracy"] >= rows["accuracy"].iloc[0] - judging.FLAT_LOSS
-        flat = rows["fraction"][kept.cumprod().astype(bool)].max()
-        values[
-            f"of the layers can go before {label} loses {100 * judging.FLAT_LOSS:.0f} points"
-        ] = f"{100 * flat:.3g}%"
-    rows = loss[loss["strategy"].isin(["similarity", "none"]) & (loss["healing"] != "none")]
-    rows = rows.sort_values("fraction").set_index("fraction")["loss"]
+        reached, *ends = map(reading.percent, flat[task])
+        span = f" (95%: {' to '.join(ends)})" if ends[0] != ends[1] else ""
+        values[f"of the layers can go before {label} loses {points}{span}"] = reached
+    rows = reading.series(loss, main, "healed").set_index("fraction")["loss"]
     if 0.0 in rows.index:  # healing may have broken down
         half = min(rows.index, key=lambda fraction: abs(fraction - 0.5))
         values[f"nats per token more, healed, with {100 * half:.3g}% dropped"] = (

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from lib import paths
+from lib.claims import find, papers
 from lib.errors import UserError
 
 if TYPE_CHECKING:
@@ -130,17 +131,15 @@ def load(name: str) -> Section:
 
 
 def every_claim() -> tuple[str, ...]:
-    """All claims of all papers."""
-    from lib.claims import gromov
-
-    return tuple(f"gromov-{number}" for number in gromov.BY_NUMBER)
+    """The claims of all papers."""
+    return tuple(
+        f"{name}-{claim.number}" for name, paper in papers().items() for claim in paper.claims
+    )
 
 
 def claim_reads(claim: str) -> tuple[str, ...]:
     """The tables that a claim's rule reads."""
-    from lib.claims import gromov
-
-    return gromov.BY_NUMBER[int(claim.removeprefix("gromov-"))].tables
+    return find(claim).tables
 
 
 def tables() -> dict[str, Table]:

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from lib.claims import gromov
+from lib import claims
 from lib.evidence.records import read
 from lib.experiments.opened import OpenStudy
 from lib.sections import pages
@@ -11,7 +11,7 @@ from lib.sections.section import Section, Table, every_claim
 
 def verdict_table(opened: OpenStudy) -> pd.DataFrame:
     """The verdicts on this study, a row per claim."""
-    return gromov.verdicts(pages.tables(opened))
+    return claims.verdicts(pages.tables(opened))
 
 
 def run_times(opened: OpenStudy) -> pd.DataFrame:
@@ -39,6 +39,7 @@ SECTION = Section(
             verdict_table,
             "a claim",
             {
+                "paper": "the paper that says it, by the name of its file in lib/claims/",
                 "claim": "its number",
                 "statement": "what the paper says",
                 "where": "figure or section of the paper",

@@ -7,12 +7,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from lib.claims.judging import straight_line
 from lib.experiments import costs
 from lib.experiments.opened import OpenStudy
 from lib.sections.columns import DROPPED
 from lib.sections.figures import SHADES, fraction_axis, grid, shared_legend
 from lib.sections.section import Extra, Section, Table
+from lib.statistics.lines import straight_line
 
 # What falls: its column, and that of its standard error, if it has one.
 QUANTITIES = {

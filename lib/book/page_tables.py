@@ -1,0 +1,75 @@
+"""The tables that pages of the book include.
+
+python -m lib.book.page_tables FOLDER    # those about models, which take their shapes and so torch
+
+The site calls `write`, which imports no torch. It has another process make the tables about models,
+and only where a study's file or the code has changed since they were made last.
+"""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from tabulate import tabulate
+
+from lib import paths
+from lib.book import state, took
+from lib.book.took import Rows
+from lib.errors import UserError
+from lib.evidence.records import digest, file_digest
+from lib.files import write_atomically
+from lib.words import plain, unbroken
+
+NAMES = ("study", "run", "model", "section", "on")  # columns whose words stay on one line
+
+
+def write(folder: Path) -> None:
+    """Every table of the pages. Raises UserError where those about models cannot be made."""
+    kept = paths.BUILD / "page_tables"
+    note, made = kept / "made_from", kept / "tables"
+    of_studies = {path.name: file_digest(path) for path in paths.STUDIES.glob("*.yaml")}
+    made_from = digest([of_studies, state.helpers(["book.page_tables"])])
+    if not note.is_file() or note.read_text("utf-8") != made_from:
+        shutil.rmtree(kept, ignore_errors=True)
+        command = [sys.executable, "-m", "lib.book.page_tables", str(made)]
+        if subprocess.run(command, cwd=paths.ROOT).returncode:
+            raise UserError("pages: their tables cannot be made; the lines above say why")
+        write_atomically(note, made_from)
+    shutil.copytree(made, folder, dirs_exist_ok=True)
+    # These need no torch, and change with every run.
+    _write(folder, {f"cost_{name}": _as_text(rows) for name, rows in took.tables().items()})
+
+
+def _write(folder: Path, tables: Mapping[str, Rows]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, rows in tables.items():
+        text = tabulate(rows, headers="keys", tablefmt="pipe", disable_numparse=True)
+        (folder / f"{name}.md").write_text(f"{text or 'There is none yet.'}\n", encoding="utf-8")
+
+
+def _as_text(rows: Rows) -> Rows:
+    """Cells that Markdown takes for nothing but text: they may come from a user's files."""
+    return [{key: _cell(key, str(cell)) for key, cell in row.items()} for row in rows]
+
+
+def _cell(column: str, text: str) -> str:
+    return unbroken(plain(text)) if column in NAMES else plain(text)
+
+
+def main(folder: Path) -> int:
+    """Those tables that need the models' shapes."""
+    from lib.book import costs, model_tables
+
+    try:
+        _write(folder, model_tables.tables())
+        _write(folder, {f"cost_{name}": _as_text(rows) for name, rows in costs.tables().items()})
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,1 @@
+"""What rules are made of (`judging`, `reading`), and the rules of a paper that has many."""

@@ -1,0 +1,58 @@
+"""What recipes with LoRA adapters share. Imports torch and peft inside functions."""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lib.errors import UserError
+from lib.healing import recipe
+from lib.schema import Adapters, Study
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel
+
+    from lib.models.shapes import Shape
+
+
+class Adapted(recipe.Recipe):
+    """A frozen base with adapters on linear modules of its FFN."""
+
+    def prepare(self, model: "PreTrainedModel", healing: Adapters) -> "nn.Module":
+        from lib.healing.adapters import adapt
+
+        return adapt(model, healing, self.needs_4bit)
+
+    def keep(self, trained: "nn.Module", folder: Path) -> None:
+        """The adapters, in peft's format."""
+        trained.save_pretrained(folder)
+
+    def restore(self, base: "PreTrainedModel", folder: Path) -> "nn.Module":
+        from peft import PeftModel
+
+        return PeftModel.from_pretrained(base, folder)
+
+    def evaluable(
+        self, trained: "nn.Module", study: Study, dropped: Collection[int], plain: bool = False
+    ) -> "PreTrainedModel":
+        from lib.healing.adapters import evaluable, written_out
+
+        model = trained.get_base_model()
+        return (written_out if plain else evaluable)(model, study, dropped)
+
+    def check(self, study: Study, skeleton: "PreTrainedModel", healing: Adapters) -> None:
+        from lib.models.anatomy import ffn_modules, linear_weight
+
+        names = ffn_modules(skeleton, healing.targets)
+        widest = min(min(linear_weight(skeleton, name).shape) for name in names)
+        if healing.rank > widest:
+            raise UserError(
+                f"study {study.name}: rank {healing.rank} is above the FFN's width, {widest}"
+            )
+
+    def trainable(self, shape: "Shape", healing: Adapters, dropped: Collection[int] = ()) -> int:
+        """rank · (in + out) for every adapted matrix that stays."""
+        return shape.trainable(healing.rank, dropped)
+
+    def words(self, healing: Adapters) -> str:
+        return f"adapters of rank {healing.rank}"

@@ -1,0 +1,127 @@
+"""LoRA adapters on the FFN's linear modules (§3.2, App. A.1 of Gromov et al.): putting them on, and
+merging them. With W₀ the frozen weight and α = r, an adapted module computes
+
+    W₀ x + (α/r) · B A x,    A: [r, in],  B: [out, r]
+"""
+
+import warnings
+from collections.abc import Collection
+
+import bitsandbytes as bnb
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from peft.tuners.lora import LoraLayer
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from lib.errors import UserError
+from lib.models.anatomy import ffn_modules, is_fused, layers, linear_weight
+from lib.models.checkpoints import dtype, load_model
+from lib.models.four_bit import SplitExperts, dequantised, linear4bit, runs_in_4bit
+from lib.pruning.surgery import drop
+from lib.schema import Adapters, Study
+
+
+def split_experts(model: PreTrainedModel) -> PreTrainedModel:
+    """The model, its fused experts as one linear module each, which can carry adapters."""
+    for layer in layers(model):
+        for name, module in list(layer.named_modules()):
+            if is_fused(module):
+                layer.set_submodule(name, SplitExperts(module, _linear))
+    return model
+
+
+def _linear(weight: torch.Tensor) -> nn.Linear:
+    module = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+    module.weight = nn.Parameter(weight.detach(), requires_grad=False)
+    return module
+
+
+def adapt(model: PreTrainedModel, healing: Adapters, needs_4bit: bool) -> PeftModel:
+    """Add LoRA adapters (α = r) to every FFN module, named in full; all else is frozen.
+
+    Raises UserError for a rank above a module's width and for targets that match nothing or, where
+    the base has to be in 4-bit, are not."""
+    names = ffn_modules(model, healing.targets)
+    modules = [model.get_submodule(name) for name in names]
+    for name, module in zip(names, modules, strict=True):
+        if needs_4bit and not isinstance(module, bnb.nn.Linear4bit):
+            raise UserError(f"healing.targets: {name} cannot be put in 4-bit")
+    # Of a 4-bit module only the attributes tell; GPT-2's transposed one has but its weight.
+    sizes = [
+        module.weight.shape
+        if isinstance(module, Conv1D)
+        else (module.in_features, module.out_features)
+        for module in modules
+    ]
+    narrowest = min(map(min, sizes))
+    if healing.rank > narrowest:
+        raise UserError(f"rank {healing.rank}: above the narrowest FFN width, {narrowest}")
+    config = LoraConfig(
+        r=healing.rank,
+        lora_alpha=healing.rank,
+        lora_dropout=healing.dropout,
+        target_modules=names,
+        task_type="CAUSAL_LM",
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in modules),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        if needs_4bit:
+            model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        if healing.gradient_checkpointing:
+            checkpoint_gradients(model)
+        return get_peft_model(model, config)
+
+
+def checkpoint_gradients(model: PreTrainedModel) -> None:
+    """Each layer's activations are computed again on the way back, instead of kept."""
+    try:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    except ValueError:
+        family = model.config.get_text_config().model_type
+        raise UserError(
+            f"healing.gradient_checkpointing: model family '{family}' has none"
+        ) from None
+
+
+def evaluable(model: PreTrainedModel, study: Study, dropped: Collection[int]) -> PreTrainedModel:
+    """A pruned model ready to evaluate: on a GPU itself if it is in 4-bit, its adapters beside its
+    weights; else a plain copy."""
+    if linear4bit(model) and runs_in_4bit(study):
+        return model.eval().requires_grad_(False)
+    return written_out(model, study, dropped)
+
+
+def written_out(model: PreTrainedModel, study: Study, dropped: Collection[int]) -> PreTrainedModel:
+    """A plain float32 copy of a pruned model: 4-bit weights written out, adapters merged.
+
+    In float32 whatever the study's dtype: the sum of a weight and a small adapter, rounded to 16
+    bits, would mostly be the weight again."""
+    # What is not in 4-bit has the rounded values that its adapters were trained on.
+    values = torch.float32 if linear4bit(model) else dtype(study)
+    plain = load_model(study, weights=values).float()
+    drop(plain, dropped)
+    with torch.no_grad():
+        for name, module in model.named_modules():
+            if isinstance(module, LoraLayer):
+                weight = _base_weight(module, plain, name) + _change(module)
+            elif isinstance(module, bnb.nn.Linear4bit) and not name.endswith(".base_layer"):
+                weight = dequantised(module)
+            else:
+                continue
+            linear_weight(plain, name).copy_(weight)
+    return plain
+
+
+def _base_weight(module: LoraLayer, plain: PreTrainedModel, name: str) -> torch.Tensor:
+    """W₀ [out, in] of an adapted module; what is not in 4-bit, the plain copy has too."""
+    base = module.base_layer
+    return dequantised(base) if isinstance(base, bnb.nn.Linear4bit) else linear_weight(plain, name)
+
+
+def _change(module: LoraLayer) -> torch.Tensor:
+    """(α/r) · BA [out, in]."""
+    change = module.get_delta_weight("default")
+    return change.T if isinstance(module.base_layer, Conv1D) else change

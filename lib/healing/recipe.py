@@ -1,0 +1,94 @@
+"""What a recipe of healing is: what the base is, what of it is trained, and how that is kept. Each
+is one file in lib/healing/recipes/, a class `Recipe` derived from the one here and its `Settings`.
+
+Such a file imports torch and peft inside functions: a study is read without them.
+"""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lib import open_sets
+from lib.schema import Healing, Study
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from transformers import PreTrainedModel
+
+    from lib.models.shapes import Shape
+
+
+class Recipe:
+    """METHOD: raised when the code that computes healed weights changes them, that which all
+    recipes share included. needs_4bit: whether the base is put in 4-bit NF4."""
+
+    METHOD = 1
+    needs_4bit = False
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def base(self, study: Study) -> "PreTrainedModel":
+        """The unpruned model as it is trained, in this recipe's number format."""
+        raise NotImplementedError
+
+    def prepare(self, model: "PreTrainedModel", healing: Healing) -> "nn.Module":
+        """The pruned model ready to train: what requires gradients is trained.
+
+        Raises UserError for settings that do not fit the model."""
+        raise NotImplementedError
+
+    def keep(self, trained: "nn.Module", folder: Path) -> None:
+        """Write what was trained into an empty folder."""
+        raise NotImplementedError
+
+    def restore(self, base: "PreTrainedModel", folder: Path) -> "nn.Module":
+        """What `keep` wrote, laid over a base that is pruned; as it was after training."""
+        raise NotImplementedError
+
+    def evaluable(
+        self, trained: "nn.Module", study: Study, dropped: Collection[int], plain: bool = False
+    ) -> "PreTrainedModel":
+        """A trained model ready to evaluate; plain: in float32 with everything merged, to be
+        written as an ordinary checkpoint."""
+        raise NotImplementedError
+
+    def check(self, study: Study, skeleton: "PreTrainedModel", healing: Healing) -> None:
+        """Raises UserError where the settings do not fit a model, given without weights."""
+
+    def inputs(self, healing: Healing) -> dict[str, Any]:
+        """The settings that decide what is trained, as records of healing hold them."""
+        # Fractions only say which blocks are healed, and checkpointing trades time for memory.
+        found = healing.model_dump(exclude={"fractions", "gradient_checkpointing"})
+        found["micro_batch"] = found["micro_batch"] or found["batch"]
+        # What is recorded without these keys was trained so.
+        for key, value in {"packing": True, "teacher": 0.0}.items():
+            if found[key] == value:
+                del found[key]
+        return found | {"method": self.METHOD}
+
+    def trainable(self, shape: "Shape", healing: Healing, dropped: Collection[int] = ()) -> int:
+        """Parameters that are trained."""
+        raise NotImplementedError
+
+    def bytes(
+        self, shape: "Shape", healing: Healing, dtype: "torch.dtype", in_4bit: bool
+    ) -> tuple[float, float]:
+        """Bytes of the weights while they are trained, with gradients and both moments of what is;
+        and of the healed model while it is evaluated, which a GPU (in_4bit) does in 4-bit."""
+        raise NotImplementedError
+
+    def words(self, healing: Healing) -> str:
+        """What is trained, for people."""
+        raise NotImplementedError
+
+
+def load(name: str) -> Recipe:
+    """Raises UserError for a name that is not known."""
+    return open_sets.module("recipe", name).Recipe(name)
+
+
+def of(healing: Healing) -> Recipe:
+    """The recipe that some settings are of."""
+    return load(healing.recipe)

@@ -1,0 +1,1 @@
+"""One file per recipe, found by its name: see `lib.healing.recipe`."""

@@ -1,0 +1,75 @@
+"""All weights are trained, in float32: small steps would vanish in 16 bits."""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import model_validator
+
+from lib.healing import recipe
+from lib.schema import Healing, Study
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from transformers import PreTrainedModel
+
+    from lib.models.shapes import Shape
+
+WEIGHTS = "model.safetensors"
+
+
+class Settings(Healing):
+    TEACHABLE = False
+    recipe: Literal["full"] = "full"
+
+    @model_validator(mode="after")
+    def no_teacher(self) -> "Settings":
+        if self.teacher:
+            raise ValueError("teacher goes with recipes that train adapters; here all is trained")
+        return self
+
+
+class Recipe(recipe.Recipe):
+    METHOD = 2
+
+    def base(self, study: Study) -> "PreTrainedModel":
+        import torch
+
+        from lib.models.checkpoints import load_model
+
+        return load_model(study, weights=torch.float32)
+
+    def prepare(self, model: "PreTrainedModel", healing: Healing) -> "nn.Module":
+        from lib.healing.adapters import checkpoint_gradients
+
+        if healing.gradient_checkpointing:
+            checkpoint_gradients(model)
+        return model.train()
+
+    def keep(self, trained: "nn.Module", folder: Path) -> None:
+        from safetensors.torch import save_model
+
+        save_model(trained, str(folder / WEIGHTS))
+
+    def restore(self, base: "PreTrainedModel", folder: Path) -> "nn.Module":
+        from safetensors.torch import load_model
+
+        load_model(base, folder / WEIGHTS)
+        return base
+
+    def evaluable(
+        self, trained: "nn.Module", study: Study, dropped: Collection[int], plain: bool = False
+    ) -> "PreTrainedModel":
+        return trained.eval().requires_grad_(False)
+
+    def trainable(self, shape: "Shape", healing: Healing, dropped: Collection[int] = ()) -> int:
+        return shape.pruned(dropped)
+
+    def bytes(
+        self, shape: "Shape", healing: Healing, dtype: "torch.dtype", in_4bit: bool
+    ) -> tuple[float, float]:
+        return 16 * shape.total, 4 * shape.total  # value, gradient, two moments
+
+    def words(self, healing: Healing) -> str:
+        return "all weights"

@@ -1,0 +1,1 @@
+"""One file per strategy, found by its name: see `lib.pruning.strategy`."""

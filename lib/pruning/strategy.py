@@ -1,0 +1,208 @@
+"""What a strategy is: it says which n layers go. Each is one file in lib/pruning/strategies/, or a
+user's own beside a study.
+
+A shipped one is a class `Strategy`, derived from `Strategy` or `ByRule` here. A user's own has
+either `scores(model, windows)`, a number per layer of which the n lowest go, or
+`choose(n, n_layers)`, the layers themselves.
+"""
+
+import importlib.util
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+from pydantic import BaseModel
+
+from lib import open_sets
+from lib.errors import UserError
+from lib.evidence.records import file_digest
+from lib.pruning.dropped import Dropped, check_n, span
+from lib.schema import Chosen, Section
+
+
+class Asked(Protocol):
+    """What a strategy may ask of an opened study: the model that is to be pruned, and more."""
+
+    @property
+    def model(self) -> Any: ...  # a PreTrainedModel, whole
+    @property
+    def tokenizer(self) -> Any: ...
+    @property
+    def windows(self) -> Any:
+        """Calibration text: token ids [n_sequences, length]."""
+
+    def losses(self, sets: Sequence[Iterable[int]]) -> np.ndarray:
+        """Mean loss on the calibration text [nats per token] without each set of layers [sets]."""
+
+    def distances(self) -> dict[str, Any]:
+        """Angular distances of all blocks (`lib.pruning.geometry`): `table`, `optimal`."""
+
+    def record(self, strategy: "Strategy", measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What a strategy found on this model, from evidence or else measured now."""
+
+
+class Strategy:
+    """Scores the layers of a model, then chooses by the scores: the n lowest go, ties to the
+    deepest. METHOD: raised when the code that decides the scores changes them."""
+
+    METHOD = 1
+    Settings: type[BaseModel] = Section  # without settings
+    by_rule = False
+
+    def __init__(self, name: str, settings: BaseModel) -> None:
+        self.name, self.settings = name, settings
+
+    def measure(self, asked: Asked) -> dict[str, Any]:
+        """What is recorded: `scores`, a number for each layer, and whatever else; plain values."""
+        raise NotImplementedError
+
+    def scores(self, asked: Asked) -> dict[str, Any] | None:
+        """From evidence, or measured now; None where no model is looked at."""
+        return asked.record(self, lambda: self.measure(asked))
+
+    def choose(self, scores: dict[str, Any] | None, n: int, n_layers: int) -> Iterable[int]:
+        """The n layers that go."""
+        ranked = sorted(range(n_layers), key=lambda layer: (scores["scores"][layer], -layer))
+        return ranked[:n]
+
+    def inputs(self) -> dict[str, Any]:
+        """What decides the scores beside the model and the text."""
+        found = {"strategy": self.name, "method": self.METHOD}
+        settings = self.settings.model_dump()
+        return found | ({"settings": settings} if settings else {})
+
+    def chosen(self, asked: Asked, n: int, n_layers: int) -> Dropped:
+        """The layers that go, checked.
+
+        Raises UserError for a number of layers that the model has not, and for a choice that is
+        not of n layers of the model."""
+        check_n(n, n_layers)
+        return self._checked(self.choose(self.scores(asked), n, n_layers), n, n_layers)
+
+    def expected(self, n: int, n_layers: int) -> Dropped:
+        """Before anything is measured: a block in the middle stands for the choice."""
+        check_n(n, n_layers)
+        middle = (n_layers - n) // 2
+        return span(middle, middle + n)
+
+    def _checked(self, found: Iterable[int], n: int, n_layers: int) -> Dropped:
+        try:
+            layers = Dropped(int(layer) for layer in found)
+        except (TypeError, ValueError):
+            raise UserError(
+                f"strategy {self.name}: chose {found!r} for n = {n}; expected layer numbers"
+            ) from None
+        if layers.n != n:
+            raise UserError(
+                f"strategy {self.name}: chose {layers.n} layers ({layers}) where n = {n}"
+            )
+        try:
+            return layers.check(n_layers)
+        except UserError as error:
+            raise UserError(f"strategy {self.name}: n = {n}: {error}") from None
+
+
+class ByRule(Strategy):
+    """Chooses by the number of layers alone."""
+
+    by_rule = True
+
+    def scores(self, asked: Asked) -> None:
+        return None
+
+    def expected(self, n: int, n_layers: int) -> Dropped:
+        check_n(n, n_layers)
+        return self._checked(self.choose(None, n, n_layers), n, n_layers)
+
+
+class Own(Strategy):
+    """A user's own, from a file that the study names; the file's content decides its scores."""
+
+    def __init__(self, name: str, file: Path) -> None:
+        super().__init__(name, Section())
+        self.file = file
+        self.by_rule = hasattr(self.code, "choose")
+
+    @cached_property
+    def code(self) -> ModuleType:
+        """Raises UserError for a file that cannot be imported or has neither function, or both."""
+        what = f"strategy {self.name} ({self.file})"
+        if not self.file.is_file():
+            raise UserError(f"{what}: there is no such file")
+        spec = importlib.util.spec_from_file_location(f"strategy_{self.name}", self.file)
+        if spec is None or spec.loader is None:
+            raise UserError(f"{what}: its name has to end in .py")
+        module = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:  # whatever a user's code raises
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise UserError(f"{what}: cannot be imported: {reason}") from None
+        has = [key for key in ("scores", "choose") if callable(getattr(module, key, None))]
+        if len(has) != 1:
+            raise UserError(
+                f"{what}: has {' and '.join(has) or 'neither'}; give it either "
+                "scores(model, windows) or choose(n, n_layers)"
+            )
+        return module
+
+    def _call(self, function: str, *given: Any) -> Any:
+        try:
+            return getattr(self.code, function)(*given)
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise UserError(
+                f"strategy {self.name} ({self.file}): {function} failed: {reason}"
+            ) from None
+
+    def inputs(self) -> dict[str, Any]:
+        return super().inputs() | {"code": file_digest(self.file)}
+
+    def scores(self, asked: Asked) -> dict[str, Any] | None:
+        return None if self.by_rule else super().scores(asked)
+
+    def measure(self, asked: Asked) -> dict[str, Any]:
+        count = asked.model.config.get_text_config().num_hidden_layers
+        try:
+            found = np.asarray(self._call("scores", asked.model, asked.windows), dtype=float)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UserError(f"strategy {self.name}: scores gave no numbers: {error}") from None
+        if found.shape != (count,):
+            raise UserError(
+                f"strategy {self.name}: scores gave {list(found.shape)} numbers; expected one for "
+                f"each of the {count} layers"
+            )
+        if not np.isfinite(found).all():
+            layer = int(np.flatnonzero(~np.isfinite(found))[0])
+            raise UserError(f"strategy {self.name}: the score of layer {layer} is {found[layer]}")
+        return {"scores": found.tolist()}
+
+    def choose(self, scores: dict[str, Any] | None, n: int, n_layers: int) -> Iterable[int]:
+        if not self.by_rule:
+            return super().choose(scores, n, n_layers)
+        return self._call("choose", n, n_layers)
+
+    def expected(self, n: int, n_layers: int) -> Dropped:
+        if self.by_rule:
+            return ByRule.expected(self, n, n_layers)
+        return super().expected(n, n_layers)
+
+
+def load(chosen: Chosen) -> Strategy:
+    """The strategy that a study names.
+
+    Raises UserError for a name that is not known and for a user's file that does not do."""
+    if chosen.file is not None:
+        own = Own(chosen.name, Path(chosen.file))
+        _ = own.code
+        return own
+    return shipped(chosen.name, **chosen.settings)
+
+
+def shipped(name: str, **settings: Any) -> Strategy:
+    """A strategy of lib/pruning/strategies/. Raises UserError for a name that is not known."""
+    kind = open_sets.module("strategy", name).Strategy
+    return kind(name, kind.Settings(**settings))

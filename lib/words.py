@@ -1,0 +1,46 @@
+"""Numbers and names as people read them, on a page or in a terminal."""
+
+import re
+
+
+def spoken(seconds: float) -> str:
+    """A duration: 90 s, 12.5 min, 3.0 h, 2.4 days."""
+    for length, unit in ((86_400, "days"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def amount(value: float) -> str:
+    """A number in three digits: 0.0123, 1.25, 12,300."""
+    return f"{float(f'{value:.3g}'):,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def power_of_ten(value: float) -> str:
+    """A large number: 1.2 × 10¹⁴."""
+    digits, _, power = f"{value:.1e}".partition("e")
+    raised = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{digits} × 10{raised}"
+
+
+def size(count: float) -> str:
+    """Bytes with their unit: 1.5 kB, 138 GB."""
+    for power, unit in ((12, "TB"), (9, "GB"), (6, "MB")):
+        if count >= 10**power:
+            return f"{amount(count / 10**power)} {unit}"
+    return f"{amount(count / 1e3)} kB"
+
+
+def percent(share: float) -> str:
+    """A share in three digits: 0.125 is 12.5%."""
+    return f"{100 * share:.3g}%"
+
+
+def unbroken(name: str) -> str:
+    """The name, which stays on one line of a page."""
+    return name.replace(" ", "\u00a0").replace("-", "\u2011")
+
+
+def plain(text: str) -> str:
+    """Text on one line that Markdown leaves as it is."""
+    return re.sub(r"([\\`*_{}\[\]<>|$~#&:])", r"\\\1", " ".join(text.split()))
