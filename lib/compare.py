@@ -12,30 +12,41 @@ The published run is only read: nothing of it is taken instead of being measured
 import argparse
 import re
 import signal
+import statistics
 import sys
 import tempfile
+import textwrap
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
 from lib import paths
 from lib import study as studies
-from lib.book import side_by_side, sides
-from lib.book.agreement import judge
-from lib.book.chance import spread
-from lib.book.pairing import identity, pairs
+from lib.book.comparing.agreement import Judged, Seeds, identity, judge, spread
+from lib.book.comparing.recorded import RecordedRun, own, published
 from lib.errors import UserError
+from lib.evidence.records import Record, file_of
 from lib.files import write_atomically
 from lib.schema import Study
 
+WIDTH = 98  # of a line
+LONGEST = 25  # lines of any part but the claims in the terminal; the report has all
 CLAIMS = "Claims: published and this run (≠ another verdict)"
-LONGEST = 25  # lines of any other part in the terminal; the report has all
+OUTCOMES = ["equal", "within", "chance", "shown", "differs", "missing"]
+LEGEND = [
+    "equal: the same value · within: within the tolerance · chance: no farther apart than chance",
+    "explains · shown: not judged · share, errors: the largest deviations, of a value and in",
+    "standard errors",
+]
 
 
 @dataclass
 class Comparison:
     """`agrees`: whether every published number has its counterpart here and agrees with it, and
-    nothing on either side is damaged or edited. `parts`: lines by title. `judgement`: the last
-    line."""
+    nothing on either side is damaged or edited. `judgement`: that in a line. `parts`: lines by
+    title."""
 
     agrees: bool
     judgement: str
@@ -45,70 +56,132 @@ class Comparison:
 def compare(study: Study) -> Comparison:
     """Raises UserError where there is nothing to compare."""
     with tempfile.TemporaryDirectory() as scratch:
-        published = sides.published(study, Path(scratch))
-        own = sides.own(study, Path(scratch))
-    found, missing = pairs(published.records, own.records)
-    seeds = spread(published.made.get("healing_seeds"))
-    judged = judge(found, published.records, own.records, seeds)
-    there = {identity(one.record) for one in own.damaged if one.record}
-    missing = [record for record in missing if identity(record) not in there]
-    damaged = side_by_side.damaged(published, own) + side_by_side.damaged(own, published)
-    faults = published.faults + own.faults
-    differ = side_by_side.different(judged)
-    counts = {
-        "damaged or edited records": damaged,
-        "faults in tables": faults,
-        "records that differ": differ,
-        "records not measured here": missing,
+        there, here = published(study, Path(scratch)), own(study, Path(scratch))
+    seeds = spread(there.made.get("healing_seeds"))
+    judged = judge(there.records, here.records, seeds)
+    found = {identity(record) for record in here.records}
+    missing = [
+        one
+        for one in there.records
+        if identity(one) not in found
+        and f"{here.where}/evidence/{file_of(one['kind'], one['name'], one['inputs'])}"
+        not in here.damaged
+    ]
+    wrong = {
+        "Damaged or edited records": [
+            f"{at}: {what}" for at, what in (there.damaged | here.damaged).items()
+        ],
+        "Faults in tables": there.faults + here.faults,
+        "Records that differ (published / this run)": [
+            f"{_named(one.own)}: {one.says}" for one in judged if one.outcome == "differs"
+        ],
+        "Records not measured here": [_named(record) for record in missing],
     }
-    wrong = ", ".join(f"{what}: {len(lines):,}" for what, lines in counts.items() if lines)
+    counts = ", ".join(f"{what.lower()}: {len(lines):,}" for what, lines in wrong.items() if lines)
     judgement = f"study {study.name}: this run and the published one " + (
-        f"do not agree ({wrong})" if wrong else f"agree in all {len(published.records):,} records"
+        f"do not agree ({counts})" if counts else f"agree in all {len(there.records):,} records"
     )
     parts = {
-        CLAIMS: side_by_side.claimed(published, own),
-        "Records": side_by_side.summary(judged, missing, published, own, seeds),
-        "Damaged or edited": damaged,
-        "Tables": faults,
-        "Different: published / this run": differ,
-        "Not measured here": side_by_side.unmeasured(missing, study),
-        "Of other inputs": side_by_side.other_inputs(judged),
-        "Not judged": side_by_side.not_judged(judged),
-        "Surroundings": side_by_side.surroundings(published, own),
+        CLAIMS: _claims(there, here),
+        "Records": _summary(judged, missing, seeds),
+        **wrong,
+        "Times, which are not judged: so many times the published ones": _times(judged),
+        "Surroundings": _surroundings("published", there) + _surroundings("this run", here),
     }
-    return Comparison(not wrong, judgement, {title: part for title, part in parts.items() if part})
+    return Comparison(not counts, judgement, {title: part for title, part in parts.items() if part})
 
 
-def text(found: Comparison) -> str:
-    """All parts under their titles, long ones cut."""
+def _claims(there: RecordedRun, here: RecordedRun) -> list[str]:
+    """What the papers say, and what both runs found. A verdict is marked where it is another,
+    unless the published run could not tell: it may lack what other runs in this clone give."""
+    if "verdicts" not in there.made or "verdicts" not in here.made:
+        return ["no verdicts: tables are missing or damaged"]
+    lines = []
+    both = there.made["verdicts"].merge(here.made["verdicts"], on=["paper", "claim"])
+    for row in both.to_dict("records"):
+        says = {side: f"{row[f'verdict_{side}']}: {row[f'reason_{side}']}" for side in "xy"}
+        same = row["verdict_x"] in (row["verdict_y"], "not testable here")
+        lines.append(
+            f"{' ' if same else '≠'} {row['paper']} {row['claim']}: {row['statement_x']} "
+            f"({row['where_x']})"
+        )
+        if says["x"] == says["y"]:
+            lines.append(f"    both: {says['x']}")
+        else:
+            lines += [f"    published: {says['x']}", f"    this run: {says['y']}"]
+    return lines
+
+
+def _summary(judged: list[Judged], missing: list[Record], seeds: Seeds) -> list[str]:
+    """A row per kind: how its records agree, and what is farthest apart."""
+    rows = [(one.own["kind"], one.outcome, one.p is not None, one.size) for one in judged]
+    rows += [(record["kind"], "missing", False, 0.0) for record in missing]
+    found = pd.DataFrame(rows, columns=["kind", "outcome", "by_chance", "size"])
+    table = pd.crosstab(found["kind"], found["outcome"]).reindex(columns=OUTCOMES, fill_value=0)
+    for name, of in {"share": ~found["by_chance"], "errors": found["by_chance"]}.items():
+        table[name] = found[of].groupby("kind")["size"].max().map("{:.2g}".format)
+    lines = table.replace([0, "0"], "–").to_string(na_rep="–").split("\n")
+    lines += ["", *LEGEND]
+    if tests := int(found["by_chance"].sum()):
+        units = {"qa": "accuracies by {:.2g} points", "loss": "losses by {:.2g}%"}
+        words = " and ".join(units[kind].format(100 * seeds[kind][0]) for kind in seeds)
+        says = f"seeds of healing change {words or 'what was not measured'}"
+        lines.append(f"comparisons by chance: {tests:,}; {says}")
+    return lines
+
+
+def _times(judged: list[Judged]) -> list[str]:
+    lines = []
+    for one in judged:
+        if one.own["kind"] == "cost" and one.outcome != "differs":
+            models = [
+                pd.DataFrame(record["value"]["models"]) for record in (one.published, one.own)
+            ]
+            for what in ("read", "write"):
+                before, now = (side[what].map(statistics.median) for side in models)
+                lines.append(f"{_named(one.own)}: {what} {(now / before).median():.2f}")
+    return lines
+
+
+def _surroundings(title: str, run: RecordedRun) -> list[str]:
+    """On what records were made, by which code, when and with what."""
+    made = Counter(
+        f"{one.get('processor')}, {one.get('threads')} threads; commit {str(one.get('commit'))[:7]}"
+        f", {str(one.get('when'))[:10]}; "
+        + ", ".join(f"{name} {version}" for name, version in one.get("packages", {}).items())
+        for one in (record["provenance"] for record in run.records)
+    )
+    return [f"{title}: {count:,} on {what}" for what, count in made.most_common()]
+
+
+def _named(record: Record) -> str:
+    """Kind and name, which is the same for all seeds."""
+    healing = record["inputs"].get("healing")
+    seed = f" seed {healing['seed']}" if isinstance(healing, dict) and "seed" in healing else ""
+    return f"{record['kind']} '{record['name']}'{seed}"
+
+
+def text(found: Comparison, longest: int | None = None) -> str:
+    """All parts under their titles, long ones cut; long lines go on below, farther in."""
     blocks = []
     for title, lines in found.parts.items():
-        if title != CLAIMS and len(lines) > LONGEST:
-            more = f"… and {len(lines) - LONGEST:,} more lines, in the report"
-            lines = [*lines[:LONGEST], more]
-        blocks.append("\n".join([title, *(f"  {line}".rstrip() for line in _folded(lines))]))
+        if longest and title != CLAIMS and len(lines) > longest:
+            lines = [*lines[:longest], f"… and {len(lines) - longest:,} more lines, in the report"]
+        folded = [title]
+        for line in lines:
+            then = " " * (len(line) - len(line.lstrip()) + 6)
+            whole = {"break_on_hyphens": False, "break_long_words": False}
+            folded += textwrap.wrap(f"  {line}", WIDTH, subsequent_indent=then, **whole) or [""]
+        blocks.append("\n".join(folded))
     return "\n\n".join(blocks)
 
 
-def _folded(lines: list[str]) -> list[str]:
-    """Long lines go on below, farther in."""
-    found = []
-    for line in lines:
-        fits = len(line) <= side_by_side.WIDTH
-        found += [line] if fits else side_by_side.wrapped("", line, "    ")
-    return found
-
-
 def report(study: Study, found: Comparison) -> str:
-    """All of it as Markdown. What records and tables say stands in fences, so that none of it is
-    read as markup."""
-    parts = [f"# {study.name}: a run against the published one", f"**{found.judgement}**"]
-    for title, lines in found.parts.items():
-        body = "\n".join(_folded(lines))
-        longest = max((len(run) for run in re.findall("`+", body)), default=0)
-        fence = "`" * max(3, longest + 1)
-        parts += [f"## {title}", f"{fence}text\n{body}\n{fence}"]
-    return "\n\n".join(parts) + "\n"
+    """All of it as Markdown, in a fence, so that nothing in records and tables is markup."""
+    body = text(found)
+    fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", body))])
+    title = f"# {study.name}: a run against the published one"
+    return f"{title}\n\n**{found.judgement}**\n\n{fence}text\n{body}\n{fence}\n"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -128,7 +201,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("stopped; nothing was changed", file=sys.stderr)
         return 130
     inside = path.is_relative_to(paths.ROOT)
-    print(text(found), end="\n\n")
+    print(text(found, LONGEST), end="\n\n")
     print(f"report: {path.relative_to(paths.ROOT) if inside else path}")
     print(found.judgement)
     return 0 if found.agrees else 1

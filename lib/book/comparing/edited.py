@@ -1,0 +1,83 @@
+"""Tables as they stand against what the same run's records give: every cell that says something
+else is named."""
+
+import csv
+import math
+import re
+from contextlib import suppress
+from pathlib import Path
+
+import pandas as pd
+
+# Columns that say which row it is: of layers the set, not where it begins and ends.
+KEYS = set("paper claim run varied metric task shots order way models compared base corpus".split())
+KEYS |= set("text prompt strategy state healing weights seed rank n dropped".split())
+# What of the verdicts follows from records; the rest are the words of the code that wrote them.
+COMPUTED = {"paper", "claim", "verdict", "reason", "margins"}
+CLOSE = 1e-6  # relative; another processor sums to other last digits
+FITTED = 2e-3  # and a fit ends elsewhere near its optimum
+
+
+def read(path: Path) -> pd.DataFrame:
+    """A table as text, by line (its header is line 1); empty where it is none. Verdicts from when
+    there was one paper are of that one."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            header, *rows = csv.reader(file)
+        table = pd.DataFrame(rows, columns=header, dtype=str).fillna("")
+    except (OSError, ValueError, csv.Error):
+        return pd.DataFrame()
+    table.index = pd.RangeIndex(2, len(table) + 2, name="line")
+    if path.stem == "verdicts":
+        table["paper"] = table.get("paper", "gromov")
+    return table.loc[:, ~table.columns.duplicated()]
+
+
+def edits(label: str, stands: pd.DataFrame, gives: pd.DataFrame) -> list[str]:
+    """A line for each cell of `stands` that is another than in `gives`, and for each row or column
+    that does not follow; columns that `stands` has not are newer than it.
+
+    label: how lines name the table, a path that ends in <table>.csv."""
+    name = Path(label).stem
+    shared = [key for key in gives if key in stands and (name != "verdicts" or key in COMPUTED)]
+    if not shared:
+        return [f"{label}: is empty, or no table"]
+    found = [
+        f"{label}: has a column '{key}', which its records do not give"
+        for key in stands
+        if key not in gives
+    ]
+    keys = [key for key in shared if key in KEYS or (key == "start" and "dropped" not in shared)]
+    one, other = (
+        table[shared].assign(nth=table.groupby(keys or [0] * len(table)).cumcount())
+        for table in (stands, gives)
+    )
+    both = one.reset_index().merge(
+        other, how="outer", on=[*keys, "nth"], suffixes=("", " given"), indicator="side"
+    )
+    for row in both.sort_values("line", kind="stable").to_dict("records"):
+        words = ", ".join(f"{key} {short(row[key], 24)}" for key in keys if row[key])
+        at = f"{label} line {row['line']:.0f} ({words})"
+        if row["side"] == "right_only":
+            found.append(f"{label}: lacks a row that its records give ({words})")
+        elif row["side"] == "left_only":
+            found.append(f"{at}: its records give no such row")
+        else:
+            for key in (key for key in shared if key not in keys):
+                says, right = row[key], row[f"{key} given"]
+                if not _same(says, right, FITTED if name == "transitions" else CLOSE):
+                    says, right = short(says) or "empty", short(right) or "empty"
+                    found.append(f"{at}: {key} is {says}, its records give {right}")
+    return found
+
+
+def short(text: str, width: int = 48) -> str:
+    """On one line, and cut."""
+    text = re.sub(r"\s+", " ", text)
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def _same(one: str, other: str, close: float) -> bool:
+    with suppress(ValueError):
+        return one == other or math.isclose(float(one), float(other), rel_tol=close, abs_tol=1e-12)
+    return False
