@@ -5,11 +5,10 @@
 Prints, claim by claim, what the paper says, what the published run found and what this run found;
 then how the records of both agree, and every disagreement by name. The same goes into a report
 that can be attached to an issue. Exit code 0 where everything agrees, else 1.
-
-The published run is only read: nothing of it is taken instead of being measured.
 """
 
 import argparse
+import os
 import re
 import signal
 import statistics
@@ -17,17 +16,16 @@ import sys
 import tempfile
 import textwrap
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
 from lib import paths
 from lib import study as studies
-from lib.book.comparing.agreement import Judged, Seeds, identity, judge, spread
+from lib.book.comparing.agreement import Judged, Seeds, judge, spread
 from lib.book.comparing.recorded import RecordedRun, own, published
 from lib.errors import UserError
-from lib.evidence.records import Record, file_of
 from lib.files import write_atomically
 from lib.schema import Study
 
@@ -35,58 +33,37 @@ WIDTH = 98  # of a line
 LONGEST = 25  # lines of any part but the claims in the terminal; the report has all
 CLAIMS = "Claims: published and this run (≠ another verdict)"
 OUTCOMES = ["equal", "within", "chance", "shown", "differs", "missing"]
-LEGEND = [
-    "equal: the same value · within: within the tolerance · chance: no farther apart than chance",
-    "explains · shown: not judged · share, errors: the largest deviations, of a value and in",
-    "standard errors",
-]
+LEGEND = "within: the tolerance · chance: no farther apart than it explains · shown: not judged"
 
 
-@dataclass
-class Comparison:
-    """`agrees`: whether every published number has its counterpart here and agrees with it, and
-    nothing on either side is damaged or edited. `judgement`: that in a line. `parts`: lines by
-    title."""
-
-    agrees: bool
-    judgement: str
-    parts: dict[str, list[str]]
+class Comparison(NamedTuple):
+    agrees: bool  # each published number and its counterpart here; nothing damaged or edited
+    judgement: str  # that in a line
+    parts: dict[str, list[str]]  # lines by title
 
 
 def compare(study: Study) -> Comparison:
     """Raises UserError where there is nothing to compare."""
     with tempfile.TemporaryDirectory() as scratch:
         there, here = published(study, Path(scratch)), own(study, Path(scratch))
-    seeds = spread(there.made.get("healing_seeds"))
+    table = there.made.get("healing_seeds")
+    seeds = {} if table is None or table.empty else spread(table)
     judged = judge(there.records, here.records, seeds)
-    found = {identity(record) for record in here.records}
-    missing = [
-        one
-        for one in there.records
-        if identity(one) not in found
-        and f"{here.where}/evidence/{file_of(one['kind'], one['name'], one['inputs'])}"
-        not in here.damaged
-    ]
+    differ = [f"{_named(one)}: {one.says}" for one in judged if one.outcome == "differs"]
     wrong = {
-        "Damaged or edited records": [
-            f"{at}: {what}" for at, what in (there.damaged | here.damaged).items()
-        ],
-        "Faults in tables": there.faults + here.faults,
-        "Records that differ (published / this run)": [
-            f"{_named(one.own)}: {one.says}" for one in judged if one.outcome == "differs"
-        ],
-        "Records not measured here": [_named(record) for record in missing],
+        "Damaged, edited or out of date": there.faults + here.faults,
+        "Records that differ": differ,
+        "Records not measured here": [_named(one) for one in judged if one.outcome == "missing"],
     }
     counts = ", ".join(f"{what.lower()}: {len(lines):,}" for what, lines in wrong.items() if lines)
-    judgement = f"study {study.name}: this run and the published one " + (
-        f"do not agree ({counts})" if counts else f"agree in all {len(there.records):,} records"
-    )
+    says = f"do not agree ({counts})" if counts else f"agree in all {len(there.records):,} records"
+    judgement = f"study {study.name}: this run and the published one {says}"
     parts = {
         CLAIMS: _claims(there, here),
-        "Records": _summary(judged, missing, seeds),
+        "Records": _summary(judged, seeds),
         **wrong,
         "Times, which are not judged: so many times the published ones": _times(judged),
-        "Surroundings": _surroundings("published", there) + _surroundings("this run", here),
+        "Surroundings": _surroundings(there) + _surroundings(here),
     }
     return Comparison(not counts, judgement, {title: part for title, part in parts.items() if part})
 
@@ -99,80 +76,61 @@ def _claims(there: RecordedRun, here: RecordedRun) -> list[str]:
     lines = []
     both = there.made["verdicts"].merge(here.made["verdicts"], on=["paper", "claim"])
     for row in both.to_dict("records"):
-        says = {side: f"{row[f'verdict_{side}']}: {row[f'reason_{side}']}" for side in "xy"}
-        same = row["verdict_x"] in (row["verdict_y"], "not testable here")
-        lines.append(
-            f"{' ' if same else '≠'} {row['paper']} {row['claim']}: {row['statement_x']} "
-            f"({row['where_x']})"
-        )
-        if says["x"] == says["y"]:
-            lines.append(f"    both: {says['x']}")
-        else:
-            lines += [f"    published: {says['x']}", f"    this run: {says['y']}"]
+        says = [f"{row['verdict' + side]}: {row['reason' + side]}" for side in ("_x", "_y")]
+        mark = " " if row["verdict_x"] in (row["verdict_y"], "not testable here") else "≠"
+        claim = f"{row['paper']} {row['claim']}: {row['statement_x']} ({row['where_x']})"
+        both_say = [f"    both: {says[0]}"]
+        differ = [f"    published: {says[0]}", f"    this run: {says[1]}"]
+        lines += [f"{mark} {claim}", *(both_say if says[0] == says[1] else differ)]
     return lines
 
 
-def _summary(judged: list[Judged], missing: list[Record], seeds: Seeds) -> list[str]:
-    """A row per kind: how its records agree, and what is farthest apart."""
-    rows = [(one.own["kind"], one.outcome, one.p is not None, one.size) for one in judged]
-    rows += [(record["kind"], "missing", False, 0.0) for record in missing]
-    found = pd.DataFrame(rows, columns=["kind", "outcome", "by_chance", "size"])
+def _summary(judged: list[Judged], seeds: Seeds) -> list[str]:
+    """A row per kind: how its records agree."""
+    rows = [(one.published["kind"], one.outcome) for one in judged]
+    found = pd.DataFrame(rows, columns=["kind", "outcome"])
     table = pd.crosstab(found["kind"], found["outcome"]).reindex(columns=OUTCOMES, fill_value=0)
-    for name, of in {"share": ~found["by_chance"], "errors": found["by_chance"]}.items():
-        table[name] = found[of].groupby("kind")["size"].max().map("{:.2g}".format)
-    lines = table.replace([0, "0"], "–").to_string(na_rep="–").split("\n")
-    lines += ["", *LEGEND]
-    if tests := int(found["by_chance"].sum()):
-        units = {"qa": "accuracies by {:.2g} points", "loss": "losses by {:.2g}%"}
-        words = " and ".join(units[kind].format(100 * seeds[kind][0]) for kind in seeds)
-        says = f"seeds of healing change {words or 'what was not measured'}"
-        lines.append(f"comparisons by chance: {tests:,}; {says}")
-    return lines
+    tests = sum(one.p is not None for one in judged)
+    words = ", ".join(f"{kind} {deviation:.2g}" for kind, (deviation, _) in seeds.items())
+    says = f"compared by chance: {tests:,}; deviation over seeds of healing: {words or 'unknown'}"
+    return [*table.replace(0, "–").to_string().split("\n"), "", LEGEND, *([says] if tests else [])]
 
 
 def _times(judged: list[Judged]) -> list[str]:
     lines = []
     for one in judged:
-        if one.own["kind"] == "cost" and one.outcome != "differs":
-            models = [
-                pd.DataFrame(record["value"]["models"]) for record in (one.published, one.own)
-            ]
-            for what in ("read", "write"):
-                before, now = (side[what].map(statistics.median) for side in models)
-                lines.append(f"{_named(one.own)}: {what} {(now / before).median():.2f}")
+        if one.published["kind"] == "cost" and one.outcome in ("equal", "within"):
+            sides = [pd.DataFrame(of["value"]["models"]) for of in (one.published, one.own)]
+            before, now = (side[["read", "write"]].map(statistics.median) for side in sides)
+            times = (now / before).median()
+            lines.append(f"{_named(one)}: read {times['read']:.2f}, write {times['write']:.2f}")
     return lines
 
 
-def _surroundings(title: str, run: RecordedRun) -> list[str]:
-    """On what records were made, by which code, when and with what."""
-    made = Counter(
-        f"{one.get('processor')}, {one.get('threads')} threads; commit {str(one.get('commit'))[:7]}"
-        f", {str(one.get('when'))[:10]}; "
-        + ", ".join(f"{name} {version}" for name, version in one.get("packages", {}).items())
-        for one in (record["provenance"] for record in run.records)
-    )
-    return [f"{title}: {count:,} on {what}" for what, count in made.most_common()]
+def _surroundings(run: RecordedRun) -> list[str]:
+    """On what records were made, with what and by which code."""
+    keys = ("processor", "threads", "packages", "commit")
+    made = [[record["provenance"].get(key) for key in keys] for record in run.records]
+    counts = Counter(", ".join(map(str, one)) for one in made)
+    return [f"{run.where}: {count:,} records on {what}" for what, count in counts.most_common()]
 
 
-def _named(record: Record) -> str:
-    """Kind and name, which is the same for all seeds."""
-    healing = record["inputs"].get("healing")
-    seed = f" seed {healing['seed']}" if isinstance(healing, dict) and "seed" in healing else ""
-    return f"{record['kind']} '{record['name']}'{seed}"
+def _named(one: Judged) -> str:
+    seed = (one.published["inputs"].get("healing") or {}).get("seed")  # which names do not say
+    name = f"{one.published['kind']} '{one.published['name']}'"
+    return f"{name} seed {seed}" if seed is not None else name
 
 
 def text(found: Comparison, longest: int | None = None) -> str:
-    """All parts under their titles, long ones cut; long lines go on below, farther in."""
+    """All parts under their titles, all but the claims cut; long lines go on below, farther in."""
+    whole = {"break_on_hyphens": False, "break_long_words": False}
+    fold = textwrap.TextWrapper(WIDTH, subsequent_indent=" " * 8, **whole).fill
     blocks = []
     for title, lines in found.parts.items():
-        if longest and title != CLAIMS and len(lines) > longest:
-            lines = [*lines[:longest], f"… and {len(lines) - longest:,} more lines, in the report"]
-        folded = [title]
-        for line in lines:
-            then = " " * (len(line) - len(line.lstrip()) + 6)
-            whole = {"break_on_hyphens": False, "break_long_words": False}
-            folded += textwrap.wrap(f"  {line}", WIDTH, subsequent_indent=then, **whole) or [""]
-        blocks.append("\n".join(folded))
+        shown = lines if title == CLAIMS else lines[:longest]
+        if more := len(lines) - len(shown):
+            shown = [*shown, f"… and {more:,} more lines, in the report"]
+        blocks.append("\n".join([title, *(fold(f"  {line}") for line in shown)]))
     return "\n\n".join(blocks)
 
 
@@ -188,9 +146,9 @@ def main(arguments: list[str] | None = None) -> int:
     about = (__doc__ or "").split("\n")[0]
     parser = argparse.ArgumentParser(prog="python -m lib.compare", description=about)
     parser.add_argument("--study", default=paths.DEFAULT_STUDY, help="name or path of a YAML file")
-    options = parser.parse_args(arguments)
+    name = parser.parse_args(arguments).study
     try:
-        study = studies.load(options.study)
+        study = studies.load(name)
         found = compare(study)
         path = paths.BUILD / "compare" / f"{study.name}.md"
         write_atomically(path, report(study, found))
@@ -200,9 +158,8 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; nothing was changed", file=sys.stderr)
         return 130
-    inside = path.is_relative_to(paths.ROOT)
     print(text(found, LONGEST), end="\n\n")
-    print(f"report: {path.relative_to(paths.ROOT) if inside else path}")
+    print(f"report: {os.path.relpath(path)}")
     print(found.judgement)
     return 0 if found.agrees else 1
 

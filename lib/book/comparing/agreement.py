@@ -1,24 +1,20 @@
-"""Whether two runs of one study agree, record by record: by numbers or by chance.
+"""Whether two runs of one study agree, record by record.
 
-**By numbers**: unhealed models, and those healed with the same processor, threads and packages.
-Numbers may differ by a share of themselves, counts not at all. A share of a task's answers may be
-right in one run only, or one answer, as two choices may be equally likely to within rounding; in
-float32 with the same surroundings none. Another block may be chosen only where it is as similar.
-Texts part for good after such a choice: they are judged only where no answer may turn.
+**By numbers** are judged unhealed models, and those healed with the same processor, threads and
+packages. Numbers may differ by a share of themselves, counts not at all. A share of a task's
+answers, or one, may be right in one run only, as two choices may be equally likely to within
+rounding; in float32 with the same surroundings none. Only there written texts are judged.
 
-**By chance**: accuracies and losses of models that were healed elsewhere. Rounding moves training
-as another seed might, so their error is what the published run measured over seeds of healing,
-pooled over tasks and prunings; between two runs √2 of that standard deviation. To it comes, for
-accuracies, the error of the paired difference over questions. For losses both standard errors come
-to it only if it is known with less than `KNOWN` degrees of freedom: the sequences are the same.
-Tests are two-sided t-tests, with the fewest degrees of freedom, corrected after Bonferroni.
-
-**Shown** are times, memory of a GPU, and what has no error where it cannot be judged by numbers.
+**By chance** are judged accuracies and losses of models that were healed elsewhere. Rounding moves
+training as another seed might, so their error is what the published run measured over seeds of
+healing, √2 of that standard deviation between two runs; for accuracies also that of the paired
+difference over questions, for losses both standard errors if the first has less than `KNOWN`
+degrees of freedom. Two-sided t-tests with the fewest degrees of freedom, after Bonferroni.
 """
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,14 +27,11 @@ from lib.evidence.listing import leaves
 from lib.evidence.records import Record, digest
 from lib.statistics.paired import paired
 
-RELATIVE = {True: 1e-5, False: 1e-2}  # in float32, in 16 bits
-TURNED = {True: 0.001, False: 0.02}
-TINY = 1e-9  # absolute
-SUPPORT = 0.01  # share of the resamples that may choose another block
-KNOWN = 4
+RELATIVE, TURNED = (1e-2, 1e-5), (0.02, 0.001)  # in 16 bits, in float32
+TINY, SUPPORT = 1e-9, 0.01  # absolute; of the share of resamples that choose a block
+KNOWN = 4  # degrees of freedom
 LEVEL = 0.05  # the chance to name any record of two runs that are alike
 
-SURROUNDINGS = ("processor", "threads", "packages")
 PLACE = {"device", "threads"}  # of times: what they were taken on
 TIMES = {"read", "write", "peak_bytes"} | PLACE  # in records of costs
 PROBE = {"method", "task", "source", "text", "sample", "writing"}  # inputs not about the model
@@ -46,22 +39,18 @@ COUNTS = ("n_questions", "guess", "constant", "n_tokens", "n_sequences")
 # What records of another form than today's come to.
 UNFIT = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
-# By kind of record (qa, loss): a standard deviation over seeds of healing, of losses relative to
-# themselves, and its degrees of freedom.
-Seeds = dict[str, tuple[float, int]]
+Seeds = dict[str, tuple[float, int]]  # by kind (qa, loss): a standard deviation, its freedom
 
 
 @dataclass
 class Judged:
-    """Two records of the same inputs. `outcome`: equal, within (the tolerance), chance, shown or
-    differs. `says`: both values, and what breaks a rule. `size`: how far apart the two are:
-    relative to the value, for answers their share, with a `p` in standard errors."""
+    """Two records of the same inputs. `outcome`: equal, within (the tolerance), chance, shown,
+    differs or missing. `says`: both values, what breaks a rule. `p`: where judged by chance."""
 
     published: Record
     own: Record
     outcome: str
     says: str = ""
-    size: float = 0.0
     p: float | None = None
 
 
@@ -73,13 +62,10 @@ def identity(record: Record) -> tuple[str, str]:
     return record["kind"], digest(inputs)
 
 
-def spread(table: pd.DataFrame | None) -> Seeds:
-    """What other seeds of healing change, from the table healing_seeds; empty where there is
-    none."""
+def spread(table: pd.DataFrame) -> Seeds:
+    """What other seeds of healing change, from the table healing_seeds; losses by shares."""
     found: Seeds = {}
     for kind, metric in {"qa": "accuracy", "loss": "normalized_loss"}.items():
-        if table is None or table.empty:
-            continue
         rows = table[table["metric"] == metric].astype({"value": float})
         cells = ["task", "shots", "strategy", "dropped", "healing", "weights"]
         values = rows.groupby(cells, dropna=False)["value"]
@@ -92,13 +78,15 @@ def spread(table: pd.DataFrame | None) -> Seeds:
 
 
 def judge(published: Iterable[Record], own: Iterable[Record], seeds: Seeds) -> list[Judged]:
-    """A judgement of each published record that has a partner of the same inputs."""
+    """A judgement of each published record."""
     sides = [{identity(record): record for record in side} for side in (published, own)]
     judged = []
-    for key in [key for key in sides[0] if key in sides[1]]:
-        one, other = (side[key] for side in sides)
+    for key, one in sides[0].items():
+        if (other := sides[1].get(key)) is None:
+            judged.append(Judged(one, {}, "missing"))
+            continue
         try:
-            trained = [_surroundings(_healing(side[key], side)) for side in sides]
+            trained = [_surroundings(side[key], side) for side in sides]
             if trained[0] == trained[1] or not one["inputs"].get("healing"):
                 judged.append(_by_numbers(one, other))
             elif one["kind"] in ("qa", "loss"):
@@ -107,8 +95,7 @@ def judge(published: Iterable[Record], own: Iterable[Record], seeds: Seeds) -> l
                 same = one["value"] == other["value"]
                 judged.append(Judged(one, other, "equal" if same else "shown"))
         except UNFIT as error:
-            says = f"cannot be compared: {type(error).__name__}, {error}"
-            judged.append(Judged(one, other, "differs", says))
+            judged.append(Judged(one, other, "differs", f"cannot be compared: {error!r}"))
     tests = [one for one in judged if one.p is not None]
     for one in tests:
         if one.p * len(tests) <= LEVEL:
@@ -117,22 +104,11 @@ def judge(published: Iterable[Record], own: Iterable[Record], seeds: Seeds) -> l
     return judged
 
 
-def _unlike(one: Any, other: Any) -> Iterator[tuple[str, Any, Any]]:
-    """Where the two differ, scalar by scalar, and what stands there in each."""
-    first, second = dict(leaves(one)), dict(leaves(other))
-    for at in first | second:
-        if (at in first, first.get(at)) != (at in second, second.get(at)):
-            yield at, first.get(at), second.get(at)
-
-
-def _healing(record: Record, side: dict[tuple[str, str], Record]) -> Record:
-    """The healing of the model that a record is about; itself where there is none."""
+def _surroundings(record: Record, side: dict[tuple[str, str], Record] | None = None) -> list[Any]:
+    """In which a record was made or, among those of a `side`, its model was healed."""
     model = {key: value for key, value in record["inputs"].items() if key not in PROBE}
-    return side.get(("healing", digest(model)), record)
-
-
-def _surroundings(record: Record) -> list[Any]:
-    return [record["provenance"].get(key) for key in SURROUNDINGS]
+    made = (side or {}).get(("healing", digest(model)), record)["provenance"]
+    return [made.get(key) for key in ("processor", "threads", "packages")]
 
 
 def _by_numbers(published: Record, own: Record) -> Judged:
@@ -146,24 +122,22 @@ def _by_numbers(published: Record, own: Record) -> Judged:
     if kind == "qa":
         turned, count = int((_right(one) != _right(other)).sum()), one["n_questions"]
         allowed = 0 if strict else max(1, int(TURNED[full] * count))
-        judged.size, judged.outcome = turned / count, "within" if turned else "equal"
+        judged.outcome = "within" if turned else "equal"
         if turned > allowed:
             values = f"accuracy {one['accuracy']:.4g} / {other['accuracy']:.4g}: of {count} answers"
             broken = [f"{values} {turned} are right in one run only, {allowed} may be"]
         one, other = ({key: of.get(key) for key in COUNTS} for of in (one, other))
-    if kind == "distances" and one["optimal"]["start"] != other["optimal"]["start"]:
-        # Each is the least of its own distances (`recorded` sees to it): as similar if these agree.
-        judged.outcome, one["optimal"], other["optimal"] = "within", {}, {}
-    for at, first, second in _unlike(one, other):
-        if kind == "cost" and not TIMES.isdisjoint(re.findall(r"\w+", at)):
+    flat, other_flat = dict(leaves(one)), dict(leaves(other))
+    for at in flat | other_flat:
+        first, second = flat.get(at), other_flat.get(at)
+        timed = kind == "cost" and not TIMES.isdisjoint(re.findall(r"\w+", at))
+        if timed or (first == second and (at in flat) == (at in other_flat)):
             continue
         judged.outcome = "within"
-        numbers = isinstance(first, float) and isinstance(second, float)
         near = SUPPORT if at.startswith("optimal.support") else TINY
-        if numbers and near == TINY:
-            judged.size = max(judged.size, abs(first - second) / max(abs(first), abs(second)))
+        numbers = isinstance(first, float) and isinstance(second, float)
         if not (numbers and math.isclose(first, second, rel_tol=RELATIVE[full], abs_tol=near)):
-            broken.append(f"{at} {_shown(first)} / {_shown(second)}")
+            broken.append(f"{at} {short(str(first))} / {short(str(second))}")
     if broken:
         more = f" and {len(broken) - 2:,} more" if len(broken) > 2 else ""
         judged.outcome, judged.says = "differs", f"{'; '.join(broken[:2])}{more}"
@@ -172,30 +146,24 @@ def _by_numbers(published: Record, own: Record) -> Judged:
 
 def _by_chance(published: Record, own: Record, seeds: Seeds) -> Judged:
     kind, one, other = own["kind"], published["value"], own["value"]
-    for at, *values in _unlike(*({key: of.get(key) for key in COUNTS} for of in (one, other))):
-        return Judged(published, own, "differs", f"{at} {values[0]} / {values[1]}")
+    if wrong := [key for key in COUNTS if one.get(key) != other.get(key)]:
+        return Judged(published, own, "differs", f"another {', '.join(wrong)}")
+    key, (deviation, free), errors = "accuracy", seeds.get(kind, (0.0, 0)), []
     if kind == "qa":
-        key, scale = "accuracy", 1.0
         errors = [(paired(_right(other)[None], _right(one)[None])[1], one["n_questions"] - 1)]
     else:
-        key, scale = "loss", (one["loss"] + other["loss"]) / 2
-        errors = [(of["stderr"], of["n_sequences"] - 1) for of in (one, other)]
-    if kind in seeds:
-        deviation, free = seeds[kind]
-        errors = [] if kind == "loss" and free >= KNOWN else errors
-        errors.append((math.sqrt(2) * deviation * scale, free))
+        key, deviation = "loss", deviation * (one["loss"] + other["loss"]) / 2
+        if free < KNOWN:
+            errors = [(of["stderr"], of["n_sequences"] - 1) for of in (one, other)]
+    errors += [(math.sqrt(2) * deviation, free)] if deviation else []
     difference, error = abs(one[key] - other[key]), math.hypot(*(error for error, _ in errors))
-    size = difference / error if error else math.inf if difference else 0.0
-    p = float(2 * t.sf(size, min(free for _, free in errors)))
+    apart = difference / error if error else math.inf if difference else 0.0
+    p = float(2 * t.sf(apart, min(free for _, free in errors)))
     says = f"{key} " + " / ".join(f"{of[key]:.4g} ± {of['stderr']:.2g}" for of in (one, other))
-    return Judged(published, own, "equal" if one == other else "chance", says, size, p)
+    return Judged(published, own, "equal" if one == other else "chance", says, p)
 
 
 def _right(value: dict[str, Any]) -> np.ndarray:
     """For each question of a record of answers, 1 where it was right, else 0; by sub-task."""
     correct = value["correct"]
     return np.array([int(one) for name in sorted(correct) for one in correct[name]])
-
-
-def _shown(value: Any) -> str:
-    return short(f"{value:.6g}" if isinstance(value, float) else str(value), 32)

@@ -1,5 +1,4 @@
-"""Tables as they stand against what the same run's records give: every cell that says something
-else is named."""
+"""Tables as they stand against what the same run's records give, cell by cell."""
 
 import csv
 import math
@@ -10,17 +9,18 @@ from pathlib import Path
 import pandas as pd
 
 # Columns that say which row it is: of layers the set, not where it begins and ends.
-KEYS = set("paper claim run varied metric task shots order way models compared base corpus".split())
-KEYS |= set("text prompt strategy state healing weights seed rank n dropped".split())
+KEYS = {"paper", "claim", "run", "varied", "metric", "task", "shots", "order", "way", "models"}
+KEYS |= {"compared", "base", "corpus", "text", "prompt", "strategy", "state", "healing", "weights"}
+KEYS |= {"seed", "rank", "n", "dropped"}
 # What of the verdicts follows from records; the rest are the words of the code that wrote them.
 COMPUTED = {"paper", "claim", "verdict", "reason", "margins"}
 CLOSE = 1e-6  # relative; another processor sums to other last digits
 FITTED = 2e-3  # and a fit ends elsewhere near its optimum
 
 
-def read(path: Path) -> pd.DataFrame:
-    """A table as text, by line (its header is line 1); empty where it is none. Verdicts from when
-    there was one paper are of that one."""
+def read(path: Path, run: str = "") -> pd.DataFrame:
+    """A table as text, by line (its header is line 1), of one `run` where it holds others, too;
+    empty where it is none. Verdicts from when there was one paper are of that one."""
     try:
         with open(path, encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)
@@ -30,23 +30,18 @@ def read(path: Path) -> pd.DataFrame:
     table.index = pd.RangeIndex(2, len(table) + 2, name="line")
     if path.stem == "verdicts":
         table["paper"] = table.get("paper", "gromov")
-    return table.loc[:, ~table.columns.duplicated()]
+    table = table.loc[:, ~table.columns.duplicated()]
+    return table[table["run"] == run] if "run" in table else table
 
 
 def edits(label: str, stands: pd.DataFrame, gives: pd.DataFrame) -> list[str]:
     """A line for each cell of `stands` that is another than in `gives`, and for each row or column
-    that does not follow; columns that `stands` has not are newer than it.
-
-    label: how lines name the table, a path that ends in <table>.csv."""
+    that does not follow; columns that `stands` has not are newer. label: its path, for lines."""
     name = Path(label).stem
     shared = [key for key in gives if key in stands and (name != "verdicts" or key in COMPUTED)]
     if not shared:
         return [f"{label}: is empty, or no table"]
-    found = [
-        f"{label}: has a column '{key}', which its records do not give"
-        for key in stands
-        if key not in gives
-    ]
+    found = [f"{label}: its records give no column '{key}'" for key in stands if key not in gives]
     keys = [key for key in shared if key in KEYS or (key == "start" and "dropped" not in shared)]
     one, other = (
         table[shared].assign(nth=table.groupby(keys or [0] * len(table)).cumcount())
