@@ -146,9 +146,8 @@ def main(arguments: list[str] | None = None) -> int:
     about = (__doc__ or "").split("\n")[0]
     parser = argparse.ArgumentParser(prog="python -m lib.compare", description=about)
     parser.add_argument("--study", default=paths.DEFAULT_STUDY, help="name or path of a YAML file")
-    name = parser.parse_args(arguments).study
     try:
-        study = studies.load(name)
+        study = studies.load(parser.parse_args(arguments).study)
         found = compare(study)
         path = paths.BUILD / "compare" / f"{study.name}.md"
         write_atomically(path, report(study, found))

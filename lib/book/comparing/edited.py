@@ -12,10 +12,8 @@ import pandas as pd
 KEYS = {"paper", "claim", "run", "varied", "metric", "task", "shots", "order", "way", "models"}
 KEYS |= {"compared", "base", "corpus", "text", "prompt", "strategy", "state", "healing", "weights"}
 KEYS |= {"seed", "rank", "n", "dropped"}
-# What of the verdicts follows from records; the rest are the words of the code that wrote them.
-COMPUTED = {"paper", "claim", "verdict", "reason", "margins"}
-CLOSE = 1e-6  # relative; another processor sums to other last digits
-FITTED = 2e-3  # and a fit ends elsewhere near its optimum
+COMPUTED = {"paper", "claim", "verdict", "reason", "margins"}  # of verdicts; the rest is code's
+CLOSE, FITTED = 1e-6, 2e-3  # relative: of another processor's sums, and where its fits end
 
 
 def read(path: Path, run: str = "") -> pd.DataFrame:
@@ -24,13 +22,13 @@ def read(path: Path, run: str = "") -> pd.DataFrame:
     try:
         with open(path, encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)
-        table = pd.DataFrame(rows, columns=header, dtype=str).fillna("")
+        cells = [dict(zip(header, row, strict=True)) for row in rows]
     except (OSError, ValueError, csv.Error):
         return pd.DataFrame()
+    table = pd.DataFrame(cells, columns=list(dict.fromkeys(header)), dtype=str)
     table.index = pd.RangeIndex(2, len(table) + 2, name="line")
     if path.stem == "verdicts":
         table["paper"] = table.get("paper", "gromov")
-    table = table.loc[:, ~table.columns.duplicated()]
     return table[table["run"] == run] if "run" in table else table
 
 

@@ -1,5 +1,5 @@
-"""One of two runs as it stands: its records, and whether its tables follow from them. Nothing is
-measured and the run is not touched: tables are made anew in a folder `scratch`."""
+"""A run as it stands: its records, and whether its tables follow from them. Nothing is measured,
+and nothing in it is touched: tables are made anew in a folder `scratch`."""
 
 import json
 import math
@@ -68,7 +68,7 @@ def published(study: Study, scratch: Path) -> RecordedRun:
         settings = Study(**about["settings"], **here, name=study.name, file=study.file)
         if about["records"] != count:
             run.faults.append(f"{run.where}/evidence.jsonl: {count} of {about['records']} records")
-    except (OSError, *UNFIT):
+    except (OSError, UserError, *UNFIT):
         run.faults.append(f"{run.where}/study.json: missing, damaged or of other settings")
     opened = _Published(settings)
     # The number format of its own model, which may have been chosen by the device.
