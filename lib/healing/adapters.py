@@ -69,7 +69,7 @@ def adapt(model: PreTrainedModel, healing: Adapters, needs_4bit: bool) -> PeftMo
 
 
 def lora(names: list[str], healing: Adapters, transposed: bool) -> LoraConfig:
-    """Adapters of rank r with α = r on the FFN's modules, named in full; all else is frozen."""
+    """Adapters of rank r, with α = r, on the FFN; all else is frozen."""
     return LoraConfig(
         r=healing.rank,
         lora_alpha=healing.rank,

@@ -32,12 +32,12 @@ SUMMARIES = {"has_sliding_layers", "layer_types"}
 
 def without(layers: nn.ModuleList, dropped: Collection[int]) -> nn.ModuleList:
     """The layers that stay, in order, each told its new number."""
-    kept = nn.ModuleList(layer for old, layer in enumerate(layers) if old not in dropped)
+    kept = [layer for old, layer in enumerate(layers) if old not in dropped]
     for new, layer in enumerate(kept):
         for module in layer.modules():
             if hasattr(module, "layer_idx"):
                 module.layer_idx = new  # the key-value cache is indexed by it
-    return kept
+    return nn.ModuleList(kept)
 
 
 class Cut:
