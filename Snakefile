@@ -5,8 +5,9 @@
     snakemake --workflow-profile profiles/slurm --config study=mine.yaml
     snakemake -n --config study=mine.yaml        # which jobs there are, and what they take
 
-`lib.book.planning` says which jobs there are and which of them are pending: those that are missing or
-made from something that has changed since. Here they are only scheduled.
+`lib.book.graph` says which jobs there are and which of them are pending: those that are missing or
+made from something that has changed since, and all that waits for them. Here they are only
+scheduled.
 """
 
 import os
@@ -14,7 +15,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
-from lib.book import graph, planning, progress
+from lib.book import graph, progress
 from lib.book.configuration import configuration
 from lib.errors import UserError
 
@@ -29,12 +30,12 @@ except WorkflowError:  # none are given where jobs run elsewhere
 try:
     CONFIG = configuration(config)
     if workflow.is_main_process and DRY:
-        print(progress.described(planning.build(CONFIG, CORES)))
+        print(progress.described(graph.build(CONFIG, CORES)))
         sys.exit(0)
     elif workflow.is_main_process:
         LOCK = progress.only_run()
-        GRAPH = planning.build(CONFIG, CORES)
-        planning.begin(GRAPH)
+        GRAPH = graph.build(CONFIG, CORES)
+        graph.begin(GRAPH)
     else:
         GRAPH = graph.load(Path(CONFIG.study).stem)
 except UserError as error:
@@ -45,9 +46,14 @@ except UserError as error:
 URGENCY = GRAPH.until_end()
 
 
+def ended(job):
+    """As Snakemake likes it: below the repository."""
+    return os.path.relpath(job.ended, workflow.basedir)
+
+
 rule all:
     input:
-        [file for job in GRAPH.pending for file in (job.note, *job.outputs)],
+        [ended(job) for job in GRAPH.pending],
 
 
 localrules:
@@ -55,19 +61,18 @@ localrules:
     job_site,
 
 
-for job in GRAPH.jobs.values():
+for job in GRAPH.pending:
 
     rule:
         name:
             f"job_{job.name}".replace("-", "_")
         input:
-            [before.note for before in GRAPH.waits_for(job)],
+            [ended(before) for before in GRAPH.waits_for(job)],
         output:
-            job.note,
-            job.outputs,
+            ended(job),
         params:
             job=job.name,
-        priority: round(URGENCY.get(job.name, 0))
+        priority: round(URGENCY[job.name])
         threads: job.threads
         resources:
             mem_mb=lambda wildcards, attempt, job=job: job.memory_mb * attempt,
@@ -77,8 +82,3 @@ for job in GRAPH.jobs.values():
             f"{job.what}, of study {GRAPH.study}"
         shell:
             "{sys.executable:q} -m lib.book.worker {params.job} --study {GRAPH.study:q}"
-
-
-# A section that was run again may have changed tables that others read.
-onsuccess:
-    graph.save(planning.build(CONFIG, CORES))

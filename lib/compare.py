@@ -5,119 +5,149 @@
 Prints, claim by claim, what the paper says, what the published run found and what this run found;
 then how the records of both agree, and every disagreement by name. The same goes into a report
 that can be attached to an issue. Exit code 0 where everything agrees, else 1.
-
-The published run is only read: nothing of it is taken instead of being measured.
 """
 
 import argparse
+import os
 import re
 import signal
+import statistics
 import sys
 import tempfile
-from dataclasses import dataclass
+import textwrap
+from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
 
 from lib import paths
 from lib import study as studies
-from lib.book import side_by_side, sides
-from lib.book.agreement import judge
-from lib.book.chance import spread
-from lib.book.pairing import identity, pairs
+from lib.book.comparing.agreement import Judged, Seeds, judge, spread
+from lib.book.comparing.recorded import RecordedRun, own, published
 from lib.errors import UserError
 from lib.files import write_atomically
 from lib.schema import Study
 
+WIDTH = 98  # of a line
+LONGEST = 25  # lines of any part but the claims in the terminal; the report has all
 CLAIMS = "Claims: published and this run (≠ another verdict)"
-LONGEST = 25  # lines of any other part in the terminal; the report has all
+OUTCOMES = ["equal", "within", "chance", "shown", "differs", "missing"]
+LEGEND = "within: the tolerance · chance: no farther apart than it explains · shown: not judged"
 
 
-@dataclass
-class Comparison:
-    """`agrees`: whether every published number has its counterpart here and agrees with it, and
-    nothing on either side is damaged or edited. `parts`: lines by title. `judgement`: the last
-    line."""
-
-    agrees: bool
-    judgement: str
-    parts: dict[str, list[str]]
+class Comparison(NamedTuple):
+    agrees: bool  # each published number and its counterpart here; nothing damaged or edited
+    judgement: str  # that in a line
+    parts: dict[str, list[str]]  # lines by title
 
 
 def compare(study: Study) -> Comparison:
     """Raises UserError where there is nothing to compare."""
     with tempfile.TemporaryDirectory() as scratch:
-        published = sides.published(study, Path(scratch))
-        own = sides.own(study, Path(scratch))
-    found, missing = pairs(published.records, own.records)
-    seeds = spread(published.made.get("healing_seeds"))
-    judged = judge(found, published.records, own.records, seeds)
-    there = {identity(one.record) for one in own.damaged if one.record}
-    missing = [record for record in missing if identity(record) not in there]
-    damaged = side_by_side.damaged(published, own) + side_by_side.damaged(own, published)
-    faults = published.faults + own.faults
-    differ = side_by_side.different(judged)
-    counts = {
-        "damaged or edited records": damaged,
-        "faults in tables": faults,
-        "records that differ": differ,
-        "records not measured here": missing,
+        there, here = published(study, Path(scratch)), own(study, Path(scratch))
+    table = there.made.get("healing_seeds")
+    seeds = {} if table is None or table.empty else spread(table)
+    judged = judge(there.records, here.records, seeds)
+    differ = [f"{_named(one)}: {one.says}" for one in judged if one.outcome == "differs"]
+    wrong = {
+        "Damaged, edited or out of date": there.faults + here.faults,
+        "Records that differ": differ,
+        "Records not measured here": [_named(one) for one in judged if one.outcome == "missing"],
     }
-    wrong = ", ".join(f"{what}: {len(lines):,}" for what, lines in counts.items() if lines)
-    judgement = f"study {study.name}: this run and the published one " + (
-        f"do not agree ({wrong})" if wrong else f"agree in all {len(published.records):,} records"
-    )
+    counts = ", ".join(f"{what.lower()}: {len(lines):,}" for what, lines in wrong.items() if lines)
+    says = f"do not agree ({counts})" if counts else f"agree in all {len(there.records):,} records"
+    judgement = f"study {study.name}: this run and the published one {says}"
     parts = {
-        CLAIMS: side_by_side.claimed(published, own),
-        "Records": side_by_side.summary(judged, missing, published, own, seeds),
-        "Damaged or edited": damaged,
-        "Tables": faults,
-        "Different: published / this run": differ,
-        "Not measured here": side_by_side.unmeasured(missing, study),
-        "Of other inputs": side_by_side.other_inputs(judged),
-        "Not judged": side_by_side.not_judged(judged),
-        "Surroundings": side_by_side.surroundings(published, own),
+        CLAIMS: _claims(there, here),
+        "Records": _summary(judged, seeds),
+        **wrong,
+        "Times, which are not judged: so many times the published ones": _times(judged),
+        "Surroundings": _surroundings(there) + _surroundings(here),
     }
-    return Comparison(not wrong, judgement, {title: part for title, part in parts.items() if part})
+    return Comparison(not counts, judgement, {title: part for title, part in parts.items() if part})
 
 
-def text(found: Comparison) -> str:
-    """All parts under their titles, long ones cut."""
+def _claims(there: RecordedRun, here: RecordedRun) -> list[str]:
+    """What the papers say, and what both runs found. A verdict is marked where it is another,
+    unless the published run could not tell: it may lack what other runs in this clone give."""
+    if "verdicts" not in there.made or "verdicts" not in here.made:
+        return ["no verdicts: tables are missing or damaged"]
+    lines = []
+    both = there.made["verdicts"].merge(here.made["verdicts"], on=["paper", "claim"])
+    for row in both.to_dict("records"):
+        says = [f"{row['verdict' + side]}: {row['reason' + side]}" for side in ("_x", "_y")]
+        mark = " " if row["verdict_x"] in (row["verdict_y"], "not testable here") else "≠"
+        claim = f"{row['paper']} {row['claim']}: {row['statement_x']} ({row['where_x']})"
+        both_say = [f"    both: {says[0]}"]
+        differ = [f"    published: {says[0]}", f"    this run: {says[1]}"]
+        lines += [f"{mark} {claim}", *(both_say if says[0] == says[1] else differ)]
+    return lines
+
+
+def _summary(judged: list[Judged], seeds: Seeds) -> list[str]:
+    """A row per kind: how its records agree."""
+    rows = [(one.published["kind"], one.outcome) for one in judged]
+    found = pd.DataFrame(rows, columns=["kind", "outcome"])
+    table = pd.crosstab(found["kind"], found["outcome"]).reindex(columns=OUTCOMES, fill_value=0)
+    tests = sum(one.p is not None for one in judged)
+    words = ", ".join(f"{kind} {deviation:.2g}" for kind, (deviation, _) in seeds.items())
+    says = f"compared by chance: {tests:,}; deviation over seeds of healing: {words or 'unknown'}"
+    return [*table.replace(0, "–").to_string().split("\n"), "", LEGEND, *([says] if tests else [])]
+
+
+def _times(judged: list[Judged]) -> list[str]:
+    lines = []
+    for one in judged:
+        if one.published["kind"] == "cost" and one.outcome in ("equal", "within"):
+            sides = [pd.DataFrame(of["value"]["models"]) for of in (one.published, one.own)]
+            before, now = (side[["read", "write"]].map(statistics.median) for side in sides)
+            times = (now / before).median()
+            lines.append(f"{_named(one)}: read {times['read']:.2f}, write {times['write']:.2f}")
+    return lines
+
+
+def _surroundings(run: RecordedRun) -> list[str]:
+    """On what records were made, with what and by which code."""
+    keys = ("processor", "threads", "packages", "commit")
+    made = [[record["provenance"].get(key) for key in keys] for record in run.records]
+    counts = Counter(", ".join(map(str, one)) for one in made)
+    return [f"{run.where}: {count:,} records on {what}" for what, count in counts.most_common()]
+
+
+def _named(one: Judged) -> str:
+    seed = (one.published["inputs"].get("healing") or {}).get("seed")  # which names do not say
+    name = f"{one.published['kind']} '{one.published['name']}'"
+    return f"{name} seed {seed}" if seed is not None else name
+
+
+def text(found: Comparison, longest: int | None = None) -> str:
+    """All parts under their titles, all but the claims cut; long lines go on below, farther in."""
+    whole = {"break_on_hyphens": False, "break_long_words": False}
+    fold = textwrap.TextWrapper(WIDTH, subsequent_indent=" " * 8, **whole).fill
     blocks = []
     for title, lines in found.parts.items():
-        if title != CLAIMS and len(lines) > LONGEST:
-            more = f"… and {len(lines) - LONGEST:,} more lines, in the report"
-            lines = [*lines[:LONGEST], more]
-        blocks.append("\n".join([title, *(f"  {line}".rstrip() for line in _folded(lines))]))
+        shown = lines if title == CLAIMS else lines[:longest]
+        if more := len(lines) - len(shown):
+            shown = [*shown, f"… and {more:,} more lines, in the report"]
+        blocks.append("\n".join([title, *(fold(f"  {line}") for line in shown)]))
     return "\n\n".join(blocks)
 
 
-def _folded(lines: list[str]) -> list[str]:
-    """Long lines go on below, farther in."""
-    found = []
-    for line in lines:
-        fits = len(line) <= side_by_side.WIDTH
-        found += [line] if fits else side_by_side.wrapped("", line, "    ")
-    return found
-
-
 def report(study: Study, found: Comparison) -> str:
-    """All of it as Markdown. What records and tables say stands in fences, so that none of it is
-    read as markup."""
-    parts = [f"# {study.name}: a run against the published one", f"**{found.judgement}**"]
-    for title, lines in found.parts.items():
-        body = "\n".join(_folded(lines))
-        longest = max((len(run) for run in re.findall("`+", body)), default=0)
-        fence = "`" * max(3, longest + 1)
-        parts += [f"## {title}", f"{fence}text\n{body}\n{fence}"]
-    return "\n\n".join(parts) + "\n"
+    """All of it as Markdown, in a fence, so that nothing in records and tables is markup."""
+    body = text(found)
+    fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", body))])
+    title = f"# {study.name}: a run against the published one"
+    return f"{title}\n\n**{found.judgement}**\n\n{fence}text\n{body}\n{fence}\n"
 
 
 def main(arguments: list[str] | None = None) -> int:
     about = (__doc__ or "").split("\n")[0]
     parser = argparse.ArgumentParser(prog="python -m lib.compare", description=about)
     parser.add_argument("--study", default=paths.DEFAULT_STUDY, help="name or path of a YAML file")
-    options = parser.parse_args(arguments)
     try:
-        study = studies.load(options.study)
+        study = studies.load(parser.parse_args(arguments).study)
         found = compare(study)
         path = paths.BUILD / "compare" / f"{study.name}.md"
         write_atomically(path, report(study, found))
@@ -127,9 +157,8 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; nothing was changed", file=sys.stderr)
         return 130
-    inside = path.is_relative_to(paths.ROOT)
-    print(text(found), end="\n\n")
-    print(f"report: {path.relative_to(paths.ROOT) if inside else path}")
+    print(text(found, LONGEST), end="\n\n")
+    print(f"report: {os.path.relpath(path)}")
     print(found.judgement)
     return 0 if found.agrees else 1
 

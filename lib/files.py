@@ -2,15 +2,15 @@
 into one folder, and claiming one for a while."""
 
 import errno
-import fcntl
 import os
 import secrets
 import shutil
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout, lock_descriptor
 
 from lib.errors import UserError
 from lib.paths import from_home
@@ -144,40 +144,20 @@ def claimed(path: Path, waiting: str) -> Iterator[bool]:
     The claim ends with its process, however that ends; the hidden file `.<name>.lock` beside the
     path stays. A process must not claim a path twice. Yields whether it is really held: where the
     file system has no locks, or cannot be written, things go on without."""
-    handle = _lock(path.with_name(f".{path.name}.lock"), waiting)
+    lock = FileLock(path.with_name(f".{path.name}.lock"), preserve_lock_file=True)
     try:
-        yield handle is not None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            print(waiting, file=sys.stderr, flush=True)
+            lock.acquire(poll_interval=POLL)
+    except (OSError, NotImplementedError):
+        pass
+    try:
+        yield lock.is_locked
     finally:
-        if handle is not None:
-            os.close(handle)
-
-
-def _lock(file: Path, waiting: str) -> int | None:
-    """The open file, locked, or None where that is impossible."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        # Never deleted, or two processes could hold two files of one name; and open for writing,
-        # without which network file systems give no exclusive lock.
-        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError:
-        return None
-    told = False
-    try:
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return handle
-            except BlockingIOError:
-                if not told:
-                    print(waiting, file=sys.stderr, flush=True)
-                told = True
-                time.sleep(POLL)
-    except OSError:  # a file system without locks
-        os.close(handle)
-        return None
-    except BaseException:
-        os.close(handle)
-        raise
+        lock.release()
 
 
 def free_place(out: Path, folder: Path | None = None) -> Path:
@@ -210,12 +190,9 @@ def whole_or_not_at_all(out: Path) -> Iterator[Path]:
     unfinished.mkdir(parents=True, exist_ok=True)
     lock = os.open(unfinished, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"folder {out}: another run is writing it") from None
-        except OSError:
-            pass  # a file system without locks
+        with suppress(OSError):  # a file system without locks
+            if not lock_descriptor(lock, blocking=False):
+                raise UserError(f"folder {out}: another run is writing it")
         try:
             _clear(unfinished)
             yield unfinished

@@ -1,6 +1,7 @@
 """Where things are. The only module that knows the layout of the repository."""
 
 import os
+import re
 from pathlib import Path
 
 from lib.errors import UserError
@@ -38,10 +39,25 @@ def published(study: str) -> Path:
 
 
 def executed(study: str, notebook: str) -> Path:
-    """The executed copy of a section for a study, e.g. _build/executed/almanac/01_….ipynb."""
+    """The executed copy of a section's notebook for a study."""
     return BUILD / "executed" / study / notebook
 
 
 def sections() -> dict[str, Path]:
-    """Number → notebook source, in reading order: {"00": notebooks/00_….ipynb, …}."""
-    return {path.name[:2]: path for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))}
+    """Name → notebook, in the order of _toc.yml: {"at_a_glance": notebooks/at_a_glance.ipynb,
+    "angular_distances": notebooks/01_angular_distances.ipynb, …}."""
+    text = (ROOT / "_toc.yml").read_text("utf-8")
+    pages = re.findall(r"^[^#\n]*: *notebooks/(\w+)", text, re.M)
+    return {re.sub(r"^\d\d_", "", page): NOTEBOOKS / f"{page}.ipynb" for page in pages}
+
+
+def section(given: str) -> str:
+    """The name of the section that is meant by its number, its name or its notebook's.
+
+    Raises UserError, one line that lists what there is."""
+    for name, path in sections().items():
+        number = path.stem.removesuffix(name).strip("_")
+        if given in (name, path.stem, path.name) or given.zfill(2) == number:
+            return name
+    known = ", ".join(path.stem for path in sections().values())
+    raise UserError(f"there is no section '{given}'; there are {known}")

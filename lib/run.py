@@ -1,6 +1,6 @@
 """Running sections, strictly, from the command line.
 
-python -m lib.run 02 --study almanac                       # one section
+python -m lib.run 02 --study almanac                       # one section, by number or name
 python -m lib.run 02 --study mine.yaml -p pruned_layers='[4, 8]'
 python -m lib.run book --study almanac                     # all of them, then the site
 python -m lib.run book --study mine.yaml --plan            # only say what that takes
@@ -15,7 +15,7 @@ import os
 import sys
 
 from lib import paths, study
-from lib.book import graph, machine, progress
+from lib.book import machine, progress
 from lib.book.configuration import configuration
 from lib.book.notebooks import ENVIRONMENT, parse, section
 from lib.errors import UserError
@@ -27,7 +27,7 @@ DEFAULT_PROFILE = paths.ROOT / "profiles" / "default"
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m lib.run", description=__doc__.split("\n")[0])
     parser.add_argument(
-        "what", help="a section's number (01 …), 'book', 'check', 'verify', 'publish'"
+        "what", help="a section's number or name, 'book', 'check', 'verify', 'publish'"
     )
     parser.add_argument("--study", default=paths.DEFAULT_STUDY, help="name or path of a YAML file")
     parser.add_argument(
@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     )  # fmt: skip
     parser.add_argument("--plan", action="store_true", help="with book: only say what it takes")
     parser.add_argument("--dry-run", action="store_true", help="with book: only list its jobs")
-    parser.add_argument("--sections", help="with book: only these and what they need, as 02,03")
+    parser.add_argument("--sections", help="with book: only these and what they need, as 02,loss")
     parser.add_argument("--profile", help="with book: a folder, as profiles/slurm")
     parser.add_argument("--checked", action="store_true", help="the study has just been checked")
     options = parser.parse_args(arguments)
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.environ.setdefault(key, value)
     try:
         if options.parameters and options.what in ("check", "verify", "publish", "book"):
-            raise UserError(f"-p goes with a section's number, not with '{options.what}'")
+            raise UserError(f"-p goes with a section, not with '{options.what}'")
         if options.what == "check":
             from lib.book.check import check
 
@@ -96,13 +96,8 @@ def book(name: str, sections: str | None, profile: str | None, dry: bool) -> int
     log = paths.BUILD / "logs" / "snakemake.log"
     if dry:
         return progress.listing([*command, "--dry-run"], log)
-    progress.only_run().close()  # refused at once; while it runs, Snakemake holds the clone
-    # Tables that came out otherwise than before make what reads them out of date, so the sections
-    # are gone through again, at most once for each of them.
-    for _ in paths.sections():
-        code = progress.watch(chosen.name, command, log)
-        if code or not graph.load(chosen.name).pending:
-            break
+    progress.only_run().release()  # refused at once; while it runs, Snakemake holds the clone
+    code = progress.watch(chosen.name, command, log)
     if code == 0 and not sections:
         print(f"the book is at {paths.BUILD / 'html/index.html'}")
     elif code > 0:

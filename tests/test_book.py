@@ -9,16 +9,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import additions
 import pandas as pd
 import pytest
 from clones import copied
 
 from lib import paths
 from lib.sections import section
+
+MORE = ("\n\n\ndef ", "\n\n\nMORE = 1\n\n\ndef ")  # code before the first function
 
 
 def environment() -> dict[str, str]:
@@ -36,13 +39,191 @@ def run(copy: Path, *arguments: str) -> subprocess.CompletedProcess:
     )
 
 
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(at.relative_to(folder)): at.read_bytes() for at in tree(folder)}
+
+
+def tree(folder: Path) -> list[Path]:
+    return [at for at in folder.rglob("*") if at.is_file() and "__pycache__" not in at.parts]
+
+
+def touched(folder: Path, add: Callable[[Path], None]) -> set[str]:
+    """The files that an addition writes or changes."""
+    before = files(folder)
+    add(folder)
+    after = files(folder)
+    assert before.keys() <= after.keys()
+    return {name for name in after if after[name] != before.get(name)}
+
+
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory) -> Path:
-    """The repository's files as git would hand them over, and the smoke study's book built."""
+def bare(tmp_path_factory) -> tuple[Path, dict[str, set[str]]]:
+    """The repository's files as git would hand them over, with a section, a strategy, a recipe and
+    a paper added, and a strategy that stands outside; and which files each addition touched."""
     folder = copied(tmp_path_factory.mktemp("clone"))
+    counts = {
+        "section": touched(folder, additions.add_section),
+        "paper": touched(folder, additions.add_paper),
+        "strategy": touched(folder, additions.add_strategy),
+        "recipe": touched(folder, additions.add_recipe),
+    }
+    own = tmp_path_factory.mktemp("outside")
+    additions.compare_strategies(folder / "studies/smoke.yaml", own)
+    return folder, counts
+
+
+@pytest.fixture(scope="module")
+def copy(bare) -> Path:
+    """The copy with the smoke study's book built."""
+    folder, _ = bare
     done = run(folder, "book", "--study", "smoke")
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
+
+
+def test_what_is_added_is_a_file_or_two(bare):
+    _, counts = bare
+    assert counts == {
+        "section": {
+            "notebooks/15_layer_norms.ipynb", "lib/sections/layer_norms.py", "_toc.yml",
+        },
+        "paper": {"lib/claims/somebody.py"},
+        "strategy": {"lib/pruning/strategies/every_other.py"},
+        "recipe": {"lib/healing/recipes/norms.py"},
+    }  # fmt: skip
+
+
+def test_an_added_section_is_run_shown_published_and_compared(copy):
+    runs = (copy / "results/smoke/jobs/runs.jsonl").read_text()
+    assert '"section-layer_norms"' in runs
+    table = pd.read_csv(copy / "results/smoke/tables/layer_norms.csv")
+    assert list(table["layer"]) == list(range(16)) and (table["norm"] > 0).all()
+    page = (copy / "_build/html/studies/smoke/15_layer_norms.html").read_text("utf-8")
+    assert "How large are the layers?" in page and "The largest layer is at least" in page
+    columns = (copy / "_build/html/book/method.html").read_text("utf-8")
+    assert "layer_norms" in columns and "sum of the norms of its weights" in columns
+    fine = run(copy, "book", "--study", "smoke", "--plan")
+    assert fine.returncode == 0, fine.stderr
+    assert run(copy, "publish", "--study", "smoke").returncode == 0
+    published = copy / "published/smoke"
+    assert (published / "tables/layer_norms.csv").read_text() == (
+        copy / "results/smoke/tables/layer_norms.csv"
+    ).read_text()
+    assert '"kind": "norms"' in (published / "evidence.jsonl").read_text("utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "lib.compare", "--study", "smoke"],
+        cwd=copy, env=environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+    assert "norms" in done.stdout and "somebody 1" in done.stdout
+    cell = published / "tables/layer_norms.csv"
+    with changed(cell, "\n0,", "\n0,1"):
+        done = subprocess.run(
+            [sys.executable, "-m", "lib.compare", "--study", "smoke"],
+            cwd=copy, env=environment(), capture_output=True, text=True,
+        )  # fmt: skip
+    assert done.returncode == 1 and "layer_norms.csv" in done.stdout
+    shutil.rmtree(published)
+
+
+def test_an_added_paper_stands_under_its_own_heading(copy):
+    page = (copy / "_build/html/studies/smoke/verdicts.html").read_text("utf-8")
+    assert page.index("Unreasonable Ineffectiveness") < page.index("Layers have norms")
+    verdicts = pd.read_csv(copy / "results/smoke/tables/verdicts.csv")
+    (row,) = verdicts[verdicts["paper"] == "somebody"].itertuples()
+    assert (row.claim, row.verdict) == (1, "reproduced")
+
+
+@pytest.mark.parametrize("name", ["every-other", "mine"])
+def test_added_strategies_are_in_tables_evidence_and_commands(copy, tmp_path, name):
+    qa = pd.read_csv(copy / "results/smoke/tables/qa.csv", keep_default_na=False)
+    rows = qa[(qa["strategy"] == name) & (qa["n"] == 8)]
+    assert set(rows["state"]) == {"unhealed", "control", "healed"}
+    (dropped,) = set(rows["dropped"])
+    layers = [int(layer) for layer in dropped.split()]
+    assert len(layers) == 8
+    if name == "every-other":
+        assert layers == list(range(0, 16, 2)) and set(rows["start"]) == {""}
+        found = [json.loads(at.read_text()) for at in copy.glob("results/smoke/evidence/qa/*")]
+        assert any(record["inputs"].get("layers") == layers for record in found)
+    else:
+        (scores,) = (copy / "results/smoke/evidence/scores").glob("mine-*.json")
+        record = json.loads(scores.read_text())
+        ranked = sorted(range(16), key=lambda i: (record["value"]["scores"][i], -i))
+        assert layers == sorted(ranked[:8]) and len(record["inputs"]["code"]) == 64
+    page = (copy / "_build/html/studies/smoke/04_strategies.html").read_text("utf-8")
+    assert name in page
+    command = [sys.executable, "-m", "lib.pruning", "almanac/checkpoint", str(tmp_path / "pruned")]
+    done = subprocess.run(
+        [*command, "--strategy", name, "8", "--study", "smoke"],
+        cwd=copy, env=environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "drop layers" in done.stdout
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "lib.export", str(tmp_path / "out")),
+            *("--study", "smoke", "--strategy", name, "8"),
+        ],
+        cwd=copy, env=environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    config = json.loads((tmp_path / "out/config.json").read_text())
+    assert config["num_hidden_layers"] == 8
+
+
+RECIPE = """
+import sys
+from pathlib import Path
+import torch
+from lib import study
+from lib.book.memory import memory
+from lib.book.plan import plan
+from lib.experiments import measure
+from lib.experiments.conditions import healed
+from lib.experiments.opened import OpenStudy
+from lib.healing import heal, recipe
+from lib.models.shapes import shape_of
+
+opened = OpenStudy(study.load(sys.argv[1]))
+one = healed(opened, opened.study.healing, [0.5], ["simple"])[1]
+assert one.recipe == "norms" and one.weights == "float32", one
+with measure.materialised(opened, one) as model:
+    found = {name: value.clone() for name, value in model.state_dict().items()}
+heal.heal = None  # not a second time
+with measure.materialised(opened, one) as model:
+    assert all(torch.equal(value, found[name]) for name, value in model.state_dict().items())
+report = measure.healing_record(opened, one)
+shape = shape_of(opened.config)
+kind = recipe.of(opened.study.healing)
+assert report["trainable_parameters"] == kind.trainable(shape, opened.study.healing, one.dropped)
+needs = memory(opened.study, shape)
+assert needs["healing"] > needs["unhealed"] and needs["healed"] == 4 * shape.total
+print(plan(opened.study))
+"""
+
+
+def test_an_added_recipe_is_healed_kept_restored_exported_and_planned(copy, tmp_path):
+    study = tmp_path / "norms.yaml"
+    study.write_text(
+        f"like: {copy}/studies/almanac.yaml\n"
+        "healing: {recipe: norms, steps: 3, batch: 4, length: 32, fractions: [0.5]}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", RECIPE, str(study)],
+        cwd=copy, env=environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "norms" in done.stdout
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "lib.export", str(tmp_path / "out")),
+            *("--study", str(study), "--simple", "8"),
+        ],
+        cwd=copy, env=environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "`norms`: the norms" in (tmp_path / "out/README.md").read_text()
 
 
 def test_every_table_has_its_columns_and_every_value_a_standard_error(copy):
@@ -68,7 +249,7 @@ def test_tables_hold_every_block_and_the_controls(copy):
 def test_the_site_is_whole_and_fetches_nothing(copy):
     html = copy / "_build/html"
     pages = [path for path in html.rglob("*.html") if "studies" in path.parts]
-    assert len(pages) == len(paths.sections())
+    assert len(pages) == len(paths.sections()) + 1  # with the added one
     for page in [*pages, html / "index.html", html / "book/method.html"]:
         text = page.read_text(encoding="utf-8")
         fetched = re.findall(r"<(?:script|img|iframe)[^>]*\ssrc=\"(https?:)?//", text)
@@ -83,14 +264,13 @@ def test_the_site_is_whole_and_fetches_nothing(copy):
 
 
 def pending(copy: Path) -> set[str]:
-    """What a dry run lists."""
+    """What a dry run lists, but for jobs that wait for others and may have nothing to do."""
     done = run(copy, "book", "--study", "smoke", "--dry-run")
     assert done.returncode == 0, done.stderr
-    found = re.findall(
-        r"^(?:section (\d\d)_\w+|(the site)|(models of section \d\d)) ", done.stdout, re.M
-    )
-    assert found or "up to date" in done.stdout, done.stdout
-    return {"".join(names) for names in found}
+    assert "jobs; estimated" in done.stdout or "up to date" in done.stdout, done.stdout
+    lines = [line for line in done.stdout.splitlines() if not line.endswith("changes")]
+    found = re.findall(r"^(section \w+|the site|models of section \w+) ", "\n".join(lines), re.M)
+    return {name.removeprefix("section ") for name in found}
 
 
 @contextmanager
@@ -107,11 +287,13 @@ def changed(path: Path, old: str, new: str) -> Iterator[None]:
 def test_every_job_left_its_note_and_a_line_about_its_run(copy):
     runs = (copy / "results/smoke/jobs/runs.jsonl").read_text().splitlines()
     found = [json.loads(line) for line in runs]
-    assert {one["job"] for one in found} >= {"models-02", "section-02", "section-14", "site"}
+    assert {one["job"] for one in found} >= {
+        "choices", "models-qa_transitions", "section-loss", "section-verdicts", "site",
+    }  # fmt: skip
     for one in found:
         assert one["ended"] == "well" and one["seconds"] > 0 and one["peak_memory_bytes"] > 1e8
         assert one["threads"] >= 1 and one["processor"]
-    assert (copy / "_build/logs/smoke/models-02.log").exists()
+    assert (copy / "_build/logs/smoke/models-qa_transitions.log").exists()
 
 
 def test_a_date_or_a_commit_makes_nothing_pending(copy):
@@ -127,12 +309,15 @@ def test_a_date_or_a_commit_makes_nothing_pending(copy):
     ("file", "old", "new", "expected"),
     [
         # Readers see a notebook's comments; nothing else reads them.
-        ("notebooks/03_loss.ipynb", "loss.loss_panel(", "# so\\nloss.loss_panel(", {"03"}),
+        ("notebooks/03_loss.ipynb", "loss.loss_panel(", "# so\\nloss.loss_panel(", {"03_loss"}),
         ("lib/sections/other_texts.py", "\n\n\ndef ", "\n\n\n# so\ndef ", set()),
-        ("lib/sections/other_texts.py", "\n\n\ndef ", "\n\n\nMORE = 1\n\n\ndef ", {"08"}),
-        ("lib/sections/families.py", "\n\n\ndef ", "\n\n\nMORE = 1\n\n\ndef ", {"12"}),
-        ("lib/export.py", "\n\n\ndef ", "\n\n\nMORE = 1\n\n\ndef ", None),
-        ("results/smoke/tables/cost.csv", "nf4", "nf5", {"12", "13", "14", "00"}),
+        ("lib/sections/other_texts.py", *MORE, {"08_other_texts"}),
+        ("lib/sections/families.py", *MORE, {"12_families"}),
+        ("lib/export.py", *MORE, None),
+        (
+            *("results/smoke/tables/cost.csv", "nf4", "nf5"),
+            {"12_families", "13_controls", "verdicts", "at_a_glance"},
+        ),
     ],
     ids=["notebook", "comment", "helper of one section", "of another", "of none", "a table"],
 )  # fmt: skip
@@ -146,13 +331,13 @@ def test_a_changed_helper_runs_its_section_again_and_no_other(copy):
     executed = {
         path: path.stat().st_mtime_ns for path in copy.glob("_build/executed/smoke/*.ipynb")
     }
-    with changed(copy / "lib/sections/other_texts.py", "\n\n\ndef ", "\n\n\nMORE = 1\n\n\ndef "):
+    with changed(copy / "lib/sections/other_texts.py", *MORE):
         done = run(copy, "book", "--study", "smoke")
         assert done.returncode == 0, done.stderr
-        again = [path.name[:2] for path in executed if path.stat().st_mtime_ns != executed[path]]
-        assert again == ["08"]
+        again = [path.stem for path in executed if path.stat().st_mtime_ns != executed[path]]
+        assert again == ["08_other_texts"]
         assert pending(copy) == set()
-    assert pending(copy) == {"08", "the site"}  # as it was before is another change
+    assert pending(copy) == {"08_other_texts", "the site"}  # as it was before is another change
 
 
 def test_a_second_run_beside_the_first_is_refused(copy):
@@ -187,7 +372,8 @@ def test_an_edited_record_is_named_set_aside_and_measured_again(copy):
 
 
 def test_stopped_by_ctrl_c_the_next_run_goes_on(copy):
-    for path in (copy / "results/smoke/jobs/models-02.json", copy / "results/smoke/evidence/qa"):
+    results = copy / "results/smoke"
+    for path in (results / "jobs/models-qa_transitions.json", results / "evidence/qa"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     process = subprocess.Popen(
         [sys.executable, "-m", "lib.run", "book", "--study", "smoke", "--sections", "02"],
@@ -228,7 +414,7 @@ def test_a_section_that_fails_says_where_and_the_rest_goes_on(copy):
         done = run(copy, "book", "--study", "smoke", "--sections", "03,09")
     assert done.returncode != 0
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert "section 03 of study smoke failed in cell" in line and "no ink" in line
+    assert "section 03_loss of study smoke failed in cell" in line and "no ink" in line
     assert "03_loss.ipynb" in line and "Traceback" not in done.stderr
     assert "no ink" in (copy / "_build/logs/smoke/03_loss.ipynb").read_text()
     assert (copy / "_build/executed/smoke/09_what_it_saves.ipynb").exists()

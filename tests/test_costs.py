@@ -9,7 +9,7 @@ from conftest import Studies
 from run_records import ON_GPU, run, write
 
 from lib import study as studies
-from lib.book import costs, plan, took
+from lib.book import costs, took
 from lib.book.costs import Estimate, Piece, schedule
 from lib.schema import Study
 
@@ -72,13 +72,13 @@ def test_a_small_study_against_a_count_by_hand(mine: Study) -> None:
     estimate = Estimate(mine, 1.0)  # an operation a second
     layer = 4 * 64 * 64 - 2 * 64 * 32 + 3 * 64 * 128 + 2 * 64  # two of four heads for keys, values
     jobs = {job.name: job for job in estimate.jobs}
-    assert jobs["distances 0"].seconds == 2 * layer * 8 * 16 * 6  # rows, length, layers
+    assert jobs["distances"].seconds == 2 * layer * 8 * 16 * 6  # rows, length, layers
     trained = 2 * 4 * 32  # steps, rows, length
-    answered = plan.task_size(mine, mine.tasks[0])[1] + 8 * 32  # and the loss
+    answered = estimate.opened.size(mine.tasks[0])[1] + 8 * 32  # and the loss
     healed = jobs["simple-3-qlora-r4-seed0"]
     assert healed.work["healing"] == 2 * layer * 3 * trained * 3
     assert healed.work["healed"] == 2 * layer * 3 * answered
-    assert healed.needs == {"distances 0"}
+    assert healed.needs == {"distances"}
 
 
 @pytest.mark.parametrize("gpus", [1, 64])
@@ -99,7 +99,7 @@ def test_a_large_model_against_a_count_by_hand(gpus: int) -> None:
         assert row["GPUs in use"] == "100%"
     else:  # the distances, then the longest job
         longest = max(job.seconds for job in estimate.jobs if job.needs)
-        first = jobs["distances 0"].seconds
+        first = jobs["distances"].seconds
         assert row["time"] == f"{(first + longest) / 3600:,.1f} h"
 
 

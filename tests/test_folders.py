@@ -20,7 +20,7 @@ from lib.files import claimed, copy_new, written_by_others
 CLAIM = """
 import sys, time
 from pathlib import Path
-from lib.folders import claimed
+from lib.files import claimed
 with claimed(Path(sys.argv[1]), "another process is healing this model; waiting") as held:
     print(held, flush=True)
     time.sleep(60)

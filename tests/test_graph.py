@@ -1,36 +1,38 @@
 """Which jobs there are, and which of them are pending."""
 
-import itertools
 import json
-import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import Studies
 
 from lib import paths
 from lib import study as studies
-from lib.book import jobs, planning, workload
+from lib.book import graph, jobs, plan
 from lib.book.configuration import configuration
 from lib.book.graph import Graph, Job
-from lib.claims.gromov import CLAIMS
 from lib.errors import UserError
 from lib.models.checkpoints import load_config
+from lib.sections import section
+
+PACE = plan.Speed(1e-6, 3e-6)
 
 
 @pytest.fixture(scope="module")
-def smoke() -> workload.Planned:
+def smoke() -> plan.Planned:
     study = studies.load("smoke")
-    return workload.Planned(study, load_config(study))
+    return plan.Planned(study, load_config(study))
 
 
 @pytest.fixture(scope="module")
-def almanac() -> workload.Planned:
+def almanac() -> plan.Planned:
     study = studies.load("almanac")
-    return workload.Planned(study, load_config(study))
+    return plan.Planned(study, load_config(study))
 
 
-def test_every_model_of_the_almanac_is_in_one_part(almanac: workload.Planned) -> None:
-    parts = workload.parts(almanac)
+def test_every_model_of_the_almanac_is_in_one_part(almanac: plan.Planned) -> None:
+    parts = plan.parts(almanac)
     healed = [part for part in parts.values() if part.healed]
     # 6 fractions × 2 strategies + unpruned; 2 ranks × 3 × 2; 2 seeds × 4; teacher and as long as
     # with one, 3 seeds × 2 each. Equal steps without a teacher are among the seeds.
@@ -38,106 +40,154 @@ def test_every_model_of_the_almanac_is_in_one_part(almanac: workload.Planned) ->
     assert all(len(part.conditions) == 1 for part in healed)
     assert len(parts["unhealed"].conditions) == 31
     assert len(parts["unhealed-4bit"].conditions) == 13
-    sections = [part.section for part in parts.values()]
-    assert [sections.count(section) for section in jobs.MEASURING] == [15, 12, 8, 12]
+    firsts = [part.sections[0] for part in parts.values()]
+    assert {name: firsts.count(name) for name in firsts} == {
+        "qa_transitions": 15, "lora_rank": 12, "healing_seeds": 8, "teacher": 12,
+    }  # fmt: skip
+    assert len({part.what for part in parts.values()}) == len(parts)
 
 
-@pytest.mark.parametrize("grain", ["sections", "models", "measurements"])
-def test_jobs_measure_every_part_once(grain: str, smoke: workload.Planned) -> None:
-    found = jobs.listed(smoke, grain, 1)
+@pytest.mark.parametrize("grain", ["sections", "models"])
+def test_jobs_measure_everything_once(grain: str, smoke: plan.Planned) -> None:
+    found = jobs.listed(smoke, PACE, grain, 1)
     names = [job.name for job in found]
     assert len(names) == len(set(names))
-    assert {name for job in found for name in job.needs} <= {*names, "section-01"}
-    measured = [(name, job.probe) for job in found for name in job.parts]
-    assert len(measured) == len(set(measured))
-    parts = workload.parts(smoke)
-    assert {name for name, _ in measured} == set(parts)
-    if grain == "measurements":
-        for name, part in parts.items():
-            asked = {probe for one, probe in measured if one == name}
-            assert asked == {*range(len(jobs.probes(smoke, part)))} | (
-                {-1} if part.healed else set()
-            )
+    assert {need for job in found for need in job.needs} <= set(names)
+    measured = [one for job in found for one in job.measures]
+    assert sorted(measured) == sorted([jobs.CHOICES, *plan.parts(smoke), *plan.extras(smoke)])
+    # What a notebook shows is measured before it, or by it.
+    order = list(graph.judged(smoke.study, "c", found, {}).jobs)
+    for name in paths.sections():
+        job = found[names.index(f"section-{name}")]
+        wanted = {part.name for part in plan.parts(smoke).values() if name in part.sections}
+        wanted |= {extra.name for extra in section.load(name).extras(smoke)}
+        before = {job.name, *job.needs}
+        assert wanted <= {one for other in found if other.name in before for one in other.measures}
+        assert all(order.index(need) < order.index(job.name) for need in job.needs)
+    alone = [job.name for job in found if job.alone]
+    assert alone == (["cost"] if grain == "models" else ["section-what_it_saves"])
 
 
-def test_models_trained_whole_stay_with_their_questions(smoke: workload.Planned) -> None:
-    full = smoke.study.model_copy(
-        update={"healing": smoke.study.healing.model_copy(update={"recipe": "full"})}
+def test_jobs_are_as_fine_as_the_machine_needs(smoke: plan.Planned) -> None:
+    coarse, fine = (
+        [job for job in jobs.listed(smoke, PACE, "auto", slots) if not job.notebook]
+        for slots in (4, 5)
     )
-    found = jobs.listed(workload.Planned(full, smoke.config), "measurements", 1)
-    healed = [job for job in found if any("full" in name for name in job.parts)]
-    assert healed and all(job.probe is None for job in healed)
+    assert len(coarse) == 6 and len(fine) > 16
 
 
-def test_jobs_are_as_fine_as_the_machine_needs(smoke: workload.Planned) -> None:
-    coarse, fine = jobs.listed(smoke, "auto", 2), jobs.listed(smoke, "auto", 16)
-    assert len(coarse) == 4 and len(fine) > 16
+def test_a_notebook_waits_for_all_that_its_verdicts_read(smoke: plan.Planned) -> None:
+    found = {job.name: job for job in jobs.listed(smoke, PACE, "sections", 1)}
+    writers = {table: job.name for job in found.values() for table in job.tables}
+    assert len(writers) == sum(len(job.tables) for job in found.values())
+    for name in paths.sections():
+        job = found[f"section-{name}"]
+        read = {
+            table for claim in section.load(name).claims for table in section.claim_reads(claim)
+        }
+        assert read <= {*job.reads, *job.tables}
+        assert {writers[table] for table in job.reads} <= {*job.needs}
 
 
-def test_a_notebook_waits_for_all_that_its_verdicts_read() -> None:
-    writers = {table: section for section, names in planning.WRITES.items() for table in names}
-    writers["untrained_distances"] = "01"
-    wanted = {writers[table] for claim in CLAIMS for table in claim.tables}
-    for section in ("13", "14", "00"):
-        assert wanted <= {*planning.READS[section]}
-    assert wanted - {"12"} <= {*planning.READS["12"]}
-    for number, path in paths.sections().items():
-        stated = re.search(r"section\.verdicts\(opened, \[([\d, ]+)\]", path.read_text())
-        for claim in map(int, stated[1].split(",") if stated else []):
-            read = {writers[table] for table in CLAIMS[claim - 1].tables} - {number}
-            assert read <= {*planning.READS.get(number, ())}, (number, claim)
+def test_what_a_job_asks_of_its_models_is_part_of_it(smoke: plan.Planned) -> None:
+    healing = smoke.study.healing.model_copy(update={"steps": 3})
+    other = plan.Planned(smoke.study.model_copy(update={"healing": healing}), smoke.config)
+    both = [jobs.listed(one, PACE, "models", 1) for one in (smoke, other)]
+    for one, two in zip(*both, strict=True):
+        healed = any("qlora" in name for name in one.measures)
+        assert (one.asks != two.asks) == healed
 
 
-def _graph(folder: Path, **needs: tuple[str, ...]) -> Graph:
-    made = {
-        name: Job(name, name, str(folder / f"{name}.json"), needs=before, seconds=10, made_from="x")
-        for name, before in needs.items()
-    }
-    return Graph("mine", "mine.yaml", "c", made)
+@pytest.fixture
+def made(results_dir: Path, build_dir: Path):
+    """`made(a=(), b=("a",))`: jobs with these needs."""
+
+    def make(**needs: tuple[str, ...]) -> dict[str, Job]:
+        return {
+            name: Job("mine", name, name, needs=before, seconds=10, made_from="x")
+            for name, before in needs.items()
+        }
+
+    return make
 
 
-def _note(folder: Path, name: str, made_from: str = "x") -> None:
-    (folder / f"{name}.json").write_text(json.dumps({"made_from": made_from}))
+def _note(job: Job, made_from: str = "x", **about: object) -> None:
+    job.note.parent.mkdir(parents=True, exist_ok=True)
+    job.note.write_text(json.dumps({"made_from": made_from} | about))
 
 
-def test_pending_is_what_is_missing_or_made_from_something_else(tmp_path: Path) -> None:
-    for name, made_from in {"a": "x", "b": "y"}.items():
-        _note(tmp_path, name, made_from)
-    (tmp_path / "d.json").write_text("cut o")
-    graph = _graph(tmp_path, a=(), b=("a",), c=("a", "b"), d=())
-    assert [job.name for job in graph.pending] == ["b", "c", "d"]
-    assert [job.name for job in graph.waits_for(graph.jobs["c"])] == ["b"]
-    assert graph.waits_for(graph.jobs["b"]) == []
+def _graph(found: dict[str, Job]) -> Graph:
+    stale = tuple(job.name for job in found.values() if not job.done(job.made_from))
+    return Graph("mine", "mine.yaml", "c", found, stale)
 
 
-def test_an_output_that_is_gone_makes_its_job_pending(tmp_path: Path) -> None:
-    _note(tmp_path, "a")
-    table = tmp_path / "table.csv"
-    job = Job("a", "a", str(tmp_path / "a.json"), outputs=(str(table),), made_from="x")
-    assert not job.done
-    table.touch()
-    assert job.done
+def test_pending_is_what_is_stale_and_all_that_waits_for_it(made) -> None:
+    found = made(a=(), b=("a",), c=("b",), d=("a",), e=())
+    for name, made_from in {"a": "x", "b": "y", "c": "x", "d": "x"}.items():
+        _note(found[name], made_from)
+    found["e"].note.write_text("cut o")
+    graph = _graph(found)
+    assert graph.stale == ("b", "e")
+    assert [job.name for job in graph.pending] == ["b", "c", "e"]
+    assert [job.name for job in graph.waits_for(found["c"])] == ["b"]
+    assert graph.waits_for(found["b"]) == []
 
 
-def test_the_site_follows_any_section(tmp_path: Path) -> None:
-    for name in ("a", "b", "site"):
-        _note(tmp_path, name)
-    assert not _graph(tmp_path, a=(), b=(), site=("a", "b")).pending
-    (tmp_path / "a.json").unlink()
-    found = _graph(tmp_path, a=(), b=(), site=("a", "b"))
-    assert [job.name for job in found.pending] == ["a", "site"]
+def test_an_output_that_is_gone_makes_its_job_stale(made, build_dir: Path) -> None:
+    job = replace(made(a=())["a"], notebook="a.ipynb", tables=("one", "two"))
+    job.table("one").parent.mkdir(parents=True)
+    for path in [*job.pages, job.table("one")]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert job.written() == ["one"]  # the study does without the other
+    _note(job, tables=job.written())
+    assert job.done("x") and not job.done("y")
+    for path in [*job.pages, job.table("one")]:
+        path.unlink()
+        assert not job.done("x")
+        path.touch()
+    job.clear()
+    assert not any(path.exists() for path in [job.note, *job.pages, job.table("one")])
 
 
-def test_the_longest_chain_goes_first(tmp_path: Path) -> None:
-    graph = _graph(tmp_path, a=(), b=("a",), c=("b",), d=())
-    assert graph.until_end() == {"a": 30, "b": 20, "c": 10, "d": 10}
+def test_the_site_is_stale_with_any_page_of_it(made, tmp_path: Path, write_study: Studies) -> None:
+    study = studies.load(str(write_study(tmp_path)))
+    pages = {"a": "03_loss.ipynb", "b": "02_qa_transitions.ipynb", "site": ""}
+    needs = made(m=(), a=("m",), b=(), site=("a", "b"))
+    found = [replace(job, notebook=pages.get(job.name, "")) for job in needs.values()]
+    for job in graph.judged(study, "c", found, {}).jobs.values():
+        _note(job, job.made_from)
+        for page in job.pages:
+            page.parent.mkdir(parents=True, exist_ok=True)
+            page.touch()
+    assert not graph.judged(study, "c", found, {}).pending
+    found[1].pages[0].unlink()
+    assert set(graph.judged(study, "c", found, {}).stale) == {"a", "site"}
+    found[1].pages[0].touch()
+    found[0].note.unlink()  # what it measures may come out as before
+    judged = graph.judged(study, "c", found, {})
+    assert judged.stale == ("m",) and {job.name for job in judged.pending} == {"m", "a", "site"}
+
+
+def test_a_graph_is_read_as_it_was_saved(made) -> None:
+    found = made(a=(), b=("a",))
+    found["b"] = replace(found["b"], notebook="b.ipynb", tables=("one",), reads=("two",))
+    saved = _graph(found)
+    graph.save(saved)
+    assert graph.load("mine") == saved
+
+
+def test_the_longest_chain_goes_first(made) -> None:
+    found = _graph(made(a=(), b=("a",), c=("b",), d=()))
+    assert found.until_end() == {"a": 30, "b": 20, "c": 10, "d": 10}
+    assert found.chains({"b": 1.0, "c": 2.0}) == {"b": 3.0, "c": 2.0}
 
 
 @pytest.mark.parametrize(
     ("given", "says"),
     [
         ({"sectoins": "02"}, ["unknown key 'sectoins'", "sections"]),
-        ({"sections": "02,99"}, ["no section '99'", "00, 01"]),
+        ({"sections": "02,99"}, ["no section '99'", "at_a_glance, 01_angular_distances"]),
         ({"threads": 0}, ["threads", "greater than or equal to 1"]),
         ({"grain": "fine"}, ["grain", "'models'"]),
         ({"memory_mb": "8GB"}, ["memory_mb"]),
@@ -150,23 +200,15 @@ def test_a_mistake_in_the_configuration_is_one_line(given: dict, says: list[str]
     assert all(part in str(raised.value) for part in says)
 
 
-@pytest.mark.parametrize("given", [2, "2", "02", ["2"], [2], "[02]", " 02 "])
+@pytest.mark.parametrize(
+    "given", [2, "2", "02", ["2"], [2], "[02]", " 02 ", "qa_transitions", "02_qa_transitions"]
+)
 def test_sections_can_be_named_in_many_ways(given: object) -> None:
-    assert configuration({"sections": given}).sections == ["02"]
+    assert configuration({"sections": given}).sections == ["qa_transitions"]
 
 
-def test_sections_bring_what_they_need() -> None:
-    needs = {"m": (), "section-01": (), "section-02": ("m", "section-01"), "section-04": ("m",)}
-    needs["section-03"] = ("section-02",)
-    made = [Job(name, name, name, needs=before) for name, before in needs.items()]
-    found = {job.name for job in planning._wanted(made, ["03"])}
-    assert found == {"m", "section-01", "section-02", "section-03"}
-
-
-def test_tables_are_written_by_one_section_each() -> None:
-    names = list(itertools.chain.from_iterable(planning.WRITES.values()))
-    assert len(names) == len(set(names))
-    for number, tables in planning.WRITES.items():
-        code = paths.sections()[number].read_text()
-        saved = {"verdicts"} if number == "14" else {*tables}
-        assert all(f'\\"{name}\\"' in code for name in saved - {"verdicts"}), number
+def test_sections_bring_what_they_need(smoke: plan.Planned) -> None:
+    found = jobs.listed(smoke, PACE, "sections", 1)
+    assert graph.wanted(found, configuration({})) == found
+    names = {job.name for job in graph.wanted(found, configuration({"sections": "03"}))}
+    assert names == {"choices", "models-qa_transitions", "section-qa_transitions", "section-loss"}

@@ -33,7 +33,7 @@ def test_pages_include_what_is_written_and_it_is_made_once(
         return subprocess.CompletedProcess(command, page_tables.main(Path(command[-1])))
 
     monkeypatch.setattr(subprocess, "run", here)
-    monkeypatch.setattr(page_tables.state, "helpers", lambda names: code)
+    monkeypatch.setattr(page_tables.sources, "helpers", lambda names: code)
     code = "of before"
     page_tables.write(tmp_path / "first")
     pages = (paths.ROOT / "book").glob("*.md")

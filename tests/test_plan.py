@@ -6,8 +6,9 @@ from transformers import AutoConfig
 
 from lib import paths, run
 from lib import study as studies
-from lib.book import memory, model_tables, plan, workload
+from lib.book import memory, model_tables, plan
 from lib.errors import UserError
+from lib.experiments.conditions import Condition, Done
 from lib.models import checkpoints, shapes
 from lib.pruning.dropped import simple, span
 
@@ -108,23 +109,51 @@ def test_the_plan_of_a_study_at_hand(capsys, monkeypatch):
     assert run.main(["book", "--study", "smoke", "--plan"]) == 0
     out = capsys.readouterr().out
     study = studies.load("smoke")
-    config = checkpoints.load_config(study)
     model = checkpoints.load_model(study)
     assert "the checkpoint's own" in out and "ESTIMATES" in out
     assert f"parameters: {sum(p.numel() for p in model.parameters()):,}" in out
     assert "counted" in out and "not known" not in out
-    expected = sum(plan.task_size(study, task)[1] for task in study.tasks)
-    asked = expected + study.loss.n_sequences * study.loss.length
-    found = plan.work(workload.Planned(study, config), plan.Speed(1e-6, 3e-6), plan.sizes(study)[0])
-    assert {one.tokens for one in found if "questions" in one.what} == {asked}
-    distances = found[0]
+
+
+def test_what_is_measured_against_a_count_by_hand():
+    study = studies.load("smoke")
+    opened = plan.Planned(study, checkpoints.load_config(study))
+    pace, layers = plan.Speed(1e-6, 3e-6), opened.n_layers
+    found = plan.rows(opened, pace)
     text = study.distances.n_sequences * study.distances.length
-    texts = 2 + len(study.other_texts)  # the untrained twin is measured on one
-    assert distances.layer_tokens == texts * text * config.num_hidden_layers
-    assert distances.seconds == pytest.approx(distances.layer_tokens * 1e-6)
-    healing = next(one for one in found if one.what.startswith("healing"))
-    assert healing.tokens == study.healing.steps * study.healing.batch * study.healing.length
-    assert healing.seconds == pytest.approx(healing.layer_tokens * 3e-6)
+    for what in ("distances", "distances of the untrained twin"):
+        assert found[what] == (1, pytest.approx(text * layers * 1e-6))
+    parts = plan.parts(opened)
+    healed = parts["simple-8-qlora-r4-seed0"]  # which is asked the study's own tasks alone
+    trained = study.healing.steps * study.healing.batch * study.healing.length
+    assert pace.healing(opened, healed) == pytest.approx(trained * (layers - 8) * 3e-6)
+    asked = sum(opened.size(task)[1] for task in study.tasks)
+    asked += study.loss.n_sequences * study.loss.length
+    assert pace.asking(opened, healed) == pytest.approx(asked * (layers - 8) * 1e-6)
+    # All unhealed prunings together read each layer's input once, if they share it: more than one
+    # model's layers, fewer than all of theirs one after another.
+    unhealed = parts["unhealed"]
+    alone = [(layers - one.dropped.n) * asked for one in unhealed.conditions]
+    passes = plan.asked_passes(opened, unhealed)
+    assert max(alone) < passes < 2 * sum(alone)
+    total = sum(pace.healing(opened, part) + pace.asking(opened, part) for part in parts.values())
+    total += sum(pace.extra(opened, extra) for extra, _ in plan.extras(opened).values())
+    assert sum(seconds for _, seconds in found.values()) == pytest.approx(total)
+
+
+def test_a_pruning_in_steps_is_trained_at_each_of_them():
+    study = studies.load("smoke")
+    opened = plan.Planned(study, checkpoints.load_config(study))
+    layers, healing = opened.n_layers, study.healing
+    first = Done(span(2, 4), healing)
+    both = Condition("simple", span(2, 5), "nf4", healing, (first,))
+    name = plan.part_name(opened, both, "")
+    assert name == "simple-3-2steps-qlora-r4-seed0"
+    part = plan.Part(name, (both,), ("loss",))
+    tokens = healing.steps * healing.batch * healing.length
+    expected = tokens * (layers - 2) + tokens * (layers - 3)
+    assert plan.trained_passes(opened, part) == (expected, 0)
+    assert part.what == "simple, 3 layers dropped, in 2 steps, qlora-r4, seed 0"
 
 
 def test_one_layer_is_timed():

@@ -16,11 +16,11 @@ from lib.book import notebooks
 from lib.book.check import check
 from lib.errors import UserError
 
-SECTIONS = sorted(paths.sections())
+SECTIONS = list(paths.sections())
 
 
-def notebook(number: str) -> dict[str, Any]:
-    return json.loads(paths.sections()[number].read_text(encoding="utf-8"))
+def notebook(name: str) -> dict[str, Any]:
+    return json.loads(paths.sections()[name].read_text(encoding="utf-8"))
 
 
 def refusal(call: Callable[[], object]) -> str:
@@ -58,11 +58,11 @@ def test_what_is_no_pair_is_refused(pair: str) -> None:
     assert pair.split("=")[0] in refusal(lambda: notebooks.parse([pair]))
 
 
-@pytest.mark.parametrize("number", SECTIONS)
-def test_every_section_declares_its_study_and_plain_defaults(number: str) -> None:
-    declared = notebooks.declared(notebook(number))
+@pytest.mark.parametrize("name", SECTIONS)
+def test_every_section_declares_its_study_and_plain_defaults(name: str) -> None:
+    declared = notebooks.declared(notebook(name))
     assert declared["study"] == "str"
-    cells = [c for c in notebook(number)["cells"] if "parameters" in c["metadata"].get("tags", [])]
+    cells = [c for c in notebook(name)["cells"] if "parameters" in c["metadata"].get("tags", [])]
     lines = ast.parse("".join(cells[0]["source"])).body
     assert [line.target.id for line in lines] == list(declared)  # nothing but declarations
     defaults = {line.target.id: ast.literal_eval(line.value) for line in lines}
@@ -99,16 +99,16 @@ def test_values_must_be_of_the_declared_type(annotation: str, good: list, bad: l
         assert "parameter k" in message and annotation in message and repr(value) in message
 
 
-@pytest.mark.parametrize("number", SECTIONS)
-def test_an_unknown_parameter_of_a_section_is_refused(number: str) -> None:
-    declared = notebooks.declared(notebook(number))
+@pytest.mark.parametrize("name", SECTIONS)
+def test_an_unknown_parameter_of_a_section_is_refused(name: str) -> None:
+    declared = notebooks.declared(notebook(name))
     message = refusal(lambda: notebooks.check_parameters(declared, {"lenght": 3}))
     assert "unknown parameter 'lenght'" in message
     assert all(name in message for name in declared)
 
 
 def test_a_mistyped_parameter_of_a_real_section_is_refused() -> None:
-    declared = notebooks.declared(notebook("01"))
+    declared = notebooks.declared(notebook("angular_distances"))
     assert "'long'" in refusal(lambda: notebooks.check_parameters(declared, {"length": "long"}))
     notebooks.check_parameters(declared, {"length": 64})
 
@@ -116,7 +116,8 @@ def test_a_mistyped_parameter_of_a_real_section_is_refused() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["99"], "unknown section '99'"),
+        (["99"], "there is no section '99'; there are at_a_glance, 01_angular_distances, 02_"),
+        (["00"], "there is no section '00'"),
         (["01", "--study", "nonesuch"], "unknown study 'nonesuch'"),
         (["01", "-p", "lenght=3"], "unknown parameter 'lenght'"),
     ],
@@ -162,7 +163,7 @@ def test_a_mistake_found_by_a_notebook_is_one_line(
     path = write_study(folder, model="./none")
     assert run.main(["01", "--study", str(path), "--checked"]) == 1
     printed = capfd.readouterr()
-    assert printed.err.startswith("error: section 01 of study mine: model ")
+    assert printed.err.startswith("error: section 01_angular_distances of study mine: model ")
     assert "no checkpoint there" in printed.err and printed.err.count("\n") == 1
     assert not list((build_dir / "executed/mine").glob("*.ipynb"))
     (log,) = (build_dir / "logs/mine").glob("01_*.ipynb")
@@ -187,13 +188,13 @@ def test_a_file_in_a_folder_that_begins_like_studies_is_run_as_itself(
     monkeypatch.setattr(papermill, "execute_notebook", execute)
     final = notebooks.section("01", str(path), {})
     assert seen == {"study": str(path)}
-    assert final == build_dir / "executed/mine" / paths.sections()["01"].name
+    assert final == build_dir / "executed/mine" / paths.sections()["angular_distances"].name
     assert json.loads((final.parent / "study.json").read_text()) == {"file": str(path)}
     assert final.exists() and not list((build_dir / "logs/mine").iterdir())
     # With parameters of its own it is a trial: the book's copy goes, and is made again next time.
     trial = notebooks.section("01", str(path), {"length": 5})
     assert seen == {"study": str(path), "length": 5}
-    assert trial == build_dir / "trials/mine" / paths.sections()["01"].name
+    assert trial == build_dir / "trials/mine" / paths.sections()["angular_distances"].name
     assert trial.exists() and not final.exists()
 
 

@@ -15,7 +15,7 @@ from lib import paths, study
 from lib.book import site
 from lib.errors import UserError
 
-SOURCES = sorted(path.name for path in paths.sections().values())
+SOURCES = [path.name for path in paths.sections().values()]
 
 
 def markdown(*lines: str) -> dict[str, Any]:
@@ -220,7 +220,7 @@ def test_staged_pages_are_those_of_the_contents(
         site.stage_study(one)
         folder = site.STAGE / site.page_folder(one)
         assert (folder / "tables/verdicts.csv").read_text() == one.name
-        assert sorted(path.name for path in folder.glob("*.ipynb")) == SOURCES
+        assert {path.name for path in folder.glob("*.ipynb")} == set(SOURCES)
     listed = {page for page in pages(site.contents([default, mine])) if "book/" not in page}
     staged = {
         str(path.relative_to(site.STAGE).with_suffix("")) for path in site.STAGE.rglob("*.ipynb")
@@ -248,3 +248,19 @@ def test_no_path_of_this_machine_is_published() -> None:
     site.tidy(notebook)
     assert "/home/me" not in json.dumps(notebook)
     assert 'study = "mine.yaml"' in cell["source"] and "length = 5" in cell["source"]
+
+
+def test_old_addresses_lead_to_where_pages_are_now(
+    default: study.Study, mine: study.Study, build_dir: Path
+) -> None:
+    names = [path.stem for path in paths.sections().values()]
+    for one in (default, mine):
+        folder = build_dir / "html" / site.page_folder(one)
+        folder.mkdir(parents=True)
+        site.redirect(one)
+        assert {path.stem for path in folder.iterdir()} == {"00_at_a_glance", "14_verdicts"}
+        for path in folder.iterdir():
+            text = path.read_text("utf-8")
+            assert "//" not in text  # nothing of another host
+            (target,) = set(re.findall(r'(?:url=|href=")([^"]+)"', text))
+            assert target == f"{path.stem[3:]}.html" and target[:-5] in names

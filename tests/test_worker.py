@@ -13,7 +13,8 @@ from conftest import Studies
 
 from lib import paths
 from lib import study as studies
-from lib.book import graph, machine, worker
+from lib.book import graph, jobs, machine, worker
+from lib.errors import UserError
 
 START = """
 import signal, sys
@@ -21,38 +22,37 @@ from pathlib import Path
 from lib import paths
 paths.BUILD = Path(sys.argv[1])
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from lib import worker
+from lib.book import worker
 sys.exit(worker.main(sys.argv[2:]))
 """
 
 
 @pytest.fixture
 def planned(tmp_path: Path, build_dir: Path, results_dir: Path, write_study: Studies):
-    """`planned(name, **keys)`: a graph with this one job, saved for it to read."""
+    """`planned(name, **about)`: a graph with this one job, saved for it to read."""
 
-    def make(name: str, measures: dict | None = None, **keys) -> graph.Job:
-        study = studies.load(str(write_study(tmp_path, **keys)))
-        note = graph.folder(study) / f"{name}.json"
-        job = graph.Job(name, f"the job {name}", str(note), measures=measures, made_from="x")
-        graph.save(graph.Graph(study.name, study.file, "c", {name: job}))
+    def make(name: str = jobs.CHOICES, **about) -> graph.Job:
+        study = studies.load(str(write_study(tmp_path)))
+        job = graph.Job("mine", name, f"the job {name}", made_from="x", **about)
+        graph.save(graph.Graph("mine", study.file, "c", {name: job}, (name,)))
         return job
 
     return make
 
 
-def measuring(name: str, *parts: str) -> dict:
-    return {"name": name, "what": name, "parts": [*parts], "probe": None, "needs": [], "seconds": 1}
-
-
-def run(build: Path, job: str) -> subprocess.Popen:
+def run(build: Path, name: str = jobs.CHOICES) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-c", START, str(build), job, "--study", "mine"],
+        [sys.executable, "-c", START, str(build), name, "--study", "mine"],
         cwd=paths.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
-def state(job: str) -> dict:
-    return json.loads(graph.state_file("mine", job).read_text())
+def state(job: graph.Job) -> dict:
+    return json.loads(job.status.read_text())
+
+
+def noted(job: graph.Job) -> dict | None:
+    return json.loads(job.note.read_text()) if job.note.exists() else None
 
 
 def runs(results: Path) -> list[dict]:
@@ -62,71 +62,119 @@ def runs(results: Path) -> list[dict]:
 
 
 def test_a_job_that_ends_well(planned, build_dir: Path, results_dir: Path) -> None:
-    job = planned("distances", measuring("distances"))
-    process = run(build_dir, "distances")
+    job = planned()
+    process = run(build_dir)
     out, err = process.communicate(timeout=120)
     assert (process.returncode, out, err) == (0, "", "")
     (record,) = (results_dir / "mine/evidence/distances").glob("*.json")
     assert json.loads(record.read_text())["provenance"]["threads"] == 1
-    assert job.noted() not in (None, "x")  # the digest of what it was made from, as it is now
-    assert state("distances")["state"] == "done"
+    assert len(noted(job)["made_from"]) == 16  # the digest of all that, as it is now
+    assert state(job)["state"] == "done" and job.ended.exists()
     (line,) = runs(results_dir)
     assert line["ended"] == "well" and line["threads"] == 1 and line["seconds"] > 0
     assert not set(line) & {"host", "hostname", "node", "file"}
 
 
+def test_a_job_made_from_the_same_has_nothing_to_do(
+    planned, build_dir: Path, results_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It imports no torch, leaves its note as it is, and says that it has ended well."""
+    job = planned("section-loss", notebook="03_loss.ipynb", tables=("loss", "none"), reads=("qa",))
+    saved = graph.load("mine")
+    made = []
+
+    def write(chosen: studies.Study, job: graph.Job) -> None:
+        made.append(job.table("loss").exists())
+        for path in (*job.pages, job.table("loss")):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("made")
+
+    monkeypatch.setattr(worker, "_run", write)
+    job.table("qa").parent.mkdir(parents=True)
+    job.table("qa").write_text("one")
+    assert worker.work(saved, job) == 0 and made == [False]
+    note, _ = noted(job), job.ended.unlink()
+    assert note["tables"] == ["loss"]
+    assert worker.work(saved, job) == 0 and len(made) == 1
+    assert noted(job) == note and state(job)["state"] == "same" and job.ended.exists()
+    assert len(runs(results_dir)) == 1
+    # What it reads came out otherwise; or what it wrote is gone: it is written anew.
+    job.table("qa").write_text("two")
+    assert worker.work(saved, job) == 0 and made == [False, False]
+    job.table("loss").unlink()
+    assert worker.work(saved, job) == 0 and len(made) == 3
+    assert noted(job)["made_from"] != note["made_from"]
+
+
+def test_what_failed_is_not_taken_for_what_was_there_before(
+    planned, build_dir: Path, results_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = planned("section-loss", notebook="03_loss.ipynb", tables=("loss",))
+    made_from = graph.made_from(studies.load(graph.load("mine").file), job)
+    for path in (job.note, *job.pages, job.table("loss")):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    job.note.write_text(json.dumps({"made_from": "of something else"}))
+
+    def fail(chosen: studies.Study, job: graph.Job) -> None:
+        job.table("loss").write_text("half")
+        raise UserError("no ink")
+
+    monkeypatch.setattr(worker, "_run", fail)
+    assert worker.work(graph.load("mine"), job) == 1
+    assert noted(job) is None and not job.ended.exists() and not job.done(made_from)
+
+
 def test_a_mistake_is_one_line_and_nothing_is_noted(
     planned, build_dir: Path, results_dir: Path, tmp_path: Path
 ) -> None:
-    job = planned("distances", measuring("distances"))
+    job = planned()
     (tmp_path / "validation.jsonl").write_text("{}")
-    process = run(build_dir, "distances")
+    process = run(build_dir)
     _, err = process.communicate(timeout=120)
-    assert process.returncode == 1 and job.noted() is None
+    assert process.returncode == 1 and noted(job) is None and not job.ended.exists()
     assert err.startswith("error: text ") and err.count("\n") == 1
-    assert state("distances")["state"] == "failed"
-    assert state("distances")["problem"] == runs(results_dir)[0]["ended"]
-    assert err in graph.log_file("mine", "distances").read_text()
+    assert state(job)["state"] == "failed"
+    assert state(job)["problem"] == runs(results_dir)[0]["ended"]
+    assert err in job.log.read_text()
 
 
 def test_a_fault_leaves_its_traceback_in_the_log(planned, build_dir: Path) -> None:
-    planned("models-02", measuring("models-02", "no such part"))
-    process = run(build_dir, "models-02")
+    job = planned("models-none", measures=("no such part",))
+    process = run(build_dir, "models-none")
     _, err = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert err == "error: the job models-02 failed (KeyError: 'no such part')\n"
-    assert "Traceback" in graph.log_file("mine", "models-02").read_text()
+    assert err == "error: the job models-none failed (KeyError: 'no such part')\n"
+    assert "Traceback" in job.log.read_text()
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_what_a_cluster_ends_says_that_it_was_stopped(planned, build_dir: Path, how: int) -> None:
-    job = planned("distances", measuring("distances"))
-    process = run(build_dir, "distances")
-    while not graph.state_file("mine", "distances").exists():
+    job = planned()
+    process = run(build_dir)
+    while not job.status.exists():
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(how)
     _, err = process.communicate(timeout=60)
     assert process.returncode == worker.STOPPED and err == "error: stopped\n"
-    assert state("distances")["state"] == "stopped" and job.noted() is None
+    assert state(job)["state"] == "stopped" and noted(job) is None and not job.ended.exists()
 
 
 def test_a_second_start_of_a_job_waits_for_the_first(
     planned, build_dir: Path, results_dir: Path
 ) -> None:
-    planned("distances", measuring("distances"))
-    both = [run(build_dir, "distances") for _ in range(2)]
+    job = planned()
+    both = [run(build_dir) for _ in range(2)]
     for process in both:
         assert process.communicate(timeout=200) == ("", "") and process.returncode == 0
-    assert len(runs(results_dir)) == 2
+    assert len(runs(results_dir)) == 1  # then it has nothing to do
     assert len(list((results_dir / "mine/evidence/distances").glob("*"))) == 1
-    assert (
-        "an earlier start of it is still running" in graph.log_file("mine", "distances").read_text()
-    )
+    assert "an earlier start of it is still running" in job.log.read_text()
 
 
 def test_without_a_graph_it_says_so(build_dir: Path) -> None:
-    process = run(build_dir, "distances")
+    process = run(build_dir)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1 and err.startswith("error: study mine: no graph")
 

@@ -17,7 +17,7 @@ class Configuration(BaseModel):
 
     study: str = paths.DEFAULT_STUDY
     sections: list[str] | None = None
-    grain: Literal["auto", "sections", "models", "measurements"] = "auto"
+    grain: Literal["auto", "sections", "models"] = "auto"
     threads: Annotated[int, Field(ge=1)] | None = None
     gpus: Annotated[int, Field(ge=0)] | None = None
     memory_mb: Annotated[int, Field(ge=1)] | None = None
@@ -27,16 +27,14 @@ class Configuration(BaseModel):
 
     @field_validator("sections", mode="before")
     @classmethod
-    def numbers(cls, value: Any) -> Any:
-        """`sections=2`, `sections=02,03` and `sections=[2,3]` all say which."""
+    def names(cls, value: Any) -> Any:
+        """`sections=2`, `sections=02,loss` and `sections=[2,3]` all say which."""
         if value is None:
             return None
-        found = [one.zfill(2) for one in re.findall(r"[^\s,\[\]'\"]+", str(value))]
-        known = list(paths.sections())
-        for one in found:
-            if one not in known:
-                raise ValueError(f"there is no section '{one}'; there are {', '.join(known)}")
-        return found
+        try:
+            return [paths.section(one) for one in re.findall(r"[^\s,\[\]'\"]+", str(value))]
+        except UserError as error:
+            raise ValueError(str(error)) from None
 
 
 def configuration(given: dict[str, Any]) -> Configuration:

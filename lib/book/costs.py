@@ -23,9 +23,8 @@ from lib import study as studies
 from lib.book import took
 from lib.book.memory import memory
 from lib.book.model_tables import PAPER, SMALL, family
-from lib.book.plan import distances_passes, sizes
+from lib.book.plan import BACK, Planned, asked_passes, extras, parts, trained_passes
 from lib.book.took import Rows
-from lib.book.workload import Planned, asked_passes, parts, trained_passes
 from lib.errors import UserError
 from lib.healing import recipe as recipes
 from lib.models import checkpoints
@@ -36,7 +35,6 @@ from lib.words import amount, percent, power_of_ten, size, spoken
 # Operations per second that a GPU sustains: 40% of what NVIDIA's data sheet says of an A100 (bf16,
 # dense). The page on costs says so too.
 FLOPS = 0.4 * 312e12
-BACK = 3  # forward passes that one forward and back counts for, as in the plan
 GPUS = (1, 8, 64, 512)
 SHOWN = "llama-2-70b"  # whose schedule the page shows
 WORK = ("distances", "unhealed", "healing", "healed")
@@ -75,20 +73,24 @@ class Estimate:
         shaped = study.shape is not None  # then no hub is asked
         config = checkpoints.config_of_shape(study) if shaped else planned_config(study)[0]
         self.shape: Shape = shape_of(config, study.healing.ffn)
-        self.asked, self.unknown = sizes(self.study)
+        self.opened = Planned(self.study, config)
+        self.unknown = self.opened.unknown
 
     @cached_property
     def jobs(self) -> list[Piece]:
         """Distances on each text; then each healed model, and the unhealed ones together. All
         models wait for the distances on the first text, which choose the layers to drop."""
-        opened = Planned(self.study, self.shape.config)
+        opened = self.opened
         each = 2 * max(self.shape.by_layer) / self.flops  # seconds of a layer and token, forward
-        texts, passes = distances_passes(opened)
-        found = [Piece(f"distances {i}", {"distances": passes * each}) for i in range(texts)]
+        found = [
+            Piece(extra.name, {"distances": extra.tokens * opened.n_layers * each})
+            for extra, _ in extras(opened).values()
+            if extra.tokens
+        ]
         first = frozenset([found[0].name])
         for part in parts(opened).values():
             trained, taught = trained_passes(opened, part)
-            answering = sum(asked_passes(opened, part, self.asked)) * each
+            answering = asked_passes(opened, part) * each
             work = {"unhealed": answering}
             if part.healed:
                 work = {"healing": (BACK * trained + taught) * each, "healed": answering}

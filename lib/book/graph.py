@@ -1,122 +1,295 @@
-"""The graph of a study's jobs: measurements, then sections, then the site.
+"""The graph of a study's jobs: which there are, what each is made from, and what is pending.
 
 A job is done when its note, results/<study>/jobs/<name>.json, names a digest of everything that the
-job would be made from now (`state`), and its outputs are there. So what is out of date is a
-question of content, not of times: clocks may differ and files may be touched. `planning` builds the
-graph, the Snakefile schedules what is pending, `worker` runs one job and writes its note.
+job would be made from now (`lib.book.sources`), and what it wrote is there. So what is out of date
+is a question of content, not of times: clocks may differ and files may be touched. Pending is what
+is out of date, and all that waits for it. When its turn comes, a job that turns out to be made from
+the same things as before has nothing to do. So one round is enough.
 
-Importing this module is cheap (no torch): every job of a cluster reads the Snakefile anew.
+`lib.book.jobs` lists the jobs, in a process of its own that imports torch; what it says is kept as
+long as the study and the code stay the same. The Snakefile schedules what is pending, and
+`lib.book.worker` runs one job. Importing this module is cheap: every job of a cluster reads the
+Snakefile anew.
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
 from lib import paths
+from lib import study as studies
+from lib.book import sources
+from lib.book.configuration import Configuration
+from lib.errors import UserError
+from lib.evidence.records import digest, file_digest
 from lib.files import write_atomically
 from lib.schema import Study
+
+SITE = "site"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One process. `what` for people; `note`: the file that says it is done; `outputs`: what else
-    has to be there; `needs`: names of jobs; `seconds` estimated; `made_from`: a digest."""
+    """One process: it measures, or runs the notebook of a section, or builds the site.
 
+    what: for people; needs: names of jobs that come before.
+    measures: names of parts or of extras (`lib.book.plan`), also of those that a notebook measures
+    by itself; asks: a digest of what they are; code: modules that decide what comes out.
+    notebook: a file's name; tables: that it writes, where the study has them; reads: tables of
+    other sections; runs: whether it reads tables of other studies too.
+    alone: it takes times, so nothing runs beside it; seconds: estimated; minutes: time limit."""
+
+    study: str
     name: str
     what: str
-    note: str
-    outputs: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    measures: tuple[str, ...] = ()
+    asks: str = ""
+    code: tuple[str, ...] = ()
+    notebook: str = ""
+    tables: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    runs: bool = False
+    alone: bool = False
     threads: int = 1
     gpus: int = 0
     memory_mb: int = 0
     minutes: int = 60
     seconds: float = 0.0
-    measures: dict[str, Any] | None = None  # a `lib.book.jobs.Job`; None: a section, or the site
     made_from: str = ""
 
-    def noted(self) -> str | None:
-        """What the job was made from when it was last done."""
-        try:
-            return json.loads(Path(paths.ROOT, self.note).read_text("utf-8"))["made_from"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+    @property
+    def note(self) -> Path:
+        """Says what the job was made from when it was done."""
+        if self.name == SITE:
+            return paths.BUILD / "html" / ".complete"
+        return paths.results(self.study) / "jobs" / f"{self.name}.json"
 
     @property
-    def done(self) -> bool:
-        present = all(Path(paths.ROOT, file).exists() for file in self.outputs)
-        return present and self.noted() == self.made_from
+    def log(self) -> Path:
+        """What the job prints."""
+        return paths.BUILD / "logs" / self.study / f"{self.name}.log"
+
+    @property
+    def status(self) -> Path:
+        """How the job stands, for those who watch."""
+        return self.log.with_suffix(".json")
+
+    @property
+    def ended(self) -> Path:
+        """Says that the job has ended well in the run that is going on. It is all that Snakemake
+        knows of a job: what it takes for an output it deletes before the job starts."""
+        return self.log.with_suffix(".ended")
+
+    @property
+    def pages(self) -> list[Path]:
+        """What a job leaves for people, beside tables."""
+        if self.notebook:
+            return [paths.executed(self.study, self.notebook)]
+        return [paths.BUILD / "html" / "index.html"] if self.name == SITE else []
+
+    def table(self, name: str) -> Path:
+        return paths.tables(self.study) / f"{name}.csv"
+
+    def written(self) -> list[str]:
+        """The tables that are there."""
+        return [name for name in self.tables if self.table(name).exists()]
+
+    def clear(self) -> None:
+        """Take away the note, and what will be written anew."""
+        for path in (self.note, *self.pages, *map(self.table, self.tables)):
+            path.unlink(missing_ok=True)
+
+    def done(self, made_from: str) -> bool:
+        """Whether it has been made from this, and what it wrote is there."""
+        try:
+            note = json.loads(self.note.read_text("utf-8"))
+            same = note["made_from"] == made_from
+            wrote = [self.table(name) for name in note.get("tables", [])]
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        return same and all(path.exists() for path in [*self.pages, *wrote])
 
 
 @dataclass(frozen=True)
 class Graph:
-    """All jobs of a study, by name, in an order in which they can be run."""
+    """All jobs of a study, by name, in an order in which they can be run. stale: names of those
+    that are out of date by themselves."""
 
     study: str
     file: str
     checkpoint: str
     jobs: dict[str, Job] = field(default_factory=dict)
+    stale: tuple[str, ...] = ()
 
     @cached_property
     def pending(self) -> list[Job]:
-        """What is missing or out of date, as it was when first asked for. The site is, as soon as a
-        page of it is."""
-        todo = [job for job in self.jobs.values() if not job.done]
-        site = self.jobs.get("site")
-        return [*todo, site] if todo and site is not None and site not in todo else todo
+        """What is out of date, and all that waits for it."""
+        names = set(self.stale)
+        for job in self.jobs.values():
+            if names.intersection(job.needs):
+                names.add(job.name)
+        return [job for job in self.jobs.values() if job.name in names]
 
     def waits_for(self, job: Job) -> list[Job]:
         """What has to end before a job: those of its needs that are pending."""
-        names = {one.name for one in self.pending}
-        return [self.jobs[name] for name in job.needs if name in names]
+        return [one for one in self.pending if one.name in job.needs]
 
-    def until_end(self) -> dict[str, float]:
-        """Seconds from the start of each pending job to the end of everything that waits for it,
-        however many jobs run at once. The most urgent job is the one with the most."""
-        todo = self.pending
-        found = {job.name: job.seconds for job in todo}
-        for job in reversed(todo):  # what waits for a job stands after it
-            for before in self.waits_for(job):
-                found[before.name] = max(found[before.name], before.seconds + found[job.name])
+    def chains(self, seconds: dict[str, float]) -> dict[str, float]:
+        """Seconds from the start of each of these jobs to the end of all that waits for it, however
+        many run at once. The most urgent job is the one with the most."""
+        found = dict(seconds)
+        for job in reversed(self.jobs.values()):  # what waits for a job stands after it
+            for before in set(job.needs) & found.keys() if job.name in found else ():
+                found[before] = max(found[before], seconds[before] + found[job.name])
         return found
 
+    def until_end(self) -> dict[str, float]:
+        """The chains of what is pending."""
+        return self.chains({job.name: job.seconds for job in self.pending})
 
-def folder(study: Study) -> Path:
-    """Where the notes of a study's jobs are."""
-    return paths.results(study.name) / "jobs"
 
-
-def file(name: str) -> Path:
+def file(study: str) -> Path:
     """Where the graph of a study stands while it runs, for its jobs to read."""
-    return paths.BUILD / "graph" / f"{name}.json"
+    return paths.BUILD / "graph" / f"{study}.json"
 
 
-def log_file(study: str, job: str) -> Path:
-    """What a job prints."""
-    return paths.BUILD / "logs" / study / f"{job}.log"
-
-
-def state_file(study: str, job: str) -> Path:
-    """How a job stands, for those who watch."""
-    return paths.BUILD / "logs" / study / f"{job}.json"
-
-
-def load(name: str) -> Graph:
+def load(study: str) -> Graph:
     """The graph that the run which is going on has left."""
-    found = json.loads(file(name).read_text("utf-8"))
-    jobs = {job["name"]: Job(**job) for job in found.pop("jobs")}
-    return Graph(jobs=jobs, **found)
+    found = json.loads(file(study).read_text("utf-8"))
+    jobs = _jobs(found.pop("jobs"))
+    return Graph(**found | {"stale": tuple(found["stale"])}, jobs={job.name: job for job in jobs})
 
 
 def save(graph: Graph) -> None:
     """For the jobs to read, and for those who watch."""
-    about = {"study": graph.study, "file": graph.file, "checkpoint": graph.checkpoint}
-    jobs = [asdict(job) for job in graph.jobs.values()]
-    write_atomically(file(graph.study), json.dumps(about | {"jobs": jobs}, indent=1))
+    found = asdict(graph) | {"jobs": [asdict(job) for job in graph.jobs.values()]}
+    write_atomically(file(graph.study), json.dumps(found, indent=1))
 
 
-def relative(path: Path) -> str:
-    """As Snakemake likes it: below the repository without a leading slash, elsewhere absolute."""
-    return str(path.relative_to(paths.ROOT) if path.is_relative_to(paths.ROOT) else path)
+def _jobs(listed: list[dict[str, Any]]) -> list[Job]:
+    """As JSON has them, with lists."""
+    return [
+        Job(**{key: tuple(one) if isinstance(one, list) else one for key, one in job.items()})
+        for job in listed
+    ]
+
+
+def build(config: Configuration, cores: int) -> Graph:
+    """The jobs of a study, or of some sections and what they need. Checks the study where it, or
+    the code, has changed.
+
+    Raises UserError for a mistake in the study, and where results/<study>/ cannot be used."""
+    study = studies.load(config.study)
+    about = sources.of_study(study)
+    _check_folder(study)
+    planned = _planned(study, about, config, cores)
+    _check_checkpoint(study, planned["checkpoint"])
+    return judged(study, planned["checkpoint"], wanted(_jobs(planned["jobs"]), config), about)
+
+
+def judged(study: Study, checkpoint: str, jobs: list[Job], about: dict[str, Any]) -> Graph:
+    """The graph of these jobs, with what each would be made from now."""
+    named = {job.name: job for job in jobs}
+    order = TopologicalSorter({job.name: job.needs for job in jobs}).static_order()
+    found = {
+        name: replace(named[name], made_from=made_from(study, named[name], about)) for name in order
+    }
+    stale = [job.name for job in found.values() if not job.done(job.made_from)]
+    if SITE in found and SITE not in stale and any(found[name].notebook for name in stale):
+        stale.append(SITE)  # it shows pages that will be written anew
+    return Graph(study.name, study.file, checkpoint, found, tuple(stale))
+
+
+def wanted(jobs: list[Job], config: Configuration) -> list[Job]:
+    """All, or the sections that are asked for and what they need."""
+    if config.sections is None:
+        return jobs
+    named = {job.name: job for job in jobs}
+    todo, names = [f"section-{name}" for name in config.sections], set()
+    while todo:
+        name = todo.pop()
+        if name not in names:
+            names.add(name)
+            todo += named[name].needs
+    return [job for job in jobs if job.name in names]
+
+
+def made_from(study: Study, job: Job, about: dict[str, Any] | None = None) -> str:
+    """The digest of everything that a job would be made from now. about: `sources.of_study`."""
+    if job.name == SITE:
+        return digest([study.file, sources.of_site(), sources.helpers(["book.site"])])
+    about = about or sources.of_study(study)
+    if not job.notebook:
+        return digest([about, job.asks, sources.helpers(job.code)])
+    tables = {name: job.table(name) for name in job.reads}
+    return digest(
+        [
+            about,
+            sources.of_notebook(paths.NOTEBOOKS / job.notebook),
+            {name: file_digest(path) for name, path in tables.items() if path.exists()},
+            sources.of_other_runs(study) if job.runs else None,
+        ]
+    )
+
+
+def _planned(
+    study: Study, about: dict[str, Any], config: Configuration, cores: int
+) -> dict[str, Any]:
+    """What `lib.book.jobs` says of a study, in a process of its own: it imports torch."""
+    options = config.model_dump(exclude={"study", "sections"}, exclude_none=True)
+    notebooks = sorted(path.name for path in paths.NOTEBOOKS.glob("*.ipynb"))
+    code = sources.helpers(["book.jobs", *sources.discovered()])
+    made_from = [study.name, about, options, cores, [*paths.sections()], notebooks, code]
+    note = paths.BUILD / "plans" / f"{study.name}-{digest(made_from)}.json"
+    if note.exists():
+        return json.loads(note.read_text("utf-8"))
+    command = [sys.executable, "-m", "lib.book.jobs", "--study", study.file]
+    command += ["--cores", str(cores), "--options", json.dumps(options)]
+    done = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True)
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        if not lines:
+            raise RuntimeError(f"planning the jobs of {study.name} failed:\n{done.stderr}")
+        raise UserError(lines[-1].removeprefix("error: "))
+    for old in note.parent.glob(f"{study.name}-????????????????.json"):
+        old.unlink(missing_ok=True)
+    write_atomically(note, done.stdout)
+    return json.loads(done.stdout)
+
+
+def _check_folder(study: Study) -> None:
+    """Raises UserError where nothing can be written."""
+    probe = paths.results(study.name) / ".writable"
+    write_atomically(probe, "")
+    probe.unlink(missing_ok=True)
+
+
+def _check_checkpoint(study: Study, checkpoint: str) -> None:
+    """Raises UserError where a results folder holds tables of another model: they would be lost."""
+    note = paths.results(study.name) / "checkpoint.json"
+    if note.exists():
+        known = json.loads(note.read_text("utf-8"))
+        if known["checkpoint"] != checkpoint:
+            raise UserError(
+                f"study {study.name}: {note.parent} belongs to another checkpoint "
+                f"({known['checkpoint']}, of {known['model']}; this one is {checkpoint}): move "
+                "that folder away, give the study another name, or set RESULTS_DIR"
+            )
+
+
+def begin(graph: Graph) -> None:
+    """Note whose results these are, forget how the jobs ended last time, and leave the graph for
+    them to read."""
+    study = studies.load(graph.file)
+    about = {"checkpoint": graph.checkpoint, "model": Path(study.model).name, "file": study.file}
+    write_atomically(paths.results(study.name) / "checkpoint.json", json.dumps(about, indent=1))
+    for job in graph.pending:
+        for old in (job.ended, job.status, job.log):
+            old.unlink(missing_ok=True)
+    save(graph)

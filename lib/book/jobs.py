@@ -1,235 +1,183 @@
-"""The jobs that measure: which there are, what each takes, and running one.
+"""The jobs of a study: which there are, what each takes, and running one that measures.
 
-    python -m lib.book.jobs --study almanac --grain models   # check the study, list its jobs (JSON)
+    python -m lib.book.jobs --study almanac --options '{"grain": "models"}'  # check it, list them
 
 How fine they are is a matter of what they run on (`grain`). On one computer a job measures all
-models that a section needs first, in one process. With more processors than that gives jobs, each
-model is one: it is healed and asked everything while it is in memory. With more still, healing and
-each task are jobs of their own; a healed model is then loaded again from its adapters.
+models that a section is the first to need, in one process, and the notebook whatever else it needs.
+With more processors than that gives jobs, each model is one: it is healed and asked everything
+while it is in memory.
 """
 
 import argparse
 import json
+import math
 import os
-import re
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 
 from lib import paths
 from lib import study as studies
 from lib.book.check import check
+from lib.book.configuration import Configuration, configuration
+from lib.book.graph import SITE, Job
 from lib.book.memory import machine_memory, memory
-from lib.book.plan import Speed, distances_passes, measured_speed, sizes, task_size
-from lib.book.workload import Part, Planned, Sizes, asked_passes, parts, trained_passes, used
+from lib.book.plan import Extras, Part, Planned, Speed, extras, parts, speed
 from lib.errors import UserError
 from lib.evidence.records import digest
-from lib.experiments import costs, measure
+from lib.experiments import measure
 from lib.experiments.opened import OpenStudy
+from lib.healing import recipe as recipes
 from lib.models import checkpoints
-from lib.models.shapes import Shape, planned_config, shape_of
-from lib.schema import Loss, Study, Task
-from lib.sections import controls
+from lib.models.shapes import planned_config, shape_of
+from lib.schema import Study
+from lib.sections import section
 
-Grain = Literal["auto", "sections", "models", "measurements"]
-COST, FREE = 30.0, 5.0  # seconds of what is not worked out from the model's shape
+CHOICES = "choices"  # the job that all others wait for
+NOTEBOOK = 10.0  # seconds of a notebook that finds everything measured, beside its imports
+SITE_SECONDS, SITE_MB = 45.0, 1500
 PROCESS = 1.5e9  # bytes of a process that has imported everything and loaded nothing
-WITHOUT_MODELS = ("01", "08", "09", "14")  # sections that evaluate none
-MEASURING = ("02", "05", "07", "11")  # the sections that evaluate models that others have not
 
 
-@dataclass(frozen=True)
-class Job:
-    """What one process measures: parts of the workload (`probe`: only one of the things that their
-    models are asked, counted from 0, or -1 for none of them, only healing), or the thing that
-    `name` says. needs: jobs that come before; seconds: estimated."""
-
-    name: str
-    what: str
-    parts: tuple[str, ...] = ()
-    probe: int | None = None
-    needs: tuple[str, ...] = ()
-    seconds: float = 0.0
-
-
-def by_section(opened: OpenStudy) -> list[Job]:
-    """A job for the models that each section is the first to need."""
-    found = []
-    for section in MEASURING:
-        own = [part for part in parts(opened).values() if part.section == section]
-        if own:
-            what = f"models of section {section}"
-            names = tuple(part.name for part in own)
-            found.append(Job(f"models-{section}", what, names, needs=("section-01",)))
-    return found
+def listed(opened: Planned, pace: Speed, grain: str, slots: int) -> list[Job]:
+    """All jobs, without what each gets; `auto`: as fine as it takes to fill so many slots."""
+    workload, more = parts(opened), extras(opened)
+    few = len({part.sections[0] for part in workload.values()}) >= slots
+    fine = grain == "models" or (grain == "auto" and not few)
+    found = [_choices(opened, pace), *_models(opened, pace, workload, fine)]
+    if fine:
+        found += _extras(opened, pace, more)
+    found += _notebooks(opened, pace, workload, more, found)
+    pages = tuple(job.name for job in found if job.notebook)
+    return [*found, Job(opened.study.name, SITE, "the site", needs=pages, seconds=SITE_SECONDS)]
 
 
-def by_model(opened: OpenStudy) -> list[Job]:
-    """A job for each part of the workload, and for all else that notebooks would measure."""
-    found = [Job("distances", "distances")]
-    if opened.study.controls.untrained:
-        found.append(Job("distances-untrained", "distances of the untrained twin"))
-    for i, text in enumerate(opened.study.other_texts, 1):
-        found.append(Job(f"distances-text-{i}", f"distances on {text.name}"))
-    found.append(Job("cost", "memory, operations and times"))
-    found.append(Job("question-free", "choices without their question", needs=("unhealed",)))
-    for part in parts(opened).values():
-        found.append(Job(part.name, words(part), (part.name,), needs=("distances",)))
-    return found
+def _choices(opened: Planned, pace: Speed) -> Job:
+    settings = opened.study.distances
+    passes = settings.n_sequences * settings.length * opened.n_layers
+    scored = [name for name in opened.strategies if not opened.strategy(name).by_rule]
+    return Job(
+        opened.study.name,
+        CHOICES,
+        "which layers each strategy drops",
+        measures=(CHOICES,),
+        code=("experiments.opened",),
+        seconds=len(scored) * passes * pace.forward,
+    )
 
 
-def by_measurement(opened: OpenStudy) -> list[Job]:
-    """A job for each healing, and for each thing that a model is asked. Without adapters, where all
-    weights are trained, a model cannot be loaded again: there they stay together."""
-    found = []
-    for job in by_model(opened):
-        whole = parts(opened)[job.parts[0]] if job.parts else None
-        if whole is None or (whole.healed and whole.conditions[0].healing.recipe == "full"):
-            found.append(job)
-            continue
-        needs = job.needs
-        if whole.healed:
-            needs = (f"{job.name}-healing",)
-            what = f"{job.what}: healing"
-            found.append(Job(needs[0], what, job.parts, probe=-1, needs=job.needs))
-        for i, probe in enumerate(probes(opened, whole)):
-            kind, name = measure.kind_and_name(whole.conditions[0], probe)
-            what = f"{job.what}: {name.split(' drop')[0] if kind == 'qa' else kind}"
-            found.append(Job(f"{job.name}-{i}", what, job.parts, probe=i, needs=needs))
-    names = [job.name for job in found]
-    unhealed = tuple(name for name in names if re.fullmatch(r"unhealed-\d+", name))
-    return [replace(job, needs=unhealed) if job.needs == ("unhealed",) else job for job in found]
+def _models(opened: Planned, pace: Speed, workload: dict[str, Part], fine: bool) -> Iterator[Job]:
+    """A job for each part, or for those that a section is the first to need."""
+    groups: dict[str, list[Part]] = {}
+    for part in workload.values():
+        groups.setdefault(part.name if fine else f"models-{part.sections[0]}", []).append(part)
+    for name, group in groups.items():
+        conditions = [one for part in group for one in part.conditions]
+        asks = [(repr(one), repr(measure.probes(opened, one))) for one in conditions]
+        yield Job(
+            opened.study.name,
+            name,
+            group[0].what if fine else f"models of section {_stem(group[0].sections[0])}",
+            needs=(CHOICES,),
+            measures=tuple(part.name for part in group),
+            asks=digest(asks),
+            code=("experiments.measure",),
+            seconds=sum(pace.healing(opened, one) + pace.asking(opened, one) for one in group),
+        )
 
 
-def words(part: Part) -> str:
-    """What a part's job is called in a table."""
-    if not part.healed:
-        weights = "in 4-bit" if part.name.endswith("4bit") else ""
-        return f"all prunings {weights}, unhealed".replace(" ,", ",")
-    one = part.conditions[0]
-    dropped = f"{one.strategy}, {one.dropped.n} layers dropped" if one.dropped.n else "unpruned"
-    longer = ", longer" if part.name.endswith("longer") else ""
-    return f"{dropped}, {one.recipe}, seed {one.healing.seed}{longer}"
+def _extras(opened: Planned, pace: Speed, more: Extras) -> Iterator[Job]:
+    for extra, owner in more.values():
+        yield Job(
+            opened.study.name,
+            extra.name,
+            extra.what,
+            needs=(CHOICES, *extra.needs),
+            measures=(extra.name,),
+            code=(f"sections.{owner}",),
+            seconds=pace.extra(opened, extra),
+            alone=extra.alone,
+        )
 
 
-def probes(opened: OpenStudy, part: Part) -> list[measure.Probe]:
-    """Everything that the models of a part are asked, each once."""
-    found: list[measure.Probe] = []
-    for one in part.conditions:
-        found += [probe for probe in measure.probes(opened, one) if probe not in found]
-    return found
-
-
-def listed(opened: OpenStudy, grain: Grain, slots: int) -> list[Job]:
-    """The study's jobs; `auto`: as fine as it takes to fill so many slots."""
-    coarse = by_section(opened)
-    if grain == "sections" or (grain == "auto" and slots <= len(coarse)):
-        return coarse
-    return by_measurement(opened) if grain == "measurements" else by_model(opened)
-
-
-def section_needs(opened: OpenStudy, jobs: Sequence[Job]) -> dict[str, list[str]]:
-    """Section → the jobs whose measurements its notebook reads."""
-    texts = {f"distances-text-{i}" for i, _ in enumerate(opened.study.other_texts, 1)}
-    own = {"01": {"distances-untrained"}, "08": texts, "09": {"cost"}, "13": {"question-free"}}
-    found = {}
-    for section in paths.sections():
-        wanted = {"distances"} | own.get(section, set())
-        models_of = set() if section in WITHOUT_MODELS else used(opened, section)
-        found[section] = [
-            job.name for job in jobs if job.name in wanted or models_of.intersection(job.parts)
+def _notebooks(
+    opened: Planned, pace: Speed, workload: dict[str, Part], more: Extras, before: list[Job]
+) -> Iterator[Job]:
+    """A job for each section. An extra that is no job of its own is measured by the notebook of the
+    first section that needs it, and the others wait for that."""
+    measured = {name: job.name for job in before for name in job.measures}
+    measured |= {
+        name: f"section-{owner}" for name, (_, owner) in more.items() if name not in measured
+    }
+    writers = section.writers()
+    for name, path in section.notebooks().items():
+        one, own, others = section.load(name), f"section-{name}", section.reads(name)
+        needs = [
+            CHOICES,
+            *(measured[part.name] for part in workload.values() if name in part.sections),
         ]
-    return found
+        needs += [measured[extra.name] for extra in one.extras(opened)]
+        needs += [f"section-{other}" for other in others]
+        measures = [extra for extra in one.extras(opened) if measured[extra.name] == own]
+        yield Job(
+            opened.study.name,
+            own,
+            f"section {path.stem}",
+            needs=tuple(need for need in dict.fromkeys(needs) if need != own),
+            measures=tuple(extra.name for extra in measures),
+            notebook=path.name,
+            tables=tuple(table.name for table in one.tables if table.written),
+            reads=tuple(table for table, writer in writers.items() if writer in others),
+            runs=one.runs,
+            seconds=NOTEBOOK + sum(pace.extra(opened, extra) for extra in measures),
+            alone=any(extra.alone for extra in measures),
+        )
 
 
-def seconds(opened: OpenStudy, job: Job, speed: Speed, asked: Sizes) -> float:
-    """Estimated, without starting the process."""
-    if not job.parts:
-        own = {"cost": COST, "question-free": FREE}
-        return own.get(job.name, distances_passes(opened)[1] * speed.forward)
-    total, everything = 0.0, parts(opened)
-    for name in job.parts:
-        part = everything[name]
-        trained, taught = trained_passes(opened, part)
-        if job.probe in (None, -1):
-            total += trained * speed.training + taught * speed.forward
-        asking = sum(asked_passes(opened, part, asked)) * speed.forward
-        if job.probe is None:
-            total += asking
-        elif job.probe >= 0:
-            total += asking * _share(opened, part, job.probe, asked)
-    return total
-
-
-def _share(opened: OpenStudy, part: Part, number: int, asked: Sizes) -> float:
-    """Of the tokens that a part's models see when they are asked, those of one probe."""
-    probe = probes(opened, part)[number]
-    whole = asked.asked + asked.prompts
-    if isinstance(probe, Task):
-        return task_size(opened.study, probe)[1] / whole
-    if isinstance(probe, Loss):
-        return probe.n_sequences * probe.length / whole
-    return 0.0  # what is written is little
+def _stem(name: str) -> str:
+    return paths.sections()[name].stem
 
 
 def run(study: Study, job: Job) -> None:
     """Measure what a job is about; what is recorded already is not measured again."""
     opened = OpenStudy(study)
-    name = job.name
-    if name.startswith("distances"):
-        if name == "distances":
-            opened.measure_distances()
-        elif name == "distances-untrained":
-            opened.measure_untrained_distances()
-        else:
-            opened.measure_distances_on(study.other_texts[int(name.rpartition("-")[2]) - 1])
-    elif name == "cost":
-        costs.cost_table(opened)
-    elif name == "question-free":
-        controls.unpruned_table(opened)
+    more = extras(opened)
+    if job.name == CHOICES:
+        for strategy in opened.strategies:
+            opened.chosen(strategy, 1)
+    elif job.name in more:
+        more[job.name][0].measure(opened)
     else:
-        _measure(opened, job)
+        _measure(opened, job.measures)
 
 
-def _measure(opened: OpenStudy, job: Job) -> None:
-    """Two strategies may choose one block: then the part that comes first measures it, and the
-    other's job has nothing to do."""
-    everything = parts(opened)
+def _measure(opened: OpenStudy, names: Sequence[str]) -> None:
+    """Two strategies may choose one set of layers: then the part that comes first measures it, and
+    the other's job has nothing to do."""
+    workload = parts(opened)
     owners: dict[str, str] = {}
-    for part in everything.values():
+    for part in workload.values():
         for one in part.conditions:
             owners.setdefault(digest(measure.condition_inputs(opened, one)), part.name)
-    conditions = [
+    todo = [
         one
-        for name in job.parts
-        for one in everything[name].conditions
+        for name in names
+        for one in workload[name].conditions
         if owners[digest(measure.condition_inputs(opened, one))] == name
     ]
-    only = None
-    if job.probe is not None:
-        found = probes(opened, everything[job.parts[0]])
-        only = [] if job.probe < 0 else [found[job.probe]]
-    measure.measure(opened, conditions, only)
+    measure.measure(opened, todo)
 
 
-def prepare(
-    study: Study,
-    cores: int,
-    grain: Grain = "auto",
-    threads: int | None = None,
-    gpus: int | None = None,
-    flops: float | None = None,
-    elsewhere: bool = False,
-) -> dict:
-    """Check a study; its jobs, and what each needs: cores, bytes of memory, GPUs.
+def prepare(study: Study, config: Configuration, cores: int, start: float = 0.0) -> dict[str, Any]:
+    """Check a study; its jobs, with the cores, memory, GPUs and time that each gets.
 
-    cores: of this machine; elsewhere: jobs run on other machines, so that this one's device and
-    memory say nothing; flops: operations per second of a job there, in place of timing a layer
-    here. Raises UserError for the first mistake found."""
+    cores: of this machine; start: seconds that a process takes to begin. Raises UserError for the
+    first mistake found."""
+    elsewhere, gpus = config.elsewhere, config.gpus
     if not elsewhere:
         check(study)
         gpus = gpus if gpus is not None else int(checkpoints.device(study).type == "cuda")
@@ -238,65 +186,52 @@ def prepare(
         # As it would be there: nothing is asked of this machine's device.
         there = "bfloat16" if gpus and study.dtype == "auto" else study.dtype
         study = study.model_copy(update={"device": "cpu", "dtype": there})
-    config, _ = planned_config(study)
-    opened, shape = Planned(study, config), shape_of(config, study.healing.ffn)
+    model, _ = planned_config(study)
+    opened, shape = Planned(study, model), shape_of(model, study.healing.ffn)
     needs = memory(study, shape)
-    if elsewhere and gpus and study.healing.recipe == "qlora":
+    if elsewhere and gpus and recipes.of(study.healing).needs_4bit:
         del needs["healed"]  # evaluated as it is, in 4-bit, which takes less than healing it
     need = PROCESS + max(needs.values())
     if not elsewhere:
         need = min(need, machine_memory(study))
+    threads = config.threads
     if threads is None:
         room = 1 if elsewhere else max(1, int(machine_memory(study) // need))
         threads = min(4, cores) if gpus else max(1, cores // min(cores, room))
     slots = torch.cuda.device_count() if gpus and not elsewhere else cores // threads
-    jobs = listed(opened, grain, slots)
     torch.set_num_threads(threads)  # as the jobs will have
-    speed = _speed(study, shape, flops)
-    asked, _ = sizes(study)
-    return {
-        "threads": threads,
-        "gpus": gpus or 0,
-        "memory_bytes": round(need),
-        "checkpoint": checkpoints.checkpoint_digest(study),
-        "jobs": [
-            asdict(job) | {"seconds": round(seconds(opened, job, speed, asked), 1)} for job in jobs
-        ],
-        "sections": section_needs(opened, jobs),
-        "notebooks": _notebooks(opened, speed),
-    }
+    found = listed(opened, speed(study, shape, config.flops), config.grain, slots)
 
+    def given(job: Job) -> Job:
+        """Time limits: three times the estimate, and a quarter of an hour."""
+        if job.name == SITE:
+            return replace(job, memory_mb=SITE_MB)
+        seconds = job.seconds + start
+        return replace(
+            job,
+            threads=cores if job.alone and not elsewhere else threads,
+            gpus=gpus or 0 if job.measures else 0,  # else it finds everything measured
+            memory_mb=config.memory_mb or math.ceil(need / 1e6),
+            minutes=config.minutes or 15 + math.ceil(3 * seconds / 60),
+            seconds=round(seconds, 1),
+        )
 
-def _notebooks(opened: OpenStudy, speed: Speed) -> dict[str, float]:
-    """Seconds, estimated, that notebooks measure by themselves where jobs are by section."""
-    texts, passes = distances_passes(opened)
-    each, others = passes * speed.forward, len(opened.study.other_texts)
-    return {"01": (texts - others) * each, "08": others * each, "09": COST, "13": FREE}
-
-
-def _speed(study: Study, shape: Shape, flops: float | None) -> Speed:
-    """Of one layer per token; three times as long with the backward pass."""
-    if flops is None:
-        return measured_speed(shape.config, study, max(shape.by_layer))
-    each = 2 * max(shape.by_layer) / flops
-    return Speed(each, 3 * each)
+    jobs = [asdict(given(job)) for job in found]
+    return {"checkpoint": checkpoints.checkpoint_digest(study), "jobs": jobs}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m lib.book.jobs", description=__doc__.split("\n")[0]
+        prog="python -m lib.book.jobs", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--study", required=True, help="name or path of a YAML file")
-    parser.add_argument("--grain", choices=Grain.__args__, default="auto")
+    parser.add_argument("--options", type=json.loads, default={}, help="configuration, as JSON")
     parser.add_argument("--cores", type=int, default=os.cpu_count())
-    for name, kind in {"threads": int, "gpus": int, "flops": float}.items():
-        parser.add_argument(f"--{name}", type=kind)
-    parser.add_argument("--elsewhere", action="store_true", help="jobs run on other machines")
-    given = vars(parser.parse_args(arguments))
+    given = parser.parse_args(arguments)
     start = round(time.process_time(), 1)  # of a process until it can begin: its imports
     try:
-        found = prepare(studies.load(given.pop("study")), **given)
-        print(json.dumps({"start_seconds": start} | found, indent=1))
+        config = configuration({"study": given.study} | given.options)
+        print(json.dumps(prepare(studies.load(given.study), config, given.cores, start), indent=1))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -62,9 +62,9 @@ def check_parameters(allowed: dict[str, str], given: dict[str, Any]) -> None:
             raise UserError(f"parameter {key}: {value!r} is not of type {allowed[key]}") from None
 
 
-def section(number: str, name: str, parameters: dict[str, Any], checked: bool = False) -> Path:
-    """Execute one section for one study; returns the executed notebook under _build/executed/, or
-    under _build/trials/ when it was given parameters of its own.
+def section(which: str, name: str, parameters: dict[str, Any], checked: bool = False) -> Path:
+    """Execute one section (as `paths.section` has it) for one study; returns the executed notebook
+    under _build/executed/, or under _build/trials/ when it was given parameters of its own.
 
     It is written to _build/logs/ while it runs and stays there if it fails, to be read."""
     import nbformat
@@ -72,11 +72,9 @@ def section(number: str, name: str, parameters: dict[str, Any], checked: bool = 
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
 
-    found = paths.sections()
-    if number not in found:
-        raise UserError(f"unknown section '{number}': there are {', '.join(found)}")
+    source = paths.sections()[paths.section(which)]
     chosen = study.load(name)
-    source = found[number]
+    about = f"section {source.stem} of study {chosen.name}"
     notebook = nbformat.read(source, as_version=4)
     if "study" in parameters:
         raise UserError("parameter study: give it with --study")
@@ -99,7 +97,7 @@ def section(number: str, name: str, parameters: dict[str, Any], checked: bool = 
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         final.parent.mkdir(parents=True, exist_ok=True)
-        print(f"section {number} of study {chosen.name}: {source.stem}", flush=True)
+        print(about, flush=True)
         papermill.execute_notebook(
             str(source).replace("{", "{{").replace("}", "}}"),
             str(log).replace("{", "{{").replace("}", "}}"),
@@ -123,10 +121,10 @@ def section(number: str, name: str, parameters: dict[str, Any], checked: bool = 
         write_atomically(final.parent / "study.json", json.dumps({"file": chosen.file}))
     except PapermillExecutionError as error:
         if error.ename == "UserError":
-            raise UserError(f"section {number} of study {chosen.name}: {error.evalue}") from None
+            raise UserError(f"{about}: {error.evalue}") from None
         last = " ".join(str(error.evalue).split())[:300]
         raise UserError(
-            f"section {number} of study {chosen.name} failed in cell {error.exec_count} "
+            f"{about} failed in cell {error.exec_count} "
             f"({error.ename}: {last}); the executed notebook is {log}"
         ) from None
     except OSError as error:

@@ -1,8 +1,8 @@
 """The tables that pages of the book include.
 
-python -m lib.book.page_tables FOLDER    # those about models, which take their shapes and so torch
+python -m lib.book.page_tables FOLDER    # those about models and about tables, which take torch
 
-The site calls `write`, which imports no torch. It has another process make the tables about models,
+The site calls `write`, which imports no torch. It has another process make the tables that take it,
 and only where a study's file or the code has changed since they were made last.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from lib import paths
-from lib.book import state, took
+from lib.book import sources, took
 from lib.book.took import Rows
 from lib.errors import UserError
 from lib.evidence.records import digest, file_digest
@@ -26,11 +26,12 @@ NAMES = ("study", "run", "model", "section", "on")  # columns whose words stay o
 
 
 def write(folder: Path) -> None:
-    """Every table of the pages. Raises UserError where those about models cannot be made."""
+    """Every table of the pages. Raises UserError where those that take torch cannot be made."""
     kept = paths.BUILD / "page_tables"
     note, made = kept / "made_from", kept / "tables"
     of_studies = {path.name: file_digest(path) for path in paths.STUDIES.glob("*.yaml")}
-    made_from = digest([of_studies, state.helpers(["book.page_tables"])])
+    code = sources.helpers(["book.page_tables", *sources.discovered()])
+    made_from = digest([of_studies, code])
     if not note.is_file() or note.read_text("utf-8") != made_from:
         shutil.rmtree(kept, ignore_errors=True)
         command = [sys.executable, "-m", "lib.book.page_tables", str(made)]
@@ -59,12 +60,14 @@ def _cell(column: str, text: str) -> str:
 
 
 def main(folder: Path) -> int:
-    """Those tables that need the models' shapes."""
+    """Those tables that need the models' shapes, or what sections say of theirs."""
     from lib.book import costs, model_tables
+    from lib.sections import columns
 
     try:
         _write(folder, model_tables.tables())
         _write(folder, {f"cost_{name}": _as_text(rows) for name, rows in costs.tables().items()})
+        (folder / "columns.md").write_text(columns.columns_markdown(), encoding="utf-8")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,4 +1,5 @@
-"""What a study will measure and what that takes, worked out from the model's shape alone.
+"""What a study measures, known before anything is measured, and what that takes: worked out from
+the model's shape alone.
 
     python -m lib.run book --study llama-2-70b --plan
 
@@ -9,40 +10,228 @@ model's head, loading, and whatever is done between passes are left out.
 
 import copy
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from lib.book.memory import memory
-from lib.book.workload import Planned, Sizes, asked_passes, parts, trained_passes, training_tokens
 from lib.errors import UserError
 from lib.evaluation import harness
-from lib.experiments.conditions import prompted
+from lib.evaluation.sweep import layer_passes
+from lib.experiments import measure
+from lib.experiments.conditions import Condition
 from lib.experiments.opened import OpenStudy
+from lib.healing import recipe as recipes
 from lib.models import checkpoints
-from lib.models.shapes import planned_config, shape_of
-from lib.pruning.dropped import simple
+from lib.models.shapes import Shape, planned_config, shape_of
+from lib.pruning.dropped import Dropped, span
 from lib.pruning.surgery import slice_config
-from lib.schema import Study, Task
-from lib.study import prompt_tasks
+from lib.schema import Loss, Study, Task
+from lib.sections import section
 from lib.words import spoken
 
 # Questions, and tokens of one with its answers, of tasks whose data may not be at hand: their
 # published test (or validation) sets, at four characters a token.
 KNOWN = {"mmlu": (14_042, 117), "boolq": (3_270, 160)}
 UNKNOWN = "not known without its data"
-PROMPTS = "other prompts, unhealed, in one pass"
+UNHEALED = "unhealed"  # the part with which everything is compared
 TRIAL = 2e11  # floating-point operations of one timed pass
+BACK = 3  # forward passes that one forward and back counts for, where it is not timed
+
+
+class Planned(OpenStudy):
+    """A study whose model need not be at hand. What a strategy chooses by its scores is not known
+    before they are measured: a block in the middle stands for that."""
+
+    def __init__(self, study: Study, config: PretrainedConfig) -> None:
+        super().__init__(study)
+        self.config = config
+        self._sizes: dict[tuple, tuple[int, int, str]] = {}
+
+    def chosen(self, strategy: str, n: int) -> Dropped:
+        return self.strategy(strategy).expected(n, self.n_layers)
+
+    def size(self, task: Task) -> tuple[int, int, str]:
+        """Number of questions, about how many tokens their prompts have with all examples (shared
+        ones are run once), and where the number is from."""
+        key = (task.name, task.shots, task.limit)
+        if key not in self._sizes:
+            self._sizes[key] = _size(self.study, task)
+        return self._sizes[key]
+
+    def tokens(self, probe: measure.Probe) -> int:
+        """That a model reads to answer; what it writes is not counted."""
+        if isinstance(probe, Task):
+            return self.size(probe)[1]
+        return probe.n_sequences * probe.length if isinstance(probe, Loss) else 0
+
+    @property
+    def unknown(self) -> bool:
+        """Whether the size of one of the study's tasks is not known; it is counted as nothing."""
+        return any(self.size(task)[2] == UNKNOWN for task in self.study.tasks)
+
+
+def _size(study: Study, task: Task) -> tuple[int, int, str]:
+    if task.name in harness.local_tasks(study):
+        manager = harness.task_manager(study)
+        found = harness.load(manager, task.name)["tasks"].values()
+        counts = [min(len(one.eval_docs), task.limit or len(one.eval_docs)) for one in found]
+        texts = [one.doc_to_text(next(iter(one.eval_docs))) for one in found]
+        sizes = [len(str(text)) // 4 + 8 for text in texts]
+        tokens = sum(c * s for c, s in zip(counts, sizes, strict=True))
+        return sum(counts), tokens * (task.shots + 1), "counted"
+    if task.name not in KNOWN:
+        return 0, 0, UNKNOWN
+    questions, tokens = KNOWN[task.name]
+    if task.limit:
+        questions = min(questions, task.limit * (57 if task.name == "mmlu" else 1))
+    return questions, questions * tokens * (task.shots + 1), "as published"
 
 
 @dataclass(frozen=True)
-class Speed:
+class Part:
+    """What is measured together: one healed model with all that is asked of it, or all unhealed
+    prunings in one number format, which share one pass. sections: those that evaluate it, the
+    first one first."""
+
+    name: str
+    conditions: tuple[Condition, ...]
+    sections: tuple[str, ...]
+
+    @property
+    def healed(self) -> bool:
+        return _own(self.conditions[0])
+
+    @property
+    def what(self) -> str:
+        """For people."""
+        if not self.healed:
+            return f"all prunings{', in 4-bit' if self.name != UNHEALED else ''}, unhealed"
+        one = self.conditions[0]
+        layers = f"{one.strategy}, {one.dropped.n} layers dropped" if one.dropped else "unpruned"
+        group = self.name.removeprefix(_named(one)).strip("-")
+        steps = f"in {len(one.before) + 1} steps" if one.before else ""
+        seed = f"seed {one.healing.seed}" if one.healing else ""
+        return ", ".join(filter(None, (layers, steps, one.recipe, seed, group)))
+
+
+def _own(condition: Condition) -> bool:
+    """Whether a model is made for itself, so that it shares no pass with others."""
+    return condition.alone or bool(condition.before)
+
+
+def _named(condition: Condition) -> str:
+    which = f"{condition.strategy}-{condition.dropped.n}" if condition.dropped else "unpruned"
+    steps = f"-{len(condition.before) + 1}steps" if condition.before else ""
+    seed = f"-seed{condition.healing.seed}" if condition.healing else ""
+    return f"{which}{steps}-{condition.recipe}{seed}"
+
+
+def part_name(opened: OpenStudy, condition: Condition, group: str) -> str:
+    """Names a part by what is known on any machine beforehand: so neither by which layers are
+    chosen nor by the number format, which depends on the device."""
+    if not _own(condition):
+        return UNHEALED if condition.weights == opened.weights else f"{UNHEALED}-4bit"
+    return f"{_named(condition)}-{group}" if group else _named(condition)
+
+
+def sections() -> list[str]:
+    """In the order in which they come to own what they need: pages without a number, such as the
+    opening one, show what others have measured."""
+    found = section.notebooks()
+    return sorted(found, key=lambda name: found[name].stem == name)
+
+
+def parts(opened: OpenStudy) -> dict[str, Part]:
+    """All parts by name, each once, in the order of the sections that need them first."""
+    found: dict[str, Part] = {}
+    for name in sections():
+        groups = section.load(name).conditions(opened)
+        named = [
+            (part_name(opened, one, group), one)
+            for group, conditions in groups.items()
+            for one in conditions
+        ]
+        for part, one in named:
+            before = found.get(part, Part(part, (), ()))
+            # A healed model is its own, even where two sections spell it differently.
+            new = not before.conditions or (not before.healed and one not in before.conditions)
+            conditions = (*before.conditions, one) if new else before.conditions
+            found[part] = replace(before, conditions=conditions)
+        for part in {part for part, _ in named} | ({UNHEALED} & found.keys() if named else set()):
+            found[part] = replace(found[part], sections=(*found[part].sections, name))
+    return found
+
+
+Extras = dict[str, tuple[section.Extra, str]]
+
+
+def extras(opened: OpenStudy) -> Extras:
+    """What is measured beside the parts, by name, with the first section that needs it."""
+    found: Extras = {}
+    for name in sections():
+        for extra in section.load(name).extras(opened):
+            found.setdefault(extra.name, (extra, name))
+    return found
+
+
+def trained_passes(opened: OpenStudy, part: Part) -> tuple[int, int]:
+    """How often a layer sees a token of the training, forward and back; and a teacher's, forward
+    alone. Of a pruning in steps, that of all steps."""
+    one, gone, trained, taught = part.conditions[0], set(), 0, 0
+    for step in (*one.before, one):
+        gone |= {*step.dropped}
+        if step.healing:
+            tokens = step.healing.steps * step.healing.batch * step.healing.length
+            trained += tokens * (opened.n_layers - len(gone))
+            taught += tokens * (max(gone, default=-1) + 1) if step.healing.teacher else 0
+    return trained, taught
+
+
+def asked_passes(opened: Planned, part: Part) -> int:
+    """How often a layer sees a token of what the models of a part are asked."""
+    asked = [measure.probes(opened, one) for one in part.conditions]
+    kept = [one.dropped.kept(opened.n_layers) for one in part.conditions]
+    passes: dict[tuple[int, ...], int] = {}  # by the models that are asked together
+    total, seen = 0, []
+    for probe in (probe for probes in asked for probe in probes):
+        if probe in seen:
+            continue
+        seen.append(probe)
+        models = tuple(i for i, probes in enumerate(asked) if probe in probes)
+        if models not in passes:
+            passes[models] = layer_passes([kept[i] for i in models])
+        total += opened.tokens(probe) * passes[models]
+    return total
+
+
+class Speed(NamedTuple):
     """Seconds that one layer takes per token, forward alone and with the backward pass to what
     entered it."""
 
     forward: float
     training: float
+
+    def healing(self, opened: OpenStudy, part: Part) -> float:
+        """Seconds, estimated."""
+        trained, taught = trained_passes(opened, part)
+        return trained * self.training + taught * self.forward
+
+    def asking(self, opened: Planned, part: Part) -> float:
+        return asked_passes(opened, part) * self.forward
+
+    def extra(self, opened: OpenStudy, extra: section.Extra) -> float:
+        return extra.seconds + extra.tokens * opened.n_layers * self.forward
+
+
+def speed(study: Study, shape: Shape, flops: float | None = None) -> Speed:
+    """Of one layer of the model: as so many operations per second allow, or timed here."""
+    if flops is None:
+        return measured_speed(shape.config, study, max(shape.by_layer))
+    each = 2 * max(shape.by_layer) / flops
+    return Speed(each, BACK * each)
 
 
 def measured_speed(config: PretrainedConfig, study: Study, per_layer: int) -> Speed:
@@ -80,98 +269,27 @@ def measured_speed(config: PretrainedConfig, study: Study, per_layer: int) -> Sp
     return Speed(found[False], found[True])
 
 
-def task_size(study: Study, task: Task) -> tuple[int, int, str]:
-    """Number of questions, about how many tokens their prompts have with all examples (shared ones
-    are run once), and where the number is from."""
-    if task.name in harness.local_tasks(study):
-        manager = harness.task_manager(study)
-        found = harness.load(manager, task.name)["tasks"].values()
-        counts = [min(len(one.eval_docs), task.limit or len(one.eval_docs)) for one in found]
-        texts = [one.doc_to_text(next(iter(one.eval_docs))) for one in found]
-        sizes = [len(str(text)) // 4 + 8 for text in texts]
-        tokens = sum(c * s for c, s in zip(counts, sizes, strict=True))
-        return sum(counts), tokens * (task.shots + 1), "counted"
-    if task.name not in KNOWN:
-        return 0, 0, UNKNOWN
-    questions, tokens = KNOWN[task.name]
-    if task.limit:
-        questions = min(questions, task.limit * (57 if task.name == "mmlu" else 1))
-    return questions, questions * tokens * (task.shots + 1), "as published"
-
-
-@dataclass(frozen=True)
-class Work:
-    """One kind of measurement: how many models it makes, how many tokens each of them sees at
-    most, how often a layer sees a token, and seconds."""
-
-    what: str
-    models: int
-    tokens: int
-    layer_tokens: int
-    seconds: float
-
-
-def sizes(study: Study) -> tuple[Sizes, bool]:
-    """Tokens that a model is asked; and whether the size of a task is not known."""
-    prompts: list[Task] = []
-    for tasks in prompt_tasks(study).values():
-        prompts += [task for task in tasks if task not in [*study.tasks, *prompts]]
-    own = [task_size(study, task) for task in study.tasks]
-    asked = sum(tokens for _, tokens, _ in own) + study.loss.n_sequences * study.loss.length
-    more = sum(task_size(study, task)[1] for task in prompts)
-    return Sizes(asked, more), any(source == UNKNOWN for _, _, source in own)
-
-
-def distances_passes(opened: OpenStudy) -> tuple[int, int]:
-    """Texts that distances are measured on, the untrained twin's one among them; and how often a
-    layer sees a token of one."""
-    study = opened.study
-    texts = 1 + study.controls.untrained + len(study.other_texts)
-    return texts, study.distances.n_sequences * study.distances.length * opened.n_layers
-
-
-def work(opened: OpenStudy, speed: Speed, asked: Sizes) -> list[Work]:
-    """Everything that the sections measure, in their order, but times and what is written."""
-    found: dict[str, Work] = {}
-
-    def add(what: str, models: int, tokens: int, passes: int, pace: float) -> None:
-        if passes:
-            before = found.get(what, Work(what, 0, tokens, 0, 0.0))
-            found[what] = Work(
-                what,
-                before.models + models,
-                tokens,
-                before.layer_tokens + passes,
-                before.seconds + passes * pace,
-            )
-
-    texts, passes = distances_passes(opened)
-    add("distances", texts, passes // opened.n_layers, texts * passes, speed.forward)
+def rows(opened: Planned, pace: Speed) -> dict[str, tuple[int, float]]:
+    """What the sections measure, in their order: how many models, and seconds."""
+    found = {extra.what: (1, pace.extra(opened, extra)) for extra, _ in extras(opened).values()}
     for part in parts(opened).values():
-        models, tokens = len(part.conditions), training_tokens(part)
-        questions, prompts = asked_passes(opened, part, asked)
-        trained, taught = trained_passes(opened, part)
-        if not part.healed:
-            also = sum(prompted(opened, one) for one in part.conditions)
-            add(part.what, models, asked.asked, questions, speed.forward)
-            add(PROMPTS, also, asked.prompts, prompts, speed.forward)
-            continue
-        # A line each, below the one of their healing.
-        add(part.what, models, tokens, trained, speed.training)
-        add(f"{part.what}: its teacher", models, tokens, taught, speed.forward)
-        add(f"{part.what}: questions and loss", models, asked.asked, questions, speed.forward)
-        add(f"{part.what}: other prompts", models, asked.prompts, prompts, speed.forward)
-    return list(found.values())
+        own = f"section {part.sections[0]}, healed" if part.healed else part.what
+        work = {f"{own}: questions and loss": pace.asking(opened, part)}
+        if part.healed:
+            work = {f"{own}: healing": pace.healing(opened, part)} | work
+        for what, seconds in work.items():
+            models, before = found.get(what, (0, 0.0))
+            found[what] = models + len(part.conditions), before + seconds
+    return found
 
 
 def plan(study: Study) -> str:
     """All of it, as text."""
     config, own = planned_config(study)
     shape = shape_of(config, study.healing.ffn)
-    speed = measured_speed(config, study, max(shape.by_layer))
+    pace = speed(study, shape)
     opened = Planned(study, config)
-    asked, unknown = sizes(study)
-    todo = work(opened, speed, asked)
+    todo = rows(opened, pace)
     lines = [
         f"study {study.name}: {study.model}",
         "shape: "
@@ -180,30 +298,31 @@ def plan(study: Study) -> str:
         f"download: about {2 * shape.total / 1e9:.1f} GB in 16 bits",
     ]
     for n in opened.healed_ns(study.healing.fractions):
-        dropped = simple(n, shape.n_layers)
+        dropped = span(shape.n_layers - n, shape.n_layers)
+        trained = recipes.of(study.healing).trainable(shape, study.healing, dropped)
         lines.append(
             f"  less {n} layers ({n / shape.n_layers:.0%}): {shape.pruned(dropped):,}; healing "
-            f"trains {shape.trainable(study.healing.rank, dropped):,}"
+            f"trains {trained:,}"
         )
     for task in study.tasks:
-        questions, tokens, source = task_size(study, task)
+        questions, tokens, source = opened.size(task)
         size = f"{questions:,} questions ({source}), about {tokens:,} tokens"
         lines.append(
             f"task {task.name}, {task.shots}-shot: {source if source == UNKNOWN else size}"
         )
-    device = checkpoints.device(study)
     per_token = 2 * sum(shape.by_layer) / shape.n_layers
     lines += [
-        f"ESTIMATES, from one layer timed here on {device}: {1 / speed.forward:,.0f} tokens/s "
-        f"forward ({per_token / speed.forward / 1e9:,.0f} GFLOP/s), "
-        f"{1 / speed.training:,.0f} tokens/s forward and back",
-        f"  {'':58} {'models':>6} {'tokens each':>14} {'time':>10}",
+        f"ESTIMATES, from one layer timed here on {checkpoints.device(study)}: "
+        f"{1 / pace.forward:,.0f} tokens/s forward ({per_token / pace.forward / 1e9:,.0f} "
+        f"GFLOP/s), {1 / pace.training:,.0f} tokens/s forward and back",
+        f"  {'':58} {'models':>6} {'time':>10}",
     ]
-    for one in todo:
-        lines.append(f"  {one.what:58} {one.models:6} {one.tokens:14,} {spoken(one.seconds):>10}")
-    total = sum(one.seconds for one in todo)
-    whole = "all but tasks of unknown size" if unknown else "all"
-    lines.append(f"  {whole:58} {'':6} {'':14} {spoken(total):>10}")
-    needs = memory(study, shape)
-    lines += [f"  memory {what}: {size / 1e9:.1f} GB" for what, size in needs.items()]
+    for what, (models, seconds) in todo.items():
+        lines.append(f"  {what:58} {models:6} {spoken(seconds):>10}")
+    total = sum(seconds for _, seconds in todo.values())
+    whole = "all but tasks of unknown size" if opened.unknown else "all"
+    lines.append(f"  {whole:58} {'':6} {spoken(total):>10}")
+    lines += [
+        f"  memory {what}: {size / 1e9:.1f} GB" for what, size in memory(study, shape).items()
+    ]
     return "\n".join(lines)

@@ -1,63 +1,66 @@
 """For people who watch a run: what there is to do, how far it is, and what went wrong.
 
-The jobs tell by files (`lib.book.graph`), wherever they run: a state, a log, and a note when they
-are done. Times left are guesses: the estimates of the plan, scaled by what has been seen so far.
+The jobs tell by files (`lib.book.graph`), wherever they run: a status, a log, and what says that
+they have ended well. Times left are guesses: estimates of the plan, scaled by what has been seen.
 """
 
 import datetime
-import fcntl
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
 from tabulate import tabulate
 
 from lib import paths
-from lib.book.graph import Graph, Job, load, log_file, state_file
-from lib.book.graph import file as graph_file
+from lib.book import graph
+from lib.book.graph import Graph, Job
 from lib.errors import UserError
 from lib.words import spoken
 
 EVERY = 1.0  # seconds between looks
 QUIET = 60.0  # seconds between lines where nothing can be drawn anew
+# A job that is over its estimate is taken to need a quarter of what it has taken, once more.
+MORE = 0.25
+LONGER = 1.25  # times the estimate of all work, above which that is said
 
 
-def only_run() -> TextIO:
-    """Hold this clone for as long as the returned file is open; two runs would write the same
-    files. Raises UserError where another run holds it."""
-    paths.BUILD.mkdir(parents=True, exist_ok=True)
-    file = open(paths.BUILD / "lock", "a+", encoding="utf-8")  # noqa: SIM115
+def only_run() -> FileLock:
+    """Hold this clone until the lock is released, or the process ends; two runs would write the
+    same files. Raises UserError where another run holds it."""
+    file = paths.BUILD / "lock"
+    lock = FileLock(file, preserve_lock_file=True)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
+        paths.BUILD.mkdir(parents=True, exist_ok=True)
+        lock.acquire(blocking=False)
+        since = datetime.datetime.now().astimezone().isoformat(" ", timespec="minutes")
+        file.write_text(f"process {os.getpid()}, since {since}", "utf-8")
+    except Timeout:
         raise UserError(
-            f"another run is going on in this clone ({file.read().strip() or 'just started'}); "
+            f"another run is going on in this clone ({file.read_text('utf-8') or 'just started'}); "
             "wait for it, or stop it with Ctrl-C where it runs"
         ) from None
-    except OSError:
+    except (OSError, NotImplementedError):
         pass  # a file system without locks
-    file.truncate(0)
-    since = datetime.datetime.now().astimezone().isoformat(" ", timespec="minutes")
-    file.write(f"process {os.getpid()}, since {since}")
-    file.flush()
-    return file
+    return lock
 
 
-def described(graph: Graph) -> str:
+def described(found: Graph) -> str:
     """The pending jobs with what they get and how long they take, as text."""
-    todo = graph.pending
+    todo = found.pending
     if not todo:
-        return f"study {graph.study}: nothing to do, everything is up to date"
+        return f"study {found.study}: nothing to do, everything is up to date"
     rows = [
         {
             "job": job.what,
@@ -66,90 +69,131 @@ def described(graph: Graph) -> str:
             "memory": f"{job.memory_mb / 1000:.1f} GB",
             "time": spoken(job.seconds),
             "limit": spoken(60 * job.minutes),
+            "": "" if job.name in found.stale else "if what it needs changes",
         }
         for job in todo
     ]
-    sides = ["left", *["right"] * 5]
+    sides = ["left", *["right"] * 5, "left"]
     table = tabulate(rows, "keys", tablefmt="plain", colalign=sides, disable_numparse=True)
     total = sum(job.seconds for job in todo)
-    best = max(graph.until_end().values())
+    best = max(found.until_end().values())
     return (
-        f"{table}\nstudy {graph.study}: {len(todo)} jobs; estimated {spoken(total)} one after "
+        f"{table}\nstudy {found.study}: {len(todo)} jobs; estimated {spoken(total)} one after "
         f"another, {spoken(best)} at best"
     )
 
 
 @dataclass
 class Watch:
-    """What has been seen of a run's jobs."""
+    """What has been seen of a run's jobs. clock: seconds, here."""
 
     graph: Graph
-    todo: list[Job]
+    clock: Callable[[], float] = time.monotonic
     states: dict[str, dict[str, Any]] = field(default_factory=dict)
     since: dict[str, float] = field(default_factory=dict)  # by the clock here, not the job's
     taken: dict[str, float] = field(default_factory=dict)  # seconds of jobs that ended well
     widest: int = 1  # jobs seen at once
+    share: float = 0.0  # of the work that is done; never falls
+
+    def __post_init__(self) -> None:
+        self.todo = self.graph.pending
 
     def look(self) -> list[tuple[Job, dict[str, Any]]]:
-        """What has ended since the last look, with its state."""
+        """What has ended since the last look, with its status."""
         ended = []
         for job in self.todo:
-            state = self._state(job)
-            before = self.states.get(job.name)
-            if state is None or state == before:
+            state = _status(job)
+            if state is None or state == self.states.get(job.name):
                 continue
             self.states[job.name] = state
             if state["state"] == "running":
-                self.since[job.name] = time.monotonic()
+                self.since[job.name] = self.clock()
             else:
                 ended.append((job, state))
-                if state["state"] == "done":
+                if state["state"] in ("done", "same"):
                     self.taken[job.name] = took(state)
         self.widest = max(self.widest, len(self.running()))
+        self.share = max(self.share, self._share())
         return ended
 
-    def _state(self, job: Job) -> dict[str, Any] | None:
-        """What the job says of itself in this run; None: it has not begun."""
-        try:
-            return json.loads(state_file(self.graph.study, job.name).read_text("utf-8"))
-        except (OSError, ValueError):
-            return None
-
     def running(self) -> list[Job]:
-        return [j for j in self.todo if self.states.get(j.name, {}).get("state") == "running"]
+        return [job for job in self.todo if self._is(job, "running")]
+
+    def _is(self, job: Job, state: str) -> bool:
+        return self.states.get(job.name, {}).get("state") == state
 
     def unended(self) -> list[Job]:
         """Jobs that began and never said how they ended: they were killed."""
-        return [job for job in self.running() if job.noted() is None]
+        return [job for job in self.running() if not job.ended.exists()]
 
     def spent(self, job: Job) -> float:
         """Seconds that a running job has been seen running."""
-        return time.monotonic() - self.since[job.name]
+        return self.clock() - self.since[job.name]
 
-    def _remaining(self) -> list[float]:
-        """Seconds that each job still takes, a guess: its estimate, corrected by what the jobs that
-        are done took."""
-        known = sum(job.seconds for job in self.todo if job.name in self.taken)
-        scale = sum(self.taken.values()) / known if known else 1.0
-        found = []
+    def _scale(self) -> float:
+        """How much longer work takes than estimated: of the jobs that are done, and of those that
+        run and are over what that makes of their estimate. A job that had nothing to do says
+        nothing."""
+        seen = {job: self.taken[job.name] for job in self.todo if self._is(job, "done")}
+        scale = _ratio(seen)
+        for job in self.running():
+            if (1 + MORE) * self.spent(job) > job.seconds * scale:
+                seen[job] = (1 + MORE) * self.spent(job)
+        return _ratio(seen)
+
+    def _remaining(self) -> dict[str, float]:
+        """Seconds that each job still takes, a guess."""
+        scale, running = self._scale(), self.running()
+        found = {}
         for job in self.todo:
             if job.name not in self.taken:
-                spent = self.spent(job) if job in self.running() else 0.0
-                found.append(max(job.seconds * scale - spent, spent / 10, 1.0))
+                spent = self.spent(job) if job in running else 0.0
+                found[job.name] = max(job.seconds * scale - spent, MORE * spent, 1.0)
         return found
+
+    def _share(self) -> float:
+        """Each job counts as much as it was estimated to take."""
+        whole = sum(job.seconds for job in self.todo)
+        remaining, past = self._remaining(), 0.0
+        for job in self.todo:
+            if job.name in self.taken:
+                past += job.seconds
+            elif job.name in self.since and self._is(job, "running"):
+                spent = self.spent(job)
+                past += job.seconds * spent / (spent + remaining[job.name])
+        return past / whole if whole else 1.0
 
     def left(self) -> float:
         """Seconds until everything is done, a guess."""
         remaining = self._remaining()
-        return max(*remaining, sum(remaining) / self.widest) if remaining else 0.0
+        if not remaining:
+            return 0.0
+        return max(*self.graph.chains(remaining).values(), sum(remaining.values()) / self.widest)
+
+    def longer(self) -> bool:
+        """Whether all work together takes longer than estimated."""
+        past = sum(self.taken.values()) + sum(self.spent(job) for job in self.running())
+        whole = past + sum(self._remaining().values())
+        return whole > LONGER * sum(job.seconds for job in self.todo)
 
     def summary(self) -> str:
-        past = sum(self.taken.values()) + sum(self.spent(job) for job in self.running())
-        whole = past + sum(self._remaining()) or 1.0
-        return (
-            f"{len(self.taken)} of {len(self.todo)} jobs, {100 * past / whole:.0f}%, "
-            f"about {spoken(self.left())} left"
-        )
+        done = f"{len(self.taken)} of {len(self.todo)} jobs, {int(100 * self.share)}%"
+        left = f"about {spoken(self.left())} left{', longer than estimated' * self.longer()}"
+        return f"{done}, {left}" if len(self.taken) < len(self.todo) else done
+
+
+def _ratio(seen: dict[Job, float]) -> float:
+    """Seconds over estimated ones."""
+    estimated = sum(job.seconds for job in seen)
+    return sum(seen.values()) / estimated if estimated else 1.0
+
+
+def _status(job: Job) -> dict[str, Any] | None:
+    """What a job says of itself in this run; None: it has not begun."""
+    try:
+        return json.loads(job.status.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def took(state: dict[str, Any]) -> float:
@@ -185,8 +229,8 @@ def watch(study: str, command: Sequence[str], log: Path) -> int:
     On a terminal the state is drawn anew every second; elsewhere a line is printed per job, and one
     a minute. What Snakemake itself says goes to the log."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    graph_file(study).unlink(missing_ok=True)
-    screen, seen = _Screen(sys.stderr), None
+    graph.file(study).unlink(missing_ok=True)
+    seen, screen = None, Screen(Console(stderr=True, highlight=False))
     with open(log, "w", encoding="utf-8") as file:
         # In a session of its own, so that Ctrl-C is passed on once, to all of it.
         process = subprocess.Popen(
@@ -196,25 +240,25 @@ def watch(study: str, command: Sequence[str], log: Path) -> int:
         try:
             while process.poll() is None:
                 if seen is not None:
-                    _show(seen, screen)
-                elif graph_file(study).exists():
-                    graph = load(study)
-                    seen = Watch(graph, graph.pending)
+                    screen.show(seen)
+                elif graph.file(study).exists():
+                    seen = Watch(graph.load(study))
                 time.sleep(EVERY)
         except KeyboardInterrupt:
-            screen.clear()
+            screen.close()
             print("stopping", file=sys.stderr)
             _stop(process)
             raise
+    if seen is not None:
+        screen.show(seen)
+    screen.close()
     if seen is None:
         _explain(log, process.returncode)
         return process.returncode
-    _show(seen, screen)
-    screen.clear()
     for job in seen.unended():
         print(
             f"error: {job.what} was killed (by a signal, a time limit, or for memory); what it had "
-            f"measured is kept; its log is {log_file(study, job.name)}",
+            f"measured is kept; its log is {job.log}",
             file=sys.stderr,
         )
     return process.returncode
@@ -241,48 +285,34 @@ def _explain(log: Path, code: int) -> None:
         print("\n".join(lines[-20:]), file=sys.stderr)
 
 
-def _show(seen: Watch, screen: "_Screen") -> None:
-    for job, state in seen.look():
-        if state["state"] == "done":
-            screen.line(f"{job.what}: {spoken(took(state))} ({seen.summary()})")
-        elif state["state"] == "failed":
-            screen.line(f"error: {state['problem']}")
-    lines = [seen.summary()]
-    for job in seen.running():
-        shows = last_line(log_file(seen.graph.study, job.name))
-        lines.append(f"  {job.what}, {spoken(seen.spent(job))}: {shows}")
-    screen.draw(lines)
-
-
-class _Screen:
+class Screen:
     """Lines that stay, and below them, on a terminal, lines that are drawn anew."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
-        self.live = stream.isatty()
-        self.drawn = 0
-        self.last = time.monotonic()
+    def __init__(self, console: Console) -> None:
+        self.console, self.last = console, time.monotonic()
+        self.live = Live(console=console, auto_refresh=False, transient=True)
+        if console.is_terminal:
+            self.live.start()
 
-    def clear(self) -> None:
-        if self.drawn:
-            self.stream.write(f"\x1b[{self.drawn}A\x1b[J")
-            self.drawn = 0
-        self.stream.flush()
+    def close(self) -> None:
+        self.live.stop()
+
+    def show(self, seen: Watch) -> None:
+        for job, state in seen.look():
+            if state["state"] == "done":
+                self.line(f"{job.what}: {spoken(took(state))} ({seen.summary()})")
+            elif state["state"] == "failed":
+                self.line(f"error: {state['problem']}")
+        if self.console.is_terminal:
+            lines = [
+                f"  {job.what}, {spoken(seen.spent(job))}: {last_line(job.log)}"
+                for job in seen.running()
+            ]
+            text = Text("\n".join([seen.summary(), *lines]), no_wrap=True, overflow="ellipsis")
+            self.live.update(text, refresh=True)
+        elif time.monotonic() - self.last >= QUIET:
+            self.line(seen.summary())
 
     def line(self, text: str) -> None:
-        self.clear()
-        self.stream.write(text + "\n")
-        self.stream.flush()
+        self.console.print(Text(text), soft_wrap=True)
         self.last = time.monotonic()
-
-    def draw(self, lines: Sequence[str]) -> None:
-        if not self.live:
-            if time.monotonic() - self.last >= QUIET:
-                self.line(lines[0])
-            return
-        self.clear()
-        width = shutil.get_terminal_size().columns
-        for line in lines:
-            self.stream.write(line[: width - 1] + "\n")
-        self.drawn = len(lines)
-        self.stream.flush()

@@ -54,11 +54,14 @@ def publish(study: Study) -> Path:
     write_atomically(folder / "evidence.jsonl", listing.lines(records))
     if runs:
         write_atomically(folder / "runs.jsonl", took.public(runs))
+    settings = study.model_dump(exclude=LOCAL)
+    for one in settings["strategies"]:  # of one's own the content is in the records
+        one["file"] = one["file"] and Path(one["file"]).name
     about = {
         "title": study.title,
         "about": study.about,
         "records": len(records),
-        "settings": study.model_dump(exclude=LOCAL),
+        "settings": settings,
     }
     write_atomically(folder / "study.json", json.dumps(about, indent=1) + "\n")
     return folder

@@ -24,6 +24,17 @@ from lib.errors import UserError
 from lib.schema import Study
 
 STAGE = paths.BUILD / "stage"
+REDIRECT = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>This page has moved</title>
+<meta http-equiv="refresh" content="0; url={page}">
+<link rel="canonical" href="{page}">
+</head>
+<body><p>This page has moved: <a href="{page}">{page}</a></p></body>
+</html>
+"""
 LABEL = re.compile(r"\b(?:fig|eq|sec)-[a-z0-9-]+")
 
 
@@ -58,7 +69,18 @@ def build(chosen: Study) -> int:
         shutil.rmtree(paths.BUILD / old, ignore_errors=True)
     program = str(Path(sys.executable).parent / "jupyter-book")
     options = ["--path-output", str(paths.ROOT), "-W", "-n", "--keep-going"]
-    return subprocess.run([program, "build", str(STAGE), *options]).returncode
+    code = subprocess.run([program, "build", str(STAGE), *options]).returncode
+    for one in studies if code == 0 else ():
+        redirect(one)
+    return code
+
+
+def redirect(one: Study) -> None:
+    """Pages that have moved: at the old address stands where a study's page is now."""
+    moved = yaml.safe_load((paths.ROOT / "book" / "moved.yml").read_text("utf-8"))
+    for old, new in moved.items():
+        page = paths.BUILD / "html" / page_folder(one) / f"{old}.html"
+        page.write_text(REDIRECT.format(page=f"{new}.html"), encoding="utf-8")
 
 
 def present(chosen: Study) -> list[Study]:

@@ -7,6 +7,7 @@ published of them stands in published/<study>/runs.jsonl. Importing this module 
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ PUBLIC = (
 )
 # How the names of jobs begin that belong to no section. All others are healed models.
 KINDS = {
+    "choices": "which layers go",
     "distances": "distances",
     "unhealed": "unhealed prunings",
     "cost": "memory and times",
@@ -105,9 +107,9 @@ def section_and_work(job: str) -> tuple[str, str]:
     """By the job's name: its section, or a dash where it belongs to none, and what it does."""
     kind, _, section = job.partition("-")
     if kind in ("section", "models"):
-        notebook = paths.sections().get(section)
-        named = notebook.stem.replace("_", " ") if notebook else section
-        return named, "notebook" if kind == "section" else "models"
+        with suppress(UserError):  # an older run may have had sections that are gone
+            section = paths.sections()[paths.section(section)].stem
+        return section.replace("_", " "), "notebook" if kind == "section" else "models"
     known = (work for start, work in KINDS.items() if job.startswith(start))
     return "–", next(known, "healed models")
 

@@ -1,10 +1,11 @@
 """Running one job of a study's graph: the process that Snakemake starts, here or on a cluster.
 
-    python -m lib.book.worker models-02 --study almanac
+    python -m lib.book.worker section-loss --study almanac
 
-What the job prints goes to a file of its own, _build/logs/<study>/<job>.log. Its state, for those
-who watch, is in <job>.json beside it; when it has ended well it leaves its note (`lib.book.graph`),
-and in any case a line in results/<study>/jobs/runs.jsonl.
+A job that is made from the same things as last time, and whose outputs are there, has nothing to
+do. What any other prints goes to a file of its own, _build/logs/<study>/<job>.log. How it stands,
+for those who watch, is in <job>.json beside it; when it has ended well it leaves its note
+(`lib.book.graph`), and in any case a line in results/<study>/jobs/runs.jsonl.
 """
 
 import argparse
@@ -22,11 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from lib import paths, study
-from lib.book import graph, machine, planning
+from lib.book import graph, machine
 from lib.book.notebooks import ENVIRONMENT
 from lib.errors import UserError
 from lib.evidence import provenance
 from lib.files import claimed, write_atomically
+from lib.schema import Study
 
 # What torch and the libraries below it read when they are imported.
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -56,34 +58,39 @@ def _interrupt(*_: object) -> None:
 def work(found: graph.Graph, job: graph.Job) -> int:
     """Run a job; returns its exit status. A mistake of the user's is one line, on the terminal or
     in the cluster's log too; of anything else the log has the traceback."""
-    start = time.monotonic()
-    state = {"what": job.what, "began": _now(), "state": "running"}
+    status = {"what": job.what, "began": _now(), "state": "running"}
+    same = False
     try:
-        _tell(found, job, state)
-        with _into(graph.log_file(found.study, job.name)) as terminal:
-            problem, code = _outcome(found, job, start)
+        _tell(job, status)
+        with _into(job.log) as terminal:
+            same, problem, code = _outcome(found, job)
             if problem is not None:
                 for stream in (sys.stderr, terminal):
                     print(f"error: {problem}", file=stream, flush=True)
     except KeyboardInterrupt:  # as it began or ended
         problem, code = "stopped", STOPPED
         print("error: stopped", file=sys.stderr)
-    ended = {0: "done", STOPPED: "stopped"}.get(code, "failed")
-    _tell(found, job, state | {"state": ended, "ended": _now(), "problem": problem})
+    ended = {0: "same" if same else "done", STOPPED: "stopped"}.get(code, "failed")
+    _tell(job, status | {"state": ended, "ended": _now(), "problem": problem})
     return code
 
 
-def _outcome(found: graph.Graph, job: graph.Job, start: float) -> tuple[str | None, int]:
-    """What went wrong, in a line, or None; and the exit status."""
-    problem, code, made_from = None, 0, ""
+def _outcome(found: graph.Graph, job: graph.Job) -> tuple[bool, str | None, int]:
+    """Whether there was nothing to do; what went wrong, in a line, or None; the exit status."""
+    start, same, problem, code, made_from = time.monotonic(), False, None, 0, ""
     lock = paths.results(found.study) / "locks" / job.name
     waiting = f"{job.what}: an earlier start of it is still running; waiting for it to end"
     try:
-        with claimed(lock, waiting), machine.one_each(machine.gpus(), job.gpus):
-            # As things are now: what a section reads may have been written since the graph was.
-            made_from = planning.made_from(study.load(found.file), job)
-            os.environ |= ENVIRONMENT | dict.fromkeys(THREADS, str(job.threads))
-            _run(found, job)
+        with claimed(lock, waiting):
+            # As things are now: what it reads may have been written since the graph was.
+            chosen = study.load(found.file)
+            made_from = graph.made_from(chosen, job)
+            same = job.done(made_from)
+            if not same:
+                job.clear()
+                with machine.one_each(machine.gpus(), job.gpus):
+                    os.environ |= ENVIRONMENT | dict.fromkeys(THREADS, str(job.threads))
+                    _run(chosen, job)
     except KeyboardInterrupt:
         problem, code = "stopped", STOPPED
     except UserError as error:
@@ -94,31 +101,32 @@ def _outcome(found: graph.Graph, job: graph.Job, start: float) -> tuple[str | No
         problem, code = f"{job.what} failed ({words})", 1
     record = _record(job, time.monotonic() - start) | {"ended": problem or "well"}
     try:
-        _append(paths.results(found.study) / "jobs" / "runs.jsonl", record)
+        if not same:
+            _append(paths.results(found.study) / "jobs" / "runs.jsonl", record)
+        if problem is None and not same:
+            note = record | {"made_from": made_from, "tables": job.written()}
+            write_atomically(job.note, json.dumps(note, indent=1))
         if problem is None:
-            note = json.dumps(record | {"made_from": made_from}, indent=1)
-            write_atomically(Path(paths.ROOT, job.note), note)
+            write_atomically(job.ended, "")
     except UserError as error:
         problem, code = problem or str(error), code or 1
-    return problem, code
+    return same, problem, code
 
 
-def _run(found: graph.Graph, job: graph.Job) -> None:
-    if job.name == "site":
+def _run(chosen: Study, job: graph.Job) -> None:
+    if job.name == graph.SITE:
         from lib.book import site
 
-        log = graph.log_file(found.study, job.name)
-        if site.build(study.load(found.file)):
-            raise UserError(f"the site could not be built; see {log}")
-    elif job.measures is None:
+        if site.build(chosen):
+            raise UserError(f"the site could not be built; see {job.log}")
+    elif job.notebook:
         from lib.book import notebooks
 
-        notebooks.section(job.name.removeprefix("section-"), found.file, {}, checked=True)
+        notebooks.section(job.notebook, chosen.file, {}, checked=True)
     else:
         from lib.book import jobs
 
-        measuring = {key: tuple(v) if isinstance(v, list) else v for key, v in job.measures.items()}
-        jobs.run(study.load(found.file), jobs.Job(**measuring))
+        jobs.run(chosen, job)
 
 
 def _record(job: graph.Job, seconds: float) -> dict[str, Any]:
@@ -149,9 +157,9 @@ def _append(path: Path, record: dict[str, Any]) -> None:
         raise UserError(f"cannot write {path}: {error.strerror}") from None
 
 
-def _tell(found: graph.Graph, job: graph.Job, state: dict[str, Any]) -> None:
+def _tell(job: graph.Job, status: dict[str, Any]) -> None:
     with contextlib.suppress(UserError):  # what cannot be told need not stop the work
-        write_atomically(graph.state_file(found.study, job.name), json.dumps(state))
+        write_atomically(job.status, json.dumps(status))
 
 
 def _now() -> str:

@@ -268,4 +268,5 @@ SECTION = Section(
         ),
     ),
     claims=every_claim(),
+    runs=True,
 )

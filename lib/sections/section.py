@@ -68,13 +68,15 @@ class Section:
     conditions: the models that it evaluates, in groups; a group's name tells models apart that
     have one strategy, n, recipe and seed, and is empty for most. extras: what else it measures.
     tables: what it makes. claims: the papers' claims that it shows, as "gromov-7"; reads: tables of
-    other sections that it shows, beside those that its claims need."""
+    other sections that it shows, beside those that its claims need; runs: it shows tables of other
+    studies too, run here or published."""
 
     conditions: Callable[[OpenStudy], dict[str, list[Condition]]] = lambda opened: {}
     extras: Callable[[OpenStudy], list[Extra]] = lambda opened: []
     tables: tuple[Table, ...] = ()
     claims: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
+    runs: bool = False
 
 
 def notebooks() -> dict[str, Path]:

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from lib import claims
-from lib.evidence import records
+from lib.evidence.records import read
 from lib.experiments.opened import OpenStudy
 from lib.sections import pages
 from lib.sections.section import Section, Table, every_claim
@@ -18,7 +18,7 @@ def run_times(opened: OpenStudy) -> pd.DataFrame:
     """What measuring cost: per kind of evidence the number of records, seconds, peak memory."""
     rows = []
     for path in sorted(opened.store.folder.glob("*/*.json")):
-        record, problem = records.read(path)
+        record, problem = read(path)
         if problem is None and "seconds" in record["provenance"]:
             rows.append({"kind": record["kind"], **record["provenance"]})
     found = pd.DataFrame(rows).groupby("kind")

@@ -1,4 +1,4 @@
-"""What a section or a measurement is made from, by content.
+"""What a job is made from, by content.
 
 Something is out of date when its study, its notebook, a helper that it uses or a table that it
 reads has changed: not when a file is newer, and not after a commit. Comments and layout of helpers
@@ -17,11 +17,14 @@ from typing import Any
 
 from lib import paths
 from lib.evidence.records import digest, file_digest
-from lib.schema import Study, Text
+from lib.schema import Study
 
 LIB = paths.ROOT / "lib"
 # Paths, which say nothing about what is there, and what is only shown with the settings.
 PLACES = {"like", "model", "task_path", "validation_text", "healing_text", "other_texts"}
+# Packages whose modules are found by their places, so that no import names them.
+STRATEGIES, RECIPES = "pruning.strategies", "healing.recipes"
+OPEN = ("sections", "claims", STRATEGIES, RECIPES)
 
 
 def imported(source: str) -> set[str]:
@@ -68,6 +71,11 @@ def helpers(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def discovered() -> list[str]:
+    """The modules that are found by their places: sections, claims, strategies and recipes."""
+    return [name for name in modules() if name.rpartition(".")[0] in OPEN]
+
+
 def of_notebook(path: Path) -> dict[str, Any]:
     """A notebook, and every helper that it uses."""
     cells = json.loads(path.read_text("utf-8"))["cells"]
@@ -79,21 +87,30 @@ def of_study(study: Study) -> dict[str, Any]:
     """A study's settings, and what its local files hold. Content of the hub is not looked at."""
     texts = (study.validation_text, study.healing_text, *study.other_texts)
     data = os.environ.get("PRUNING_DATA") if study.task_path else None
+    settings = study.model_dump(exclude=PLACES)
+    for one in settings["strategies"]:
+        if one["file"]:  # a user's own
+            one["file"] = _file(one["file"])
     return {
-        "settings": study.model_dump(exclude=PLACES),
+        "settings": settings,
+        "code": helpers(_named(settings)),
         "model": _folder(study.model) if study.model_is_local else study.model,
         "tasks": _folder(study.task_path),
         "data": _folder(data),
-        "texts": [_text(text) for text in texts],
+        "texts": [_file(text.path) if text.path else text.model_dump() for text in texts],
         "controls": {name: _folder(paths.published(name)) for name in study.controls.studies},
     }
 
 
-def _text(text: Text) -> Any:
-    if text.path is None:
-        return text.model_dump()
-    path = Path(text.path)
-    return file_digest(path) if path.is_file() else "missing"
+def _named(settings: dict[str, Any]) -> list[str]:
+    """The modules of the strategies and of the recipe that a study names."""
+    named = [f"{STRATEGIES}.{one['name']}" for one in settings["strategies"]]
+    named.append(f"{RECIPES}.{settings['healing']['recipe']}")
+    return [name for one in named if (name := one.replace("-", "_")) in modules()]
+
+
+def _file(path: str) -> str:
+    return file_digest(Path(path)) if Path(path).is_file() else "missing"
 
 
 def _folder(folder: str | Path | None) -> dict[str, str]:
@@ -109,8 +126,7 @@ def _folder(folder: str | Path | None) -> dict[str, str]:
 
 
 def of_other_runs(study: Study) -> dict[str, str]:
-    """The tables of other studies, which the families' section sets side by side."""
-    read = {"angular_distances", "qa", "loss", "transitions", "verdicts", "study"}
+    """The tables of other studies, which some sections set side by side."""
     own = (paths.results(study.name), paths.published(study.name))
     found = [
         *paths.results("").glob("*/tables/*.csv"),
@@ -120,5 +136,18 @@ def of_other_runs(study: Study) -> dict[str, str]:
     return {
         "/".join(path.parts[-3:]): file_digest(path)
         for path in sorted(found)
-        if path.stem in read and not any(folder in path.parents for folder in own)
+        if not any(folder in path.parents for folder in own)
     }
+
+
+def of_site() -> dict[str, str]:
+    """What the site shows: pages, studies, reference runs, and by their notes the sections."""
+    files = [
+        *(paths.ROOT / "book").rglob("*"),
+        *paths.STUDIES.glob("*.yaml"),
+        *paths.published("").rglob("*.json*"),
+        *paths.results("").glob("*/jobs/section-*.json"),
+        paths.ROOT / "_config.yml",
+        paths.ROOT / "_toc.yml",
+    ]
+    return {str(one): file_digest(one) for one in sorted(files) if one.is_file()}

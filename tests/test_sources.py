@@ -10,34 +10,34 @@ from conftest import Studies
 
 from lib import paths
 from lib import study as studies
-from lib.book import state
+from lib.book import sources
 
 
 @pytest.fixture
 def helpers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A lib of its own: top imports middle, middle imports bottom inside a function."""
-    sources = {
+    written = {
         "bottom": "VALUE = 1  # one\n",
         "middle": "def f():\n    from lib.bottom import VALUE\n    return VALUE\n",
         "top": "from lib import middle\n",
         "apart": "VALUE = 2\n",
     }
-    for name, source in sources.items():
+    for name, source in written.items():
         (tmp_path / f"{name}.py").write_text(source)
-    monkeypatch.setattr(state, "LIB", tmp_path)
+    monkeypatch.setattr(sources, "LIB", tmp_path)
     _forget()
     yield tmp_path
     _forget()
 
 
 def _forget() -> None:
-    state.modules.cache_clear()
-    state._module.cache_clear()
+    sources.modules.cache_clear()
+    sources._module.cache_clear()
 
 
 def test_helpers_are_followed_to_the_end(helpers: Path) -> None:
-    assert set(state.helpers(["top"])) == {"top", "middle", "bottom"}
-    assert set(state.helpers(["apart"])) == {"apart"}
+    assert set(sources.helpers(["top"])) == {"top", "middle", "bottom"}
+    assert set(sources.helpers(["apart"])) == {"apart"}
 
 
 @pytest.mark.parametrize(
@@ -50,46 +50,63 @@ def test_helpers_are_followed_to_the_end(helpers: Path) -> None:
     ],
 )
 def test_a_helper_changes_by_its_code(helpers: Path, source: str, changed: bool) -> None:
-    before = state.helpers(["top"])
+    before = sources.helpers(["top"])
     (helpers / "bottom.py").write_text(source)
     _forget()
-    after = state.helpers(["top"])
+    after = sources.helpers(["top"])
     assert (before != after) == changed
     assert {name for name in before if before[name] != after[name]} <= {"bottom"}
 
 
 def test_every_notebook_uses_some_helpers_and_leaves_others_alone() -> None:
-    for path in paths.sections().values():
-        used = state.of_notebook(path)["helpers"]
+    found = {name: sources.of_notebook(path)["helpers"] for name, path in paths.sections().items()}
+    for used in found.values():
         assert {"study", "evidence.records", "sections.pages"} <= set(used)
-        assert not {"run", "book.worker", "book.site", "export", "book.publish"} & set(used)
-    texts = {number: "sections.other_texts" in state.of_notebook(path)["helpers"]
-             for number, path in paths.sections().items()}  # fmt: skip
-    assert [number for number, used in texts.items() if used] == ["08"]
+        assert not {"run", "export", "book.worker", "book.site", "book.publish"} & set(used)
+    plots = [name for name, used in found.items() if "sections.other_texts" in used]
+    assert plots == ["other_texts"]
+
+
+def test_modules_that_no_import_names_are_found_by_their_places(
+    helpers: Path, write_study: Studies, tmp_path: Path
+) -> None:
+    for name in ("sections/mine", "pruning/strategies/mine", "healing/recipes/qlora", "book/mine"):
+        (helpers / name).parent.mkdir(parents=True, exist_ok=True)
+        (helpers / f"{name}.py").write_text("VALUE = 1\n")
+    _forget()
+    assert set(sources.discovered()) == {
+        "sections.mine", "pruning.strategies.mine", "healing.recipes.qlora",
+    }  # fmt: skip
+    study = studies.load(str(write_study(tmp_path)))
+    before = sources.of_study(study)
+    assert set(before["code"]) == {"healing.recipes.qlora"}
+    (helpers / "healing/recipes/qlora.py").write_text("VALUE = 2\n")
+    _forget()
+    assert sources.of_study(study) != before
 
 
 def test_a_comment_in_a_notebook_is_a_change_of_it(tmp_path: Path) -> None:
-    path = shutil.copy(paths.sections()["03"], tmp_path)
-    before = state.of_notebook(Path(path))
+    path = shutil.copy(paths.sections()["loss"], tmp_path)
+    before = sources.of_notebook(Path(path))
     notebook = json.loads(Path(path).read_text())
     notebook["cells"][-1]["source"] = "".join(notebook["cells"][-1]["source"]) + "\n# so"
     Path(path).write_text(json.dumps(notebook))
-    after = state.of_notebook(Path(path))
+    after = sources.of_notebook(Path(path))
     assert before["notebook"] != after["notebook"] and before["helpers"] == after["helpers"]
 
 
 def test_dates_and_places_of_files_do_not_count(tmp_path: Path, write_study: Studies) -> None:
     (tmp_path / "a").mkdir()
     first = write_study(tmp_path / "a")
-    before = state.of_study(studies.load(str(first)))
+    before = sources.of_study(studies.load(str(first)))
     for path in (tmp_path / "a").rglob("*"):
         os.utime(path, (1, 1))
-    assert state.of_study(studies.load(str(first))) == before
+    assert sources.of_study(studies.load(str(first))) == before
     moved = shutil.move(tmp_path / "a", tmp_path / "b")
     for path in Path(moved).rglob("*"):
         if path.is_file():  # its tasks name their files by absolute paths
             path.write_text(path.read_text().replace(str(tmp_path / "a"), str(moved)))
-    found = state.of_study(studies.load(str(Path(moved) / "mine.yaml")))
+    found = sources.of_study(studies.load(str(Path(moved) / "mine.yaml")))
     assert {key: found[key] for key in found if key != "tasks"} == {
         key: before[key] for key in before if key != "tasks"
     }
@@ -107,9 +124,9 @@ def test_dates_and_places_of_files_do_not_count(tmp_path: Path, write_study: Stu
 )
 def test_content_counts(change, tmp_path: Path, write_study: Studies) -> None:
     path = write_study(tmp_path)
-    before = state.of_study(studies.load(str(path)))
+    before = sources.of_study(studies.load(str(path)))
     change(tmp_path)
-    assert state.of_study(studies.load(str(path))) != before
+    assert sources.of_study(studies.load(str(path))) != before
 
 
 def _edit(path: Path, old: str, new: str) -> None:

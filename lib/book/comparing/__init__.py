@@ -1,0 +1,1 @@
+"""Two runs of one study side by side: what each has recorded, and whether they agree."""
