@@ -60,8 +60,10 @@ def test_the_strategies_on_the_page_work() -> None:
 def test_the_wings_stand_beside_the_map_in_their_own_words(name: str) -> None:
     page = (paths.ROOT / name).read_text("utf-8")
     wings = re.findall(r"^(\w+) {2,}(\S.*)$", lib.__doc__ or "", re.M)
-    rows = "\n".join(f"| `lib/{wing}/` | {says} |" for wing, says in reversed(wings))
-    assert rows in page
+    rows = [f"| `lib/{wing}/` | {says} |" for wing, says in reversed(wings)]
+    found = [line for line in page.splitlines() if re.match(r"\| `lib/\w+/` \|", line)]
+    assert len(found) == len(rows)
+    assert all(line.startswith(row) for line, row in zip(found, rows, strict=True))
     for theme in ("light", "dark"):
         assert f"_static/house-{theme}.svg" in page
 
@@ -72,3 +74,13 @@ def test_files_that_pages_name_are_there(name: str) -> None:
     for path in re.findall(r"`((?:lib|tests|book|almanac|tasks|profiles)/[\w./-]+)`", page):
         example = {"lib/sections/name.py", "lib/claims/name.py"}
         assert (paths.ROOT / path).exists() or path in example, path
+
+
+def test_every_file_that_contributing_points_to_is_in_its_wing() -> None:
+    page = (paths.ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    for wing, hints in re.findall(r"^\| `lib/(\w+)/` \|[^|]*\| ([^|]*) \|$", page, re.M):
+        named = re.findall(r"`(\w+/?)`", hints)
+        assert named, wing
+        for name in named:
+            path = paths.ROOT / "lib" / wing / (name if name.endswith("/") else f"{name}.py")
+            assert path.exists(), path
