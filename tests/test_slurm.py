@@ -87,6 +87,6 @@ def test_two_nodes_give_what_one_computer_gives(
     ended = cluster.accounted()
     assert {one.node for one in ended if one.state == "COMPLETED"} == {"n0", "n1"}
     jobs = {path.stem for path in (clone / "results/mine/jobs").glob("*.json")}
-    assert jobs >= {"distances", "unhealed", "unhealed-4bit", "unpruned-qlora-r4-seed0"}
+    assert jobs >= {"choices", "unhealed", "unhealed-4bit", "unpruned-qlora-r4-seed0"}
     found = [json.loads(path.read_text()) for path in records(clone)]
     assert {record["provenance"]["threads"] for record in found} == {1}

@@ -13,8 +13,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from lib import paths
 from lib.errors import UserError
 
@@ -83,25 +81,24 @@ def notebooks() -> dict[str, Path]:
 
     Raises UserError for a page of _toc.yml without a notebook, a notebook without a page or
     without a module, and a module with a SECTION but no notebook."""
-    toc = yaml.safe_load((paths.ROOT / "_toc.yml").read_text("utf-8"))
-    pages = re.findall(r"notebooks/(\w+)", yaml.safe_dump(toc, sort_keys=False))
-    files = {path.stem: path for path in sorted(paths.NOTEBOOKS.glob("*.ipynb"))}
+    found = paths.sections()
+    pages = {path.stem for path in found.values()}
     modules = {
         path.stem
         for path in (paths.ROOT / "lib" / "sections").glob("*.py")
         if re.search(r"^SECTION\b", path.read_text("utf-8"), re.M)
     }
-    for page in pages:
-        if page not in files:
-            raise UserError(f"_toc.yml: notebooks/{page}: there is no notebooks/{page}.ipynb")
-    for stem in files:
-        if stem not in pages:
-            raise UserError(f"notebooks/{stem}.ipynb: _toc.yml does not list it")
-        if short(stem) not in modules:
+    for path in found.values():
+        if not path.exists():
+            raise UserError(f"_toc.yml: notebooks/{path.stem}: there is no notebooks/{path.name}")
+    for path in sorted(paths.NOTEBOOKS.glob("*.ipynb")):
+        if path.stem not in pages:
+            raise UserError(f"notebooks/{path.name}: _toc.yml does not list it")
+    for name, path in found.items():
+        if name not in modules:
             raise UserError(
-                f"notebooks/{stem}.ipynb: there is no lib/sections/{short(stem)}.py with a SECTION"
+                f"notebooks/{path.name}: there is no lib/sections/{name}.py with a SECTION"
             )
-    found = {short(page): files[page] for page in pages}
     for name in sorted(modules - found.keys()):
         raise UserError(f"lib/sections/{name}.py: there is no notebook '{name}' in notebooks/")
     return found
@@ -110,11 +107,6 @@ def notebooks() -> dict[str, Path]:
 def names() -> list[str]:
     """All sections by name, in the order of _toc.yml. Raises UserError as `notebooks` does."""
     return list(notebooks())
-
-
-def short(stem: str) -> str:
-    """A notebook's name without its number: 05_lora_rank → lora_rank."""
-    return re.sub(r"^\d\d_", "", stem)
 
 
 @cache
