@@ -63,7 +63,8 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "_toc.yml").write_text("\n".join(["root: book/intro", "chapters:", *pages]))
     for stem in ("02_second", "first"):
         (tmp_path / f"notebooks/{stem}.ipynb").write_text("{}")
-        (tmp_path / f"lib/sections/{stem.removeprefix("02_")}.py").write_text("SECTION = Section()\n")
+        module = tmp_path / f"lib/sections/{stem.removeprefix('02_')}.py"
+        module.write_text("SECTION = Section()\n")
     (tmp_path / "lib/sections/figures.py").write_text("GREY = 0.5\n")
     return tmp_path
 
