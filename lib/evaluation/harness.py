@@ -1,5 +1,5 @@
-"""lm-eval from the inside: which tasks there are, what decides their questions, and the model that
-it asks, which answers for many prunings after one shared pass.
+"""Questions, asked through lm-eval: which tasks there are, what decides their questions, and one
+pass that answers for many prunings.
 
 Documents, prompts, filters and metrics are lm-eval's own.
 """
@@ -7,101 +7,26 @@ Documents, prompts, filters and metrics are lm-eval's own.
 import copy
 import hashlib
 import json
-import logging
-import os
 import random
-from collections.abc import Callable, Iterator, Sequence
-from functools import cache, lru_cache, partial
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lib.errors import UserError
 from lib.evaluation import sweep
 from lib.evaluation.batches import Row
+from lib.evaluation.lm_eval_insides import ask_again, ask_in_order, harness
 from lib.evidence.journal import Journal
 from lib.evidence.records import file_digest
 from lib.pruning.dropped import Dropped
-from lib.pruning.surgery import pruned
 from lib.schema import Study, Task
-from lib.study import permuted
 
-QUICK = 5000  # requests
 SEEDS = {"docs": 0, "examples": 1234}  # as lm-eval's own command seeds them
-
-
-@cache
-def harness() -> Any:
-    """lm-eval, imported late: it is slow and not needed to check a study of local tasks."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    import datasets
-    import lm_eval
-    import lm_eval.api.task
-    from lm_eval.models.huggingface import HFLM
-
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    # lm-eval compiles a task's templates again for every question of every pruning.
-    templates = lm_eval.utils.env
-    templates.from_string = lru_cache(templates.from_string)
-    # A bar per task and model while prompts are put together, for milliseconds of work.
-    lm_eval.api.task.tqdm = partial(tqdm, disable=True)
-    datasets.disable_progress_bars()
-
-    class PrunedLM(HFLM):
-        """lm-eval's Hugging Face model for one pruning, answering from a pass shared by all."""
-
-        def __init__(self, shared: "SharedPass", **options: Any) -> None:
-            super().__init__(softmax_dtype="float32", **options)
-            self.shared = shared
-            self.number = 0
-
-        def loglikelihood(self, requests: list, disable_tqdm: bool = False) -> list:
-            if self.shared.question_free:
-                requests = [_without_question(request) for request in requests]
-            known = self.shared.answers
-            if all(request.args in known for request in requests):  # do not tokenise again
-                return [known[request.args][self.number] for request in requests]
-            return super().loglikelihood(requests, disable_tqdm=len(requests) < QUICK)
-
-        def _loglikelihood_tokens(self, requests: list, **_: Any) -> list:
-            room = self.max_length + 1
-            keys, rows = [], {}
-            for text, context, answer in requests:
-                tokens = (*context, *answer)
-                if not 0 < len(answer) < room:
-                    raise UserError(
-                        f"lm-eval task '{self.shared.name}': an answer of {len(answer)} tokens "
-                        f"cannot be scored in a context of {room - 1}"
-                    )
-                # A prompt is asked once per choice and counted once.
-                if len(tokens) > room:
-                    self.shared.truncated.add(tuple(context))
-                tokens = tokens[-room:]
-                keys.append(text or (*context, None, *answer))
-                rows[keys[-1]] = Row(tokens, len(tokens) - len(answer))
-            self.shared.answer(rows)
-            return [self.shared.answers[key][self.number] for key in keys]
-
-        def generate_until(self, requests: list, disable_tqdm: bool = False) -> list:
-            with pruned(self.model, self.shared.blocks[self.number]):
-                return super().generate_until(requests, disable_tqdm=len(requests) < QUICK)
-
-        def tok_batch_encode(self, strings: list, **options: Any) -> Any:
-            """Prompts of generation, cut on the left to leave room for the answer."""
-            room = options.get("left_truncate_len")
-            if room:
-                for ids in self.tokenizer(strings)["input_ids"]:
-                    if len(ids) > room:
-                        self.shared.truncated.add(tuple(ids))
-            return super().tok_batch_encode(strings, **options)
-
-    lm_eval.PrunedLM = PrunedLM
-    return lm_eval
 
 
 class SharedPass:
@@ -165,7 +90,7 @@ class Questions:
             one.set_config(key="num_fewshot", value=task.shots)
             one.set_fewshot_seed(seed=SEEDS["examples"])
             if task.order:
-                one.sampler.sample = partial(_permuted, one.sampler.sample, task.order)
+                ask_in_order(one, task.order)
 
     def ask(self, lm: Any) -> dict[str, list[dict[str, Any]]]:
         """lm-eval's samples by sub-task: one row per question and filter."""
@@ -187,26 +112,8 @@ class Questions:
         if not self._built:
             self._built = True
             for one in self._loaded["tasks"].values():
-                one.build_all_requests = partial(_forget_answers, one)
-                # Reading a question from `datasets` again costs more than judging an answer to it.
-                documents = list(one.doc_iterator(limit=self.task.limit))
-                one.doc_iterator = partial(_again, documents)
+                ask_again(one, self.task.limit)
         return found["samples"]
-
-
-def _permuted(sample: Callable[..., Sequence], order: int, *args: Any, **given: Any) -> list:
-    """The sampler's examples in another order, the same one for every question."""
-    return permuted(sample(*args, **given), order)
-
-
-def _forget_answers(task: Any, **_: Any) -> None:
-    """In place of putting the same prompts together again."""
-    for instance in task.instances:
-        instance.resps, instance.filtered_resps = [], {}
-
-
-def _again(documents: list[tuple[int, Any]], **_: Any) -> Iterator[tuple[int, Any]]:
-    return iter(documents)
 
 
 def local_tasks(study: Study) -> dict[str, Path]:
@@ -248,20 +155,6 @@ def _some(names: Sequence[str], most: int = 12) -> str:
     """Names for a message; of a folder with MMLU's subjects not all."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
-
-
-def _without_question(request: Any) -> Any:
-    """A copy: the task's own request is asked again of the next pruning."""
-    shortened = copy.copy(request)
-    prompt, answer = request.arguments
-    shortened.arguments = (last_line(prompt), answer)
-    return shortened
-
-
-def last_line(prompt: str) -> str:
-    """What is left of a prompt without its question: the last line, such as "Answer:", or nothing
-    where the whole prompt is one line."""
-    return prompt.rpartition("\n")[2] if "\n" in prompt else ""
 
 
 def metric(task: Any) -> str | None:

@@ -58,21 +58,26 @@ def adapt(model: PreTrainedModel, healing: Adapters, needs_4bit: bool) -> PeftMo
     narrowest = min(map(min, sizes))
     if healing.rank > narrowest:
         raise UserError(f"rank {healing.rank}: above the narrowest FFN width, {narrowest}")
-    config = LoraConfig(
-        r=healing.rank,
-        lora_alpha=healing.rank,
-        lora_dropout=healing.dropout,
-        target_modules=names,
-        task_type="CAUSAL_LM",
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in modules),
-    )
+    transposed = any(isinstance(module, Conv1D) for module in modules)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         if needs_4bit:
             model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
         if healing.gradient_checkpointing:
             checkpoint_gradients(model)
-        return get_peft_model(model, config)
+        return get_peft_model(model, lora(names, healing, transposed))
+
+
+def lora(names: list[str], healing: Adapters, transposed: bool) -> LoraConfig:
+    """Adapters of rank r, with α = r, on the FFN; all else is frozen."""
+    return LoraConfig(
+        r=healing.rank,
+        lora_alpha=healing.rank,
+        lora_dropout=healing.dropout,
+        target_modules=names,
+        task_type="CAUSAL_LM",
+        fan_in_fan_out=transposed,  # weights are [in, out], as GPT-2's
+    )
 
 
 def checkpoint_gradients(model: PreTrainedModel) -> None:

@@ -20,7 +20,7 @@ from lib import open_sets
 from lib.errors import UserError
 from lib.evidence.records import file_digest
 from lib.pruning.dropped import Dropped, check_n, span
-from lib.schema import Chosen, Section
+from lib.schema import Chosen, Group
 
 
 class Asked(Protocol):
@@ -49,7 +49,7 @@ class Strategy:
     deepest. METHOD: raised when the code that decides the scores changes them."""
 
     METHOD = 1
-    Settings: type[BaseModel] = Section  # without settings
+    Settings: type[BaseModel] = Group  # without settings
     by_rule = False
 
     def __init__(self, name: str, settings: BaseModel) -> None:
@@ -122,7 +122,7 @@ class Own(Strategy):
     """A user's own, from a file that the study names; the file's content decides its scores."""
 
     def __init__(self, name: str, file: Path) -> None:
-        super().__init__(name, Section())
+        super().__init__(name, Group())
         self.file = file
         self.by_rule = hasattr(self.code, "choose")
 

@@ -30,10 +30,20 @@ Facts = dict[str, Any]  # "mlp.class" → "LlamaMLP", "self_attn.is_sliding" →
 SUMMARIES = {"has_sliding_layers", "layer_types"}
 
 
+def without(layers: nn.ModuleList, dropped: Collection[int]) -> nn.ModuleList:
+    """The layers that stay, in order, each told its new number."""
+    kept = [layer for old, layer in enumerate(layers) if old not in dropped]
+    for new, layer in enumerate(kept):
+        for module in layer.modules():
+            if hasattr(module, "layer_idx"):
+                module.layer_idx = new  # the key-value cache is indexed by it
+    return nn.ModuleList(kept)
+
+
 class Cut:
     """A model from which layers have been taken, in place, and what it takes to put them back.
 
-    Renumbers `layer_idx` (the key-value cache is indexed by it) and slices the config.
+    Renumbers the layers that stay (`without`) and slices the config.
 
     Raises UserError, the model untouched, for layers that cannot be dropped or a family that
     cannot be pruned correctly (see `slice_config`)."""
@@ -52,11 +62,7 @@ class Cut:
             for module in layer.modules()
             if hasattr(module, "layer_idx")
         ]
-        for new, old in enumerate(kept):
-            for module in whole[old].modules():
-                if hasattr(module, "layer_idx"):
-                    module.layer_idx = new
-        setattr(self._parent, self._attribute, nn.ModuleList(whole[old] for old in kept))
+        setattr(self._parent, self._attribute, without(whole, dropped))
 
     def turn(self) -> None:
         """Make the pruned model whole again, or the whole one pruned."""

@@ -1,11 +1,20 @@
 """What every section's notebook does besides measuring: open the study, show its settings, state
 its verdicts. Text that comes from files or models is escaped."""
 
+import ast
+import inspect
 import json
+import textwrap
+from collections.abc import Callable
 from html import escape
+from itertools import groupby
+from pathlib import Path
 
 import pandas as pd
 from IPython.display import HTML
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import PythonLexer
 
 from lib import claims, paths, study
 from lib.claims.rules import reading
@@ -58,6 +67,34 @@ def _plain(value: object) -> str:
     if isinstance(value, str) and value.startswith("/"):
         return "…/" + "/".join(value.split("/")[-2:])
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def essence(*functions: Callable) -> HTML:
+    """The source of functions as it stands in lib, under the name of its file, so that the page
+    shows what runs. The colours are the theme's."""
+    parts = []
+    for file, group in groupby(functions, inspect.getsourcefile):
+        source = "\n".join(_source(one) for function in group for one in _with_helpers(function))
+        code = highlight(source, PythonLexer(), HtmlFormatter(cssclass="highlight"))
+        where = Path(file).relative_to(paths.ROOT).as_posix()
+        parts.append(f'<div class="essence"><p><code>{escape(where)}</code></p>{code}</div>')
+    return HTML("".join(parts))
+
+
+def _with_helpers(function: Callable) -> list[Callable]:
+    """A function, and the private functions of its file that it calls."""
+    private = [name for name in function.__code__.co_names if name.startswith("_")]
+    helpers = [function.__globals__.get(name) for name in private]
+    return [function, *filter(inspect.isfunction, helpers)]
+
+
+def _source(function: Callable) -> str:
+    """A function's lines, with no more of its docstring than the first paragraph."""
+    source = textwrap.dedent(inspect.getsource(function))
+    first = ast.get_source_segment(source, ast.parse(source).body[0].body[0])
+    paragraph, *more = first.split("\n\n")
+    cut = first.startswith('"""') and more
+    return source.replace(first, f'{paragraph}"""', 1) if cut else source
 
 
 def tables(opened: OpenStudy) -> claims.Tables:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lib import paths
-from lib.claims import find, papers
 from lib.errors import UserError
 
 if TYPE_CHECKING:
@@ -126,6 +125,8 @@ def load(name: str) -> Section:
 
 def every_claim() -> tuple[str, ...]:
     """The claims of all papers."""
+    from lib.claims import papers
+
     return tuple(
         f"{name}-{claim.number}" for name, paper in papers().items() for claim in paper.claims
     )
@@ -133,6 +134,8 @@ def every_claim() -> tuple[str, ...]:
 
 def claim_reads(claim: str) -> tuple[str, ...]:
     """The tables that a claim's rule reads."""
+    from lib.claims import find
+
     return find(claim).tables
 
 

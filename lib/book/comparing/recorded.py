@@ -23,7 +23,7 @@ from lib.schema import Study, Task
 from lib.sections import controls, tables
 
 # Inputs that no setting decides, but files, the machine and the version of the code.
-GIVEN = {"checkpoint", "tokenizer", "untrained", "text", "source", "method", "evaluated"}
+GIVEN = {"checkpoint", "tokenizer", "untrained", "text", "source", "method", "evaluated", "code"}
 
 
 @dataclass
@@ -64,6 +64,9 @@ def published(study: Study, scratch: Path) -> RecordedRun:
     try:
         about = json.loads((folder / "study.json").read_text("utf-8"))
         here = {key: value for key, value in study if key in publish.LOCAL - {"like"}}
+        files = {one.name: one.file for one in study.strategies}
+        for one in about["settings"].get("strategies", []):  # of one's own only the name is there
+            one["file"] = one["file"] and files.get(one["name"], one["file"])
         settings = Study(**about["settings"], **here, name=study.name, file=study.file)
         if about["records"] != count:
             run.faults.append(f"{run.where}/evidence.jsonl: {count} of {about['records']} records")

@@ -1,0 +1,142 @@
+"""Everything of lm-eval that is no public interface, in one place: what is replaced in it, and the
+model that answers for many prunings. Each is the reason why the version is pinned, and checked."""
+
+import copy
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, lru_cache, partial
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from lib.errors import UserError
+from lib.evaluation.batches import Row
+from lib.pruning.surgery import pruned
+from lib.study import permuted
+
+if TYPE_CHECKING:
+    from lib.evaluation.harness import SharedPass
+
+VERSION = "0.4.13"  # whose insides these are
+QUICK = 5000  # requests
+
+
+@cache
+def harness() -> Any:
+    """lm-eval, imported late: it is slow and not needed to check a study of local tasks.
+
+    Raises UserError for another version than the one whose insides are replaced here."""
+    found = metadata.version("lm_eval")
+    if found != VERSION:
+        raise UserError(
+            f"lm-eval {found} is installed, but its insides are known of {VERSION} alone; "
+            f"`pip install lm-eval=={VERSION}`"
+        )
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import datasets
+    import lm_eval
+    import lm_eval.api.task
+    from lm_eval.models.huggingface import HFLM
+
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    # lm-eval compiles a task's templates again for every question of every pruning.
+    templates = lm_eval.utils.env
+    templates.from_string = lru_cache(templates.from_string)
+    # A bar per task and model while prompts are put together, for milliseconds of work.
+    lm_eval.api.task.tqdm = partial(tqdm, disable=True)
+    datasets.disable_progress_bars()
+
+    class PrunedLM(HFLM):
+        """lm-eval's Hugging Face model for one pruning, answering from a pass shared by all."""
+
+        def __init__(self, shared: "SharedPass", **options: Any) -> None:
+            super().__init__(softmax_dtype="float32", **options)
+            self.shared = shared
+            self.number = 0
+
+        def loglikelihood(self, requests: list, disable_tqdm: bool = False) -> list:
+            if self.shared.question_free:
+                requests = [_without_question(request) for request in requests]
+            known = self.shared.answers
+            if all(request.args in known for request in requests):  # do not tokenise again
+                return [known[request.args][self.number] for request in requests]
+            return super().loglikelihood(requests, disable_tqdm=len(requests) < QUICK)
+
+        def _loglikelihood_tokens(self, requests: list, **_: Any) -> list:
+            room = self.max_length + 1
+            keys, rows = [], {}
+            for text, context, answer in requests:
+                tokens = (*context, *answer)
+                if not 0 < len(answer) < room:
+                    raise UserError(
+                        f"lm-eval task '{self.shared.name}': an answer of {len(answer)} tokens "
+                        f"cannot be scored in a context of {room - 1}"
+                    )
+                # A prompt is asked once per choice and counted once.
+                if len(tokens) > room:
+                    self.shared.truncated.add(tuple(context))
+                tokens = tokens[-room:]
+                keys.append(text or (*context, None, *answer))
+                rows[keys[-1]] = Row(tokens, len(tokens) - len(answer))
+            self.shared.answer(rows)
+            return [self.shared.answers[key][self.number] for key in keys]
+
+        def generate_until(self, requests: list, disable_tqdm: bool = False) -> list:
+            with pruned(self.model, self.shared.blocks[self.number]):
+                return super().generate_until(requests, disable_tqdm=len(requests) < QUICK)
+
+        def tok_batch_encode(self, strings: list, **options: Any) -> Any:
+            """Prompts of generation, cut on the left to leave room for the answer."""
+            room = options.get("left_truncate_len")
+            if room:
+                for ids in self.tokenizer(strings)["input_ids"]:
+                    if len(ids) > room:
+                        self.shared.truncated.add(tuple(ids))
+            return super().tok_batch_encode(strings, **options)
+
+    lm_eval.PrunedLM = PrunedLM
+    return lm_eval
+
+
+def ask_in_order(task: Any, order: int) -> None:
+    """Have an lm-eval task show its examples in an order of their own."""
+    task.sampler.sample = partial(_permuted, task.sampler.sample, order)
+
+
+def ask_again(task: Any, limit: int | None) -> None:
+    """Have an lm-eval task that was asked once keep its prompts and documents for the next."""
+    task.build_all_requests = partial(_forget_answers, task)
+    # Reading a question from `datasets` again costs more than judging an answer to it.
+    documents = list(task.doc_iterator(limit=limit))
+    task.doc_iterator = partial(_again, documents)
+
+
+def _permuted(sample: Callable[..., Sequence], order: int, *args: Any, **given: Any) -> list:
+    """The sampler's examples in another order, the same one for every question."""
+    return permuted(sample(*args, **given), order)
+
+
+def _forget_answers(task: Any, **_: Any) -> None:
+    """In place of putting the same prompts together again."""
+    for instance in task.instances:
+        instance.resps, instance.filtered_resps = [], {}
+
+
+def _again(documents: list[tuple[int, Any]], **_: Any) -> Iterator[tuple[int, Any]]:
+    return iter(documents)
+
+
+def _without_question(request: Any) -> Any:
+    """A copy: the task's own request is asked again of the next pruning."""
+    shortened = copy.copy(request)
+    prompt, answer = request.arguments
+    shortened.arguments = (last_line(prompt), answer)
+    return shortened
+
+
+def last_line(prompt: str) -> str:
+    """What is left of a prompt without its question: the last line, such as "Answer:", or nothing
+    where the whole prompt is one line."""
+    return prompt.rpartition("\n")[2] if "\n" in prompt else ""
