@@ -1,6 +1,6 @@
 """A healed model to take away: pruned, healed with the study's recipe, adapters merged.
 
-    python -m lib.export OUT --study mine.yaml --similarity 8    # the block that section 01 chose
+    python -m lib.export OUT --study mine.yaml --similarity 8    # the most similar block
     python -m lib.export OUT --study mine.yaml --simple 8        # deepest 8, last one kept
     python -m lib.export OUT --study mine.yaml --strategy NAME 8  # any strategy
     python -m lib.export OUT --study mine.yaml --drop 21:29      # layers 21–28; or 3,5:8

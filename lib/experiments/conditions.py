@@ -92,7 +92,7 @@ def untrained(conditions: list[Condition]) -> list[Condition]:
 
 
 def main_conditions(opened: OpenStudy) -> list[Condition]:
-    """All models of sections 02 to 04: unhealed, in 4-bit, and healed with the study's recipe."""
+    """What most sections evaluate: unhealed, in 4-bit, and healed with the study's recipe."""
     study = opened.study
     trained = healed(opened, study.healing, study.healing.fractions)
     plain = unhealed(opened)

@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -126,31 +126,23 @@ def broken(opened: OpenStudy, condition: Condition) -> bool:
     return report is not None and report["train_loss"][-1] is None
 
 
-def _wanted(opened: OpenStudy, condition: Condition, only: Sequence[Probe] | None) -> list[Probe]:
-    found = probes(opened, condition)
-    return found if only is None else [probe for probe in found if probe in only]
-
-
-def _missing(opened: OpenStudy, condition: Condition, only: Sequence[Probe] | None) -> bool:
+def _missing(opened: OpenStudy, condition: Condition) -> bool:
     if broken(opened, condition):
         return False
-    found = [recorded(opened, condition, probe) for probe in _wanted(opened, condition, only)]
+    found = [recorded(opened, condition, probe) for probe in probes(opened, condition)]
     if condition.healing:
         found.append(healing_record(opened, condition))
     return any(value is None for value in found)
 
 
-def measure(
-    opened: OpenStudy, conditions: list[Condition], only: Sequence[Probe] | None = None
-) -> None:
-    """See to it that every accuracy and loss of these conditions is recorded, or `only` some of
-    what they are asked; healed they are in any case.
+def measure(opened: OpenStudy, conditions: list[Condition]) -> None:
+    """See to it that every accuracy and loss of these conditions is recorded.
 
     Prunings that are not healed share one model and one pass over the questions; a healed model
     is its own."""
     missing: dict[str, Condition] = {}  # two strategies may choose one block
     for condition in conditions:
-        if _missing(opened, condition, only):
+        if _missing(opened, condition):
             missing.setdefault(digest(condition_inputs(opened, condition)), condition)
     groups: dict[str, list[Condition]] = defaultdict(list)
     for key, condition in missing.items():
@@ -159,15 +151,15 @@ def measure(
         for group in groups.values():
             first = group[0].name
             bar.set_postfix_str(first if len(group) == 1 else f"{first} and {len(group) - 1} more")
-            _measure(opened, group, only)
+            _measure(opened, group)
             bar.update(len(group))
 
 
-def _measure(opened: OpenStudy, conditions: list[Condition], only: Sequence[Probe] | None) -> None:
+def _measure(opened: OpenStudy, conditions: list[Condition]) -> None:
     """Measure conditions that are prunings of one model (or one healed model)."""
     wanted: list[Probe] = []
     for condition in conditions:
-        wanted += [probe for probe in _wanted(opened, condition, only) if probe not in wanted]
+        wanted += [probe for probe in probes(opened, condition) if probe not in wanted]
     with materialised(opened, conditions[0]) as model:
         if broken(opened, conditions[0]):
             problem = healing_record(opened, conditions[0])["diverged"]

@@ -163,7 +163,7 @@ class OpenStudy:
         return corpora.windows(of, self.tokenizer, count, length, settings.seed)
 
     def measure_distances(self) -> dict[str, Any]:
-        """Angular distances (section 01): `table`, `after_norm` and `optimal` by column, and the
+        """Angular distances: `table`, `after_norm` and `optimal` by column, and the
         share of the commonest final token; from evidence, or measured now."""
         return self._distances({"checkpoint": self.checkpoint}, lambda: self.model)
 
