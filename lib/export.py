@@ -82,7 +82,8 @@ def export(opened: OpenStudy, condition: Condition, out: Path) -> None:
         with whole_or_not_at_all(out) as unfinished:
             kept = measure.adapters(opened, condition)
             adapted = (kept / ADAPTERS).exists()
-            if kept.exists() and four_bit.runs_in_4bit(opened.study):
+            in_4bit = condition.weights == "nf4" and four_bit.runs_in_4bit(opened.study)
+            if kept.exists() and in_4bit:
                 how = (opened.study, condition.healing, condition.dropped)
                 model = heal.reload(*how, kept, plain=True)
             if adapted:

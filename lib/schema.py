@@ -106,7 +106,8 @@ class Chosen(Group):
             return given
         found = {key: given[key] for key in given if key in cls.model_fields}
         more = {key: given[key] for key in given if key not in cls.model_fields}
-        return found | ({"settings": found.get("settings", {}) | more} if more else {})
+        own = found.get("settings", {})
+        return found | ({"settings": own | more} if more and isinstance(own, dict) else {})
 
     @model_validator(mode="after")
     def known(self) -> "Chosen":
@@ -142,6 +143,12 @@ class Healing(Group):
     seed: Seed = 0
     fractions: Annotated[list[Fraction], Field(min_length=1)] = [0.25, 0.5, 0.75]
 
+    @model_validator(mode="after")
+    def frozen_teacher(self) -> "Healing":
+        if self.teacher and not self.TEACHABLE:
+            raise ValueError("teacher goes with recipes that leave the model frozen but adapters")
+        return self
+
     @property
     def name(self) -> str:
         """What tables call it."""
@@ -149,8 +156,9 @@ class Healing(Group):
 
     @property
     def ffn(self) -> list[str] | None:
-        """Modules of the FFN by their last names, where they are not the family's own."""
-        return None
+        """Modules of the FFN that get adapters, by their last names; None: the family's own; none
+        where the recipe trains no adapters."""
+        return []
 
 
 class Adapters(Healing):

@@ -118,8 +118,13 @@ def _merged(key: str, base: dict[str, Any], own: dict[str, Any]) -> dict[str, An
     """Keys laid over keys. Another recipe of healing takes over what it has, too."""
     kind = own.get("recipe", base.get("recipe"))
     if key == "healing" and kind != base["recipe"] and kind in open_sets.known("recipe"):
-        has = open_sets.module("recipe", kind).Settings.model_fields
-        base = {key: value for key, value in base.items() if key in has}
+        settings = open_sets.module("recipe", kind).Settings
+        gone = () if settings.TEACHABLE else ("teacher",)
+        base = {
+            key: value
+            for key, value in base.items()
+            if key in settings.model_fields and key not in gone
+        }
     return base | own
 
 
@@ -130,7 +135,7 @@ def override(study: Study, **changes: object) -> Study:
     Parameters of notebooks go through here, so they are checked like the file itself."""
     values = study.model_dump()
     for key, change in changes.items():
-        if isinstance(change, dict):
+        if isinstance(change, dict) and isinstance(values.get(key), dict):
             given = {inner: value for inner, value in change.items() if value is not None}
             values[key] = _merged(key, values[key], given)
         elif change is not None:
@@ -248,13 +253,15 @@ def _first_error(error: ValidationError) -> str:
     key = ".".join(str(part) for part in loc)
     if first["type"] == "extra_forbidden":
         allowed = [*owner.model_fields] if owner else _allowed(loc)
+        allowed += ["name", "file"] if loc[0] == "strategies" else []
         return f"unknown key '{key}'; allowed: {', '.join(allowed)}"
     if first["type"] == "missing":
         return f"key '{key}' is missing"
     message = first["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
-    if not key:
-        return message
+    # Of healing as a whole the input is all of it.
+    if not key or (owner and not first["loc"]):
+        return f"key '{key}': {message}" if key else message
     return f"key '{key}': {message}, not {first['input']!r}"
 
 

@@ -113,7 +113,7 @@ def test_recipes_have_names_that_tell_them_apart(study):
         )
     }
     assert len(names) == 6
-    with pytest.raises(UserError, match="teacher goes with recipes that train adapters"):
+    with pytest.raises(UserError, match="teacher goes with recipes that leave"):
         with_recipe(study, recipe="full", teacher=1.0)
 
 
@@ -236,6 +236,17 @@ def test_a_teacher_brings_the_pupil_closer(study, tokenizer, text):
             expected = whole(text, output_hidden_states=True).hidden_states[BLOCK.stop]
         apart.append(float(mismatch(at_cut, expected, None)))
     assert apart[1] < 0.9 * apart[0]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_all_weights_on_disk_are_the_healed_model(study, tokenizer, tmp_path, dtype):
+    one = with_recipe(study.model_copy(update={"dtype": dtype}), recipe="full", steps=2)
+    healed = heal.heal(one, one.healing, BLOCK, tokenizer, kept=tmp_path / "a").model
+    again = heal.reload(one, one.healing, BLOCK, tmp_path / "a")
+    assert healed.config.use_cache == again.config.use_cache
+    tokens = torch.arange(32)[None]
+    with torch.no_grad():
+        assert torch.equal(healed(tokens).logits, again(tokens).logits)
 
 
 def test_adapters_on_disk_are_the_healed_model(study, tokenizer, tmp_path):

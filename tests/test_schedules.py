@@ -1,5 +1,6 @@
 """Pruning in steps: drop, heal, choose again on the healed model, drop, heal."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import torch
 from conftest import Studies
 
 from lib import paths, study
+from lib.book.plan import Planned, part_name
 from lib.errors import UserError
 from lib.evidence import records
 from lib.experiments.measure import adapters, materialised, measure, recorded
@@ -91,15 +93,13 @@ def test_killed_between_and_within_its_steps_it_ends_the_same(
     file: Path, tmp_path: Path, results_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = by_hand(OpenStudy(study.load(str(file))), tmp_path / "hand")
-    seen, kills = set(), 0
-    for wanted in ("*/healing/*.json", "*/choice/*.json"):
+    kills = 0
+    for wanted in ("healing", "choice"):  # between the steps, and in the second
         process = subprocess.Popen(
             [sys.executable, "-c", RUN, str(file)], cwd=paths.ROOT, stderr=subprocess.DEVNULL
         )
-        while process.poll() is None and not list((results_dir / "mine").glob(wanted[2:])):
-            if found := list((results_dir / "mine" / "evidence").glob(wanted[2:])):
-                seen |= set(found)
-                break
+        folder = results_dir / "mine" / "evidence" / wanted
+        while process.poll() is None and not list(folder.glob("*.json")):
             time.sleep(0.02)
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
@@ -108,6 +108,28 @@ def test_killed_between_and_within_its_steps_it_ends_the_same(
     assert kills == 2
     opened = OpenStudy(study.load(str(file)))
     assert same(weights(opened), expected)
+
+
+def test_a_plan_of_steps_heals_nothing(file: Path, results_dir: Path) -> None:
+    opened = OpenStudy(study.load(str(file)))
+    planned = Planned(opened.study, opened.config)
+    condition = resolve(planned, two_steps(opened))
+    assert condition.dropped.n == 4 and not (results_dir / "mine").exists()
+    name = part_name(planned, condition, "")
+    assert re.fullmatch(r"[a-z0-9-]+", name)
+    plain = resolve(planned, [Step("similarity", 2, None), two_steps(opened)[1]])
+    assert part_name(planned, plain, "") != name
+
+
+def test_nothing_goes_on_from_a_healing_that_broke_down(file: Path, results_dir: Path) -> None:
+    opened = OpenStudy(study.load(str(file)))
+    endless = opened.study.healing.model_copy(update={"learning_rate": 1e30})
+    with pytest.raises(UserError, match="broke down; nothing goes on"):
+        resolve(opened, [Step("similarity", 2, endless), *two_steps(opened)[:1]])
+    assert not list((results_dir / "mine").glob("unfinished/*.model"))
+    condition = resolve(opened, [Step("simple", 2, endless), Step("simple", 1, None)])
+    measure(opened, [condition])  # left out
+    assert recorded(opened, condition, opened.study.loss) is None
 
 
 def test_scattered_sets_and_steps_without_healing(file: Path, results_dir: Path) -> None:

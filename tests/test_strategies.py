@@ -6,10 +6,12 @@ import pytest
 from conftest import Studies
 
 from lib import open_sets, study
+from lib.book.check import check
 from lib.errors import UserError
 from lib.evidence import records
 from lib.experiments.conditions import main_conditions
 from lib.experiments.opened import Asked, OpenStudy
+from lib.healing import heal
 from lib.pruning.dropped import Dropped, simple
 
 NORM = """
@@ -18,14 +20,17 @@ def scores(model, windows):
     layers = model.model.layers
     return [sum(float(p.norm()) for p in layer.parameters()) for layer in layers]
 """
-EVERY_SECOND = "def choose(n, n_layers):\n    return range(1, 2 * n, 2)\n"
+EVERY_SECOND = """
+def choose(n, n_layers):
+    return [*range(1, n_layers, 2), *range(0, n_layers, 2)][:n]
+"""
 
 
-def own(folder: Path, write_study: Studies, code: str) -> OpenStudy:
+def own(folder: Path, write_study: Studies, code: str, **keys: object) -> OpenStudy:
     """A study of six layers that compares a strategy of its own with a shipped one."""
     (folder / "mine.py").write_text(code)
     chosen = [{"name": "mine", "file": "mine.py"}, "simple"]
-    path = write_study(folder, strategies=chosen, pruned_layers=[1, 2])
+    path = write_study(folder, strategies=chosen, pruned_layers=[1, 2], **keys)
     return OpenStudy(study.load(str(path)))
 
 
@@ -52,6 +57,23 @@ def test_scores_are_measured_once_and_again_when_the_file_changes(
     own(tmp_path, write_study, NORM + "\n# another\n").chosen("mine", 2)
     kinds = [record["kind"] for _, record, _ in records("mine")]
     assert kinds.count("scores") == 2
+
+
+def test_scores_may_be_tensors_and_leave_nothing_on_the_model(
+    tmp_path: Path, results_dir: Path, write_study: Studies
+) -> None:
+    code = """
+import torch
+
+def scores(model, windows):
+    model.train()
+    found = [p.to(torch.bfloat16).norm() for p in model.model.layers[0].parameters()]
+    assert found[0].requires_grad
+    return torch.stack(found[:6])
+"""
+    opened = own(tmp_path, write_study, code)
+    assert opened.chosen("mine", 2).n == 2
+    assert not opened.model.training
 
 
 def test_a_choice_of_ones_own_is_taken_as_it_is(
@@ -82,6 +104,9 @@ def test_a_choice_of_ones_own_is_taken_as_it_is(
         ("def choose(n, n_layers):\n    return []\n", ["0 layers", "n = 1"]),
         ("def choose(n, n_layers):\n    return ['a']\n", ["expected layer numbers"]),
         ("def choose(n):\n    return [n]\n", ["choose failed", "TypeError"]),
+        ("def choose(n, n_layers):\n    yield 1 / 0\n", ["choose failed", "ZeroDivision"]),
+        ("def choose(n, n_layers):\n    return [0.9]\n", ["expected layer numbers"]),
+        ("raise SystemExit(3)\n", ["cannot be imported", "SystemExit"]),
     ],
 )
 def test_what_is_wrong_with_a_strategy_is_one_line(
@@ -111,6 +136,14 @@ def test_a_study_names_its_strategies_well(
     with pytest.raises(UserError) as found:
         study.load(str(write_study(tmp_path, strategies=strategies)))
     assert all(part in str(found.value) for part in says), found.value
+
+
+def test_a_teacher_wants_one_block(tmp_path: Path, results_dir: Path, write_study: Studies) -> None:
+    opened = own(tmp_path, write_study, EVERY_SECOND, healing={"recipe": "lora", "teacher": 1.0})
+    with pytest.raises(UserError, match="teacher goes with blocks of layers; strategy mine"):
+        check(opened.study)
+    with pytest.raises(UserError, match="goes with one block of layers, not with 1,3"):
+        heal.heal(opened.study, opened.study.healing, [1, 3], opened.tokenizer)
 
 
 def test_losses_are_those_of_models_that_are_really_pruned(

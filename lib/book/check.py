@@ -50,8 +50,13 @@ def check(study: Study, here: bool = True) -> None:
         recipes.of(healing).check(study, model, healing)
     for strategy in opened.strategies:
         one = opened.strategy(strategy)
-        for n in study.pruned_layers or range(1, opened.n_layers):
-            one.expected(n, opened.n_layers)  # a rule's choice is known, and checked, beforehand
+        # A rule's choice is known, and checked, beforehand: every one, since a table has them all.
+        expected = [one.expected(n, opened.n_layers) for n in range(1, opened.n_layers)]
+        if study.healing.teacher and not all(dropped.contiguous for dropped in expected):
+            raise UserError(
+                f"study {study.name}: healing.teacher goes with blocks of layers; strategy "
+                f"{strategy} drops scattered ones"
+            )
     if study.healing.micro_batch and study.healing.batch % study.healing.micro_batch:
         raise UserError(f"study {study.name}: healing.micro_batch does not divide healing.batch")
     known = sorted(path.parent.name for path in paths.published("").glob("*/study.json"))

@@ -165,7 +165,9 @@ def _measure(opened: OpenStudy, names: Sequence[str]) -> None:
             owners.setdefault(digest(measure.condition_inputs(opened, one)), part.name)
     todo = [
         one
+        # What was planned of a block may fall away where a strategy chose scattered layers.
         for name in names
+        if name in workload
         for one in workload[name].conditions
         if owners[digest(measure.condition_inputs(opened, one))] == name
     ]

@@ -9,6 +9,7 @@ model's head, loading, and whatever is done between passes are left out.
 """
 
 import copy
+import re
 import time
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -20,6 +21,7 @@ from lib.book.memory import memory
 from lib.errors import UserError
 from lib.evaluation import harness
 from lib.evaluation.sweep import layer_passes
+from lib.evidence.records import digest
 from lib.experiments import measure
 from lib.experiments.conditions import Condition
 from lib.experiments.opened import OpenStudy
@@ -44,6 +46,8 @@ BACK = 3  # forward passes that one forward and back counts for, where it is not
 class Planned(OpenStudy):
     """A study whose model need not be at hand. What a strategy chooses by its scores is not known
     before they are measured: a block in the middle stands for that."""
+
+    planned = True
 
     def __init__(self, study: Study, config: PretrainedConfig) -> None:
         super().__init__(study)
@@ -102,7 +106,7 @@ class Part:
 
     @property
     def healed(self) -> bool:
-        return _own(self.conditions[0])
+        return self.conditions[0].alone
 
     @property
     def what(self) -> str:
@@ -117,14 +121,12 @@ class Part:
         return ", ".join(filter(None, (layers, steps, one.recipe, seed, group)))
 
 
-def _own(condition: Condition) -> bool:
-    """Whether a model is made for itself, so that it shares no pass with others."""
-    return condition.alone or bool(condition.before)
-
-
 def _named(condition: Condition) -> str:
-    which = f"{condition.strategy}-{condition.dropped.n}" if condition.dropped else "unpruned"
-    steps = f"-{len(condition.before) + 1}steps" if condition.before else ""
+    strategy = re.sub(r"[^a-z0-9]+", "-", condition.strategy)
+    which = f"{strategy}-{condition.dropped.n}" if condition.dropped else "unpruned"
+    # Schedules may differ in what comes before the last step alone.
+    before = [[one.dropped.n, repr(one.healing)] for one in condition.before]
+    steps = f"-after-{digest(before, 6)}" if before else ""
     seed = f"-seed{condition.healing.seed}" if condition.healing else ""
     return f"{which}{steps}-{condition.recipe}{seed}"
 
@@ -132,7 +134,7 @@ def _named(condition: Condition) -> str:
 def part_name(opened: OpenStudy, condition: Condition, group: str) -> str:
     """Names a part by what is known on any machine beforehand: so neither by which layers are
     chosen nor by the number format, which depends on the device."""
-    if not _own(condition):
+    if not condition.alone:
         return UNHEALED if condition.weights == opened.weights else f"{UNHEALED}-4bit"
     return f"{_named(condition)}-{group}" if group else _named(condition)
 

@@ -80,7 +80,10 @@ def of_notebook(path: Path) -> dict[str, Any]:
     """A notebook, and every helper that it uses."""
     cells = json.loads(path.read_text("utf-8"))["cells"]
     code = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
-    return {"notebook": file_digest(path), "helpers": helpers(imported(code))}
+    found = helpers(imported(code))
+    if "claims" in found:  # papers are found by their places
+        found |= helpers(name for name in discovered() if name.startswith("claims."))
+    return {"notebook": file_digest(path), "helpers": found}
 
 
 def of_study(study: Study) -> dict[str, Any]:

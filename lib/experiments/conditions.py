@@ -51,8 +51,9 @@ class Condition:
 
     @property
     def alone(self) -> bool:
-        """Whether its weights are no other model's: it was healed, now or before."""
-        return self.healing is not None or any(step.healing for step in self.before)
+        """Whether it is made for itself, and shares no pass with others: it was healed, or pruned
+        in steps."""
+        return self.healing is not None or bool(self.before)
 
 
 def unhealed(opened: OpenStudy) -> list[Condition]:

@@ -61,6 +61,8 @@ def condition_inputs(opened: OpenStudy, condition: Condition) -> dict[str, Any]:
             | {"healing": healing_inputs(opened, step.healing) if step.healing else None}
             for step in condition.before
         ]
+        if any(step.healing for step in condition.before):
+            inputs["from"] = "float32"  # what was healed goes on in full precision
     return inputs
 
 
@@ -120,10 +122,12 @@ def probes(opened: OpenStudy, condition: Condition) -> list[Probe]:
 
 
 def broken(opened: OpenStudy, condition: Condition) -> bool:
-    """Whether the loss of a model's healing stopped being finite; there is nothing to ask then, and
-    it is not trained again."""
+    """Whether the loss of a model's healing stopped being finite, now or in an earlier step; there
+    is nothing to ask then, and it is not trained again."""
     report = healing_record(opened, condition) if condition.healing else None
-    return report is not None and report["train_loss"][-1] is None
+    if report is not None and report["train_loss"][-1] is None:
+        return True
+    return bool(condition.before) and broken(opened, previous(opened, condition))
 
 
 def _missing(opened: OpenStudy, condition: Condition) -> bool:
@@ -146,13 +150,20 @@ def measure(opened: OpenStudy, conditions: list[Condition]) -> None:
             missing.setdefault(digest(condition_inputs(opened, condition)), condition)
     groups: dict[str, list[Condition]] = defaultdict(list)
     for key, condition in missing.items():
-        groups[key if condition.alone or condition.before else condition.weights].append(condition)
+        groups[key if condition.alone else condition.weights].append(condition)
     with tqdm(total=len(missing), desc="models", unit="model", disable=not missing) as bar:
         for group in groups.values():
             first = group[0].name
             bar.set_postfix_str(first if len(group) == 1 else f"{first} and {len(group) - 1} more")
-            _measure(opened, group)
+            try:
+                _measure(opened, group)
+            except BrokeDown as problem:
+                print(f"{first}: left out: {problem}", file=sys.stderr)
             bar.update(len(group))
+
+
+class BrokeDown(UserError):
+    """An earlier step's healing broke down."""
 
 
 def _measure(opened: OpenStudy, conditions: list[Condition]) -> None:
@@ -171,7 +182,7 @@ def _measure(opened: OpenStudy, conditions: list[Condition]) -> None:
                 for one in conditions
                 if probe in probes(opened, one) and recorded(opened, one, probe) is None
             ]
-            blocks = [UNPRUNED if one.alone or one.before else one.dropped for one in todo]
+            blocks = [UNPRUNED if one.alone else one.dropped for one in todo]
             inputs = [probe_inputs(opened, one, probe) for one in todo]
             journal = Journal(opened.store.unfinished(inputs))
             start = time.monotonic()
@@ -248,10 +259,10 @@ def materialised(opened: OpenStudy, condition: Condition) -> Iterator[PreTrained
         return
     opened.release()
     if condition.healing is None:
-        study, dropped = source(opened, condition)
-        drop = dropped if condition.before else UNPRUNED
-        yield heal.unhealed(study, drop, in_4bit=condition.weights == "nf4")
-        _clear_steps(opened, condition)
+        with source(opened, condition) as (study, dropped):
+            drop = dropped if condition.before else UNPRUNED
+            model = heal.unhealed(study, drop, in_4bit=condition.weights == "nf4")
+        yield model
         return
     inputs = condition_inputs(opened, condition)
     keep = opened.store.unfinished(inputs).with_suffix("")
@@ -263,7 +274,6 @@ def materialised(opened: OpenStudy, condition: Condition) -> Iterator[PreTrained
     yield model
     # What is on the way to the weights goes last: without adapters they are made from it again.
     shutil.rmtree(keep, ignore_errors=True)
-    _clear_steps(opened, condition)
     with suppress(OSError):
         keep.parent.rmdir()
 
@@ -271,27 +281,30 @@ def materialised(opened: OpenStudy, condition: Condition) -> Iterator[PreTrained
 def _healed(opened: OpenStudy, condition: Condition, keep: Path, kept: Path) -> PreTrainedModel:
     """From what was kept, or trained now. keep: where training leaves its state on the way."""
     inputs = condition_inputs(opened, condition)
-    study, dropped = source(opened, condition)
-    how = (study, condition.healing, dropped)
-    if kept.exists() and healing_record(opened, condition):
-        return heal.reload(*how, kept)
-    shutil.rmtree(kept, ignore_errors=True)
-    start = time.monotonic()
-    with _within_memory(opened, condition.name, HEALING_TAKES):
-        found = heal.heal(*how, opened.tokenizer, keep, kept)
+    with source(opened, condition) as (study, dropped):
+        how = (study, condition.healing, dropped)
+        if kept.exists() and healing_record(opened, condition):
+            return heal.reload(*how, kept)
+        shutil.rmtree(kept, ignore_errors=True)
+        start = time.monotonic()
+        with _within_memory(opened, condition.name, HEALING_TAKES):
+            found = heal.heal(*how, opened.tokenizer, keep, kept)
     seconds = {"seconds": round(time.monotonic() - start, 3), "training_seconds": found.seconds}
     opened.store.put("healing", condition.name, inputs, found.report, **seconds)
     return found.model
 
 
-def source(opened: OpenStudy, condition: Condition) -> tuple[Study, Dropped]:
+@contextmanager
+def source(opened: OpenStudy, condition: Condition) -> Iterator[tuple[Study, Dropped]]:
     """The study whose checkpoint the last step of a condition starts from, and what that step drops
     by the numbers of its layers: the study's own, or one that is what the steps before left."""
     if not condition.before:
-        return opened.study, condition.dropped
+        yield opened.study, condition.dropped
+        return
     before = previous(opened, condition)
     place = before.dropped.kept(opened.n_layers)
-    return continued(opened, before), Dropped(place.index(layer) for layer in condition.last)
+    with going_on(opened, before) as study:
+        yield study, Dropped(place.index(layer) for layer in condition.last)
 
 
 def previous(opened: OpenStudy, condition: Condition) -> Condition:
@@ -306,21 +319,34 @@ def _continued_folder(opened: OpenStudy, condition: Condition) -> Path:
     return opened.store.unfinished(condition_inputs(opened, condition)).with_suffix(".model")
 
 
-def _clear_steps(opened: OpenStudy, condition: Condition) -> None:
-    if condition.before:
-        shutil.rmtree(_continued_folder(opened, previous(opened, condition)), ignore_errors=True)
-
-
-def continued(opened: OpenStudy, condition: Condition) -> Study:
+@contextmanager
+def going_on(opened: OpenStudy, condition: Condition) -> Iterator[Study]:
     """The study, its model that of a condition: an ordinary checkpoint among what is unfinished,
-    made if it is not there, from what is kept if it can be."""
+    made from what is kept if it can be, and gone afterwards. Whoever goes on from the same model
+    at the same time waits.
+
+    Raises UserError where the condition's healing broke down."""
     folder = _continued_folder(opened, condition)
-    if not folder.exists():
-        with materialised(opened, condition) as model:
-            kept = adapters(opened, condition)
-            if condition.healing and kept.exists():
-                study, dropped = source(opened, condition)
+    lock = opened.store.folder.parent / "locks" / folder.name
+    with claimed(lock, f"{condition.name}: another process goes on from this model; waiting"):
+        if not folder.exists():
+            _write_model(opened, condition, folder)
+        changes: dict[str, Any] = {"model": str(folder), "revision": None, "shape": None}
+        if condition.alone:  # 16 bits would take back most of what small steps have changed
+            changes["dtype"] = "float32"
+        yield opened.study.model_copy(update=changes)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_model(opened: OpenStudy, condition: Condition, folder: Path) -> None:
+    with materialised(opened, condition) as model:
+        if broken(opened, condition):
+            raise BrokeDown(f"{condition.name}: its healing broke down; nothing goes on from there")
+        kept = adapters(opened, condition)
+        in_4bit = condition.weights == "nf4" and four_bit.runs_in_4bit(opened.study)
+        if condition.healing and in_4bit:
+            with source(opened, condition) as (study, dropped):
                 model = heal.reload(study, condition.healing, dropped, kept, plain=True)
-            whole = condition.healing or condition.before
-            save_pruned(model, UNPRUNED if whole else condition.dropped, opened.tokenizer, folder)
-    return opened.study.model_copy(update={"model": str(folder), "revision": None, "shape": None})
+        save_pruned(
+            model, UNPRUNED if condition.alone else condition.dropped, opened.tokenizer, folder
+        )

@@ -25,7 +25,11 @@ WEIGHTS = {torch.float32: "float32", torch.bfloat16: "bf16", torch.float16: "fp1
 
 
 class OpenStudy:
-    """One study, opened: its model, tokenizer and evidence, each loaded when first needed."""
+    """One study, opened: its model, tokenizer and evidence, each loaded when first needed.
+
+    planned: nothing is measured or trained, and what would have to be is expected instead."""
+
+    planned = False
 
     def __init__(self, study: Study) -> None:
         self.study = study
@@ -267,6 +271,14 @@ class Asked:
             "text": opened.texts["validation"],
             "sample": opened.study.distances.model_dump(exclude={"tokens", "bootstrap"}),
         }
+
+        def apart() -> dict[str, Any]:
+            """A user's code may leave hooks, gradients or another mode on the model."""
+            found = measure()
+            if isinstance(strategy, choosing.Own):
+                opened.release()
+            return found
+
         return opened.store.get_or_measure(
-            "scores", strategy.name, inputs | strategy.inputs(), measure, batch=opened.study.batch
+            "scores", strategy.name, inputs | strategy.inputs(), apart, batch=opened.study.batch
         )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from lib.errors import UserError
 from lib.experiments.conditions import Condition, Done
-from lib.experiments.measure import condition_inputs, continued
+from lib.experiments.measure import condition_inputs, going_on
 from lib.experiments.opened import Asked, OpenStudy
 from lib.pruning.dropped import UNPRUNED, Dropped
 from lib.schema import Healing
@@ -63,14 +63,17 @@ def _next(opened: OpenStudy, so_far: Condition, step: Step) -> Dropped:
             )
         return Dropped(set(found) - set(so_far.dropped))
 
+    strategy, kept = opened.strategy(step.strategy), so_far.dropped.kept(opened.n_layers)
+    if opened.planned or strategy.by_rule:
+        return Dropped(kept[layer] for layer in strategy.expected(step.n, left))
+
     def choose() -> dict[str, list[int]]:
-        after = OpenStudy(continued(opened, so_far))
-        local = after.strategy(step.strategy).chosen(Asked(after), step.n, left)
-        kept = so_far.dropped.kept(opened.n_layers)
+        with going_on(opened, so_far) as study:
+            local = strategy.chosen(Asked(OpenStudy(study)), step.n, left)
         return {"layers": [kept[layer] for layer in local]}
 
     inputs = condition_inputs(opened, so_far) | {
-        "choice": opened.strategy(step.strategy).inputs() | {"n": step.n},
+        "choice": strategy.inputs() | {"n": step.n},
         "text": opened.texts["validation"],
         "sample": opened.study.distances.model_dump(),
     }

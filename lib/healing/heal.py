@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, enable_full_determinism
 
+from lib.errors import UserError
 from lib.files import free_place, whole_or_not_at_all, written_by_others
 from lib.healing import recipe as recipes
 from lib.healing.adapters import evaluable
@@ -19,6 +20,7 @@ from lib.healing.training import last_step, logged_steps, train
 from lib.models.checkpoints import dtype, load_model
 from lib.models.corpora import document_sequences, measured_on, windows
 from lib.models.four_bit import base_digest, linear4bit, load_4bit
+from lib.pruning.dropped import Dropped
 from lib.pruning.surgery import drop
 from lib.schema import Healing, Study
 
@@ -51,7 +53,12 @@ def heal(
     weights, and so does one that was killed: `keep` is a folder for its state, and where the next
     one goes on. `kept`: a folder that gets what was trained, as the recipe keeps it.
 
-    Raises RuntimeError (a bug, here or in a library) when the frozen base changed."""
+    Raises UserError for scattered layers with a teacher, and RuntimeError (a bug, here or in a
+    library) when the frozen base changed."""
+    if healing.teacher and not Dropped(dropped).contiguous:
+        raise UserError(
+            f"healing.teacher: goes with one block of layers, not with {Dropped(dropped)}"
+        )
     enable_full_determinism(healing.seed, warn_only=True)
     cut = windows if healing.packing else document_sequences
     count = healing.steps * healing.batch
@@ -61,6 +68,7 @@ def heal(
     texts = [torch.as_tensor(row, dtype=torch.int32) for row in found]
     recipe = recipes.of(healing)
     model = recipe.base(study)
+    cached = model.config.use_cache
     teacher = Teacher(model, dropped) if healing.teacher and dropped else None
     if teacher is None:
         drop(model, dropped)
@@ -72,6 +80,7 @@ def heal(
     name = f"{study.name} less {len(dropped)} {healing.name} seed {healing.seed}"
     losses = train(trained, texts, pad, healing, dtype(study), keep, teacher, name)
     seconds = round(time.monotonic() - start, 3) if fresh else None
+    model.config.use_cache = cached  # which training switches off
     if base_digest(trained) != before:
         raise RuntimeError("the frozen 4-bit weights changed during training")
     report = {

@@ -239,7 +239,9 @@ def by_rule(strategy: str, study: str | None) -> bool:
     if found.by_rule and not type(found.settings).model_fields:
         return True
     if study is None:
-        raise UserError(f"--{strategy} N goes with --study X: what X measured says which layers")
+        raise UserError(
+            f"strategy {strategy}: goes with --study X: what X measured says which layers"
+        )
     return False
 
 

@@ -7,6 +7,7 @@ either `scores(model, windows)`, a number per layer of which the n lowest go, or
 """
 
 import importlib.util
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -90,8 +91,8 @@ class Strategy:
 
     def _checked(self, found: Iterable[int], n: int, n_layers: int) -> Dropped:
         try:
-            layers = Dropped(int(layer) for layer in found)
-        except (TypeError, ValueError):
+            layers = Dropped(operator.index(layer) for layer in found)
+        except TypeError:
             raise UserError(
                 f"strategy {self.name}: chose {found!r} for n = {n}; expected layer numbers"
             ) from None
@@ -124,7 +125,7 @@ class Own(Strategy):
     def __init__(self, name: str, file: Path) -> None:
         super().__init__(name, Group())
         self.file = file
-        self.by_rule = hasattr(self.code, "choose")
+        self.by_rule = callable(getattr(self.code, "choose", None))
 
     @cached_property
     def code(self) -> ModuleType:
@@ -138,7 +139,7 @@ class Own(Strategy):
         module = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)
-        except Exception as error:  # whatever a user's code raises
+        except (Exception, SystemExit) as error:  # whatever a user's code raises
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise UserError(f"{what}: cannot be imported: {reason}") from None
         has = [key for key in ("scores", "choose") if callable(getattr(module, key, None))]
@@ -151,7 +152,8 @@ class Own(Strategy):
 
     def _call(self, function: str, *given: Any) -> Any:
         try:
-            return getattr(self.code, function)(*given)
+            found = getattr(self.code, function)(*given)
+            return list(found) if function == "choose" else found  # a generator fails here
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise UserError(
@@ -167,7 +169,8 @@ class Own(Strategy):
     def measure(self, asked: Asked) -> dict[str, Any]:
         count = asked.model.config.get_text_config().num_hidden_layers
         try:
-            found = np.asarray(self._call("scores", asked.model, asked.windows), dtype=float)
+            windows = asked.windows.to(asked.model.device)
+            found = np.asarray(_plain(self._call("scores", asked.model, windows)), dtype=float)
         except (TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"strategy {self.name}: scores gave no numbers: {error}") from None
         if found.shape != (count,):
@@ -189,6 +192,13 @@ class Own(Strategy):
         if self.by_rule:
             return ByRule.expected(self, n, n_layers)
         return super().expected(n, n_layers)
+
+
+def _plain(found: Any) -> Any:
+    """Tensors, of any number format and with gradients, as numbers."""
+    if hasattr(found, "detach"):
+        return found.detach().float().cpu().numpy()
+    return [_plain(one) for one in found] if isinstance(found, list | tuple) else found
 
 
 def load(chosen: Chosen) -> Strategy:

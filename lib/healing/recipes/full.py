@@ -4,8 +4,6 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import model_validator
-
 from lib.healing import recipe
 from lib.schema import Healing, Study
 
@@ -23,15 +21,9 @@ class Settings(Healing):
     TEACHABLE = False
     recipe: Literal["full"] = "full"
 
-    @model_validator(mode="after")
-    def no_teacher(self) -> "Settings":
-        if self.teacher:
-            raise ValueError("teacher goes with recipes that train adapters; here all is trained")
-        return self
-
 
 class Recipe(recipe.Recipe):
-    METHOD = 2
+    METHOD = 3
 
     def base(self, study: Study) -> "PreTrainedModel":
         import torch
@@ -61,7 +53,11 @@ class Recipe(recipe.Recipe):
     def evaluable(
         self, trained: "nn.Module", study: Study, dropped: Collection[int], plain: bool = False
     ) -> "PreTrainedModel":
-        return trained.eval().requires_grad_(False)
+        from accelerate.utils import extract_model_from_parallel
+
+        # In 16 bits the Trainer leaves its autocast around the model, which a restored one lacks.
+        plain_model = extract_model_from_parallel(trained, keep_fp32_wrapper=False)
+        return plain_model.eval().requires_grad_(False)
 
     def trainable(self, shape: "Shape", healing: Healing, dropped: Collection[int] = ()) -> int:
         return shape.pruned(dropped)

@@ -12,6 +12,11 @@ class Strategy(strategy.Strategy):
         """The angular distances of all blocks, which a section of their own shows and records."""
         return asked.distances()
 
+    def inputs(self) -> dict[str, Any]:
+        from lib.pruning import geometry
+
+        return super().inputs() | {"distances": geometry.METHOD}
+
     def choose(self, scores: dict[str, Any], n: int, n_layers: int) -> Dropped:
         """Ties go to the deepest start."""
         start = scores["optimal"]["start"][scores["optimal"]["n"].index(n)]
