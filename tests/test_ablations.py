@@ -78,9 +78,9 @@ def prompts(ablated, tasks, **changes):
 def test_the_task_of_the_prompts_is_the_first_of_knowledge_or_the_one_named(ablated):
     tasks = [
         Task(name="read", role="reading"),
-        Task(name="know", limit=7),
-        Task(name="know", shots=3, limit=5),
-        Task(name="more", limit=9),
+        Task(name="know", limit=7, role="knowledge"),
+        Task(name="know", shots=3, limit=5, role="knowledge"),
+        Task(name="more", limit=9, role="knowledge"),
     ]
     # Its limit is that of the same number of examples, where the study asks it so.
     for shots, limit in ((3, 5), (2, 7)):

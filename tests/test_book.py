@@ -25,8 +25,9 @@ MORE = ("\n\n\ndef ", "\n\n\nMORE = 1\n\n\ndef ")  # code before the first funct
 
 
 def environment() -> dict[str, str]:
-    """As a user has it: results go into the copy."""
-    return {key: value for key, value in os.environ.items() if key != "RESULTS_DIR"}
+    """As a user has it: results go into the copy, and all cores are there."""
+    gone = {"RESULTS_DIR", "OMP_NUM_THREADS", "MKL_NUM_THREADS"}
+    return {key: value for key, value in os.environ.items() if key not in gone}
 
 
 def run(copy: Path, *arguments: str) -> subprocess.CompletedProcess:

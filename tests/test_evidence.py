@@ -193,7 +193,7 @@ def test_a_write_that_really_fails_leaves_no_part_of_a_file(store: Store) -> Non
 import resource, signal
 from pathlib import Path
 from lib.errors import UserError
-from lib.store import Store
+from lib.evidence.store import Store
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 store = Store(Path({str(store.folder.parent)!r}))

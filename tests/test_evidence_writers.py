@@ -209,7 +209,7 @@ def test_a_record_that_is_a_broken_link_is_replaced(results: Path) -> None:
 JOURNAL = """
 import sys
 from pathlib import Path
-from lib.journal import Journal
+from lib.evidence.journal import Journal
 journal = Journal(Path(sys.argv[1]))
 for i in range(50):
     journal.add((f"{sys.argv[2]}-{i}-{j}", [(float(i), True)] * 100) for j in range(30))

@@ -158,7 +158,7 @@ def own_study(tmp_path: Path, write_study: Any) -> Any:
     """Written with the shipped tasks in place of its own."""
 
     def load(*names: str) -> Study:
-        tasks = [{"name": name} for name in names]
+        tasks = [{"name": name, "role": "knowledge"} for name in names]
         return studies.load(str(write_study(tmp_path, task_path=str(TASKS), tasks=tasks)))
 
     return load

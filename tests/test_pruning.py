@@ -288,7 +288,7 @@ def test_tensors_stay_aligned_in_whatever_order_they_were_written(tmp_path):
 MEMORY = """
 import re, sys
 from pathlib import Path
-from lib import shards
+from lib.models import shards
 found = shards.read(Path(sys.argv[1]))
 names = shards.renamed(found, shards.layer_stack(found, 4), [0, 1, 3])
 shards.write(found, names, Path(sys.argv[2]))

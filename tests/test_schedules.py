@@ -14,7 +14,7 @@ from conftest import Studies
 from lib import paths, study
 from lib.book.plan import Planned, part_name
 from lib.errors import UserError
-from lib.evidence import records
+from lib.evidence.records import records
 from lib.experiments.measure import adapters, materialised, measure, recorded
 from lib.experiments.opened import Asked, OpenStudy
 from lib.experiments.schedules import Step, resolve

@@ -8,7 +8,7 @@ from conftest import Studies
 from lib import open_sets, study
 from lib.book.check import check
 from lib.errors import UserError
-from lib.evidence import records
+from lib.evidence.records import records
 from lib.experiments.conditions import main_conditions
 from lib.experiments.opened import Asked, OpenStudy
 from lib.healing import heal

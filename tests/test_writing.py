@@ -311,7 +311,7 @@ def test_a_streamed_text_to_heal_on_holds_nothing_that_is_measured(
 
     others = sentences(20, 1000)
     with monkeypatch.context() as patch:
-        patch.setattr(heal, "load_base", None)
+        patch.setattr(heal.recipes, "of", None)
         with pytest.raises(UserError, match="a document of it is in the validation text") as raised:
             heal_on([*others, f"  {sentences(1, 7)[0]}\n"])
     assert "On day 7" in str(raised.value) and "\n" not in str(raised.value)

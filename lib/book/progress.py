@@ -33,6 +33,7 @@ EVERY = 1.0  # seconds between looks
 QUIET = 60.0  # seconds between lines where nothing can be drawn anew
 # A job that is over its estimate is taken to need a quarter of what it has taken, once more.
 MORE = 0.25
+TRUST = 30.0  # seconds of work that went as estimated, before any is seen
 LONGER = 1.25  # times the estimate of all work, above which that is said
 
 
@@ -183,9 +184,9 @@ class Watch:
 
 
 def _ratio(seen: dict[Job, float]) -> float:
-    """Seconds over estimated ones."""
+    """Seconds over estimated ones, with some trust in the estimates where little has been seen."""
     estimated = sum(job.seconds for job in seen)
-    return sum(seen.values()) / estimated if estimated else 1.0
+    return (sum(seen.values()) + TRUST) / (estimated + TRUST)
 
 
 def _status(job: Job) -> dict[str, Any] | None:

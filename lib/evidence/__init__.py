@@ -1,6 +1,6 @@
 """What was measured, on disk: whole, or not at all."""
 
-from lib.evidence.records import digest, file_digest, read, records, verify
+from lib.evidence.records import digest, file_digest, read, verify
 from lib.evidence.store import Store
 
-__all__ = ["Store", "digest", "file_digest", "read", "records", "verify"]
+__all__ = ["Store", "digest", "file_digest", "read", "verify"]
