@@ -47,6 +47,12 @@ def moment(seconds: float) -> str:
     return (began + datetime.timedelta(seconds=seconds)).isoformat()
 
 
+@pytest.fixture(autouse=True)
+def no_trust(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that what is expected here can be worked out in the head."""
+    monkeypatch.setattr(progress, "TRUST", 0.0)
+
+
 @pytest.fixture
 def watch(build_dir: Path, results_dir: Path) -> progress.Watch:
     return progress.Watch(of(*map(job, "abcd")), Clock())
@@ -80,6 +86,19 @@ def test_time_left_follows_what_was_seen(watch: progress.Watch) -> None:
     watch.clock.now += 10
     watch.look()
     assert watch.left() == pytest.approx(10) and watch.share == pytest.approx(5 / 8)
+
+
+def test_a_first_short_job_says_little_about_the_rest(
+    watch: progress.Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "TRUST", 30.0)
+    short, *others = (job("a", 1), job("b", 300), job("c", 300))
+    seen = progress.Watch(of(short, *others), Clock())
+    tell(short, "running")
+    seen.look()
+    tell(short, "done", 13)
+    seen.look()
+    assert seen.left() == pytest.approx(600 * 43 / 31)  # and not 13 times as long
 
 
 def test_what_had_nothing_to_do_says_nothing_about_the_rest(watch: progress.Watch) -> None:

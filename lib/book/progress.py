@@ -186,7 +186,8 @@ class Watch:
 def _ratio(seen: dict[Job, float]) -> float:
     """Seconds over estimated ones, with some trust in the estimates where little has been seen."""
     estimated = sum(job.seconds for job in seen)
-    return (sum(seen.values()) + TRUST) / (estimated + TRUST)
+    known = estimated + TRUST
+    return (sum(seen.values()) + TRUST) / known if known else 1.0
 
 
 def _status(job: Job) -> dict[str, Any] | None:
