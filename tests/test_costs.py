@@ -93,7 +93,7 @@ def test_a_large_model_against_a_count_by_hand(gpus: int) -> None:
     assert jobs["unpruned-qlora-r2-seed0"].work["healing"] == pytest.approx(6366.43)
     # The whole model in 16 bits: embeddings and head beside the layers, and the last norm.
     total = 32 * layer + 2 * 32_000 * 4096 + 4096
-    assert estimate.download == estimate.memory["unhealed"] == 2 * total
+    assert estimate.memory["unhealed"] == 2 * total
     (row,) = costs.schedule_table(estimate, [gpus])
     if gpus == 1:
         assert row["GPUs in use"] == "100%"

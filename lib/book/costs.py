@@ -74,7 +74,6 @@ class Estimate:
         config = checkpoints.config_of_shape(study) if shaped else planned_config(study)[0]
         self.shape: Shape = shape_of(config, study.healing.ffn)
         self.opened = Planned(self.study, config)
-        self.unknown = self.opened.unknown
 
     @cached_property
     def jobs(self) -> list[Piece]:
@@ -109,11 +108,6 @@ class Estimate:
         after = 0.0 if recipes.of(self.study.healing).needs_4bit else found["healed"]
         return {"unhealed": found["unhealed"], "healing": max(found["healing"], after)}
 
-    @property
-    def download(self) -> int:
-        """Bytes of the checkpoint in 16 bits; 0 for one that is a folder here."""
-        return 0 if self.study.model_is_local else 2 * self.shape.total
-
 
 def schedule(jobs: Sequence[Piece], gpus: int) -> float:
     """Seconds until all jobs have ended on so many GPUs, a job on each. A free GPU takes the
@@ -146,7 +140,7 @@ def hours_table(found: Sequence[Estimate]) -> Rows:
                 "prunings, unhealed": amount(hours["unhealed"]),
                 "healing": amount(hours["healing"]),
                 "prunings, healed": amount(hours["healed"]),
-                "GPU hours in all": "at least " * one.unknown + amount(one.seconds / 3600),
+                "GPU hours in all": "at least " * one.opened.unknown + amount(one.seconds / 3600),
             }
         )
     return rows
@@ -159,7 +153,8 @@ def memory_table(found: Sequence[Estimate]) -> Rows:
             "model": one.study.title,
             "whole model": size(one.memory["unhealed"]),
             "healing": size(one.memory["healing"]),
-            "download": size(one.download) if one.download else "none, it is a folder here",
+            # Of the checkpoint, in 16 bits.
+            "download": "none" if one.study.model_is_local else size(2 * one.shape.total),
         }
         for one in found
     ]

@@ -36,10 +36,8 @@ KINDS = {
 
 
 def read(path: Path) -> list[Run]:
-    """The records of a file. A line that holds none is left out, and a line on stderr says so: a
-    job that was killed may have written half of its own.
-
-    Raises UserError when the file cannot be read."""
+    """The records of a file. A line that holds none, as of a job that was killed, is left out and
+    named. Raises UserError when the file cannot be read."""
     try:
         lines = path.read_bytes().splitlines()
     except OSError as error:
@@ -50,16 +48,11 @@ def read(path: Path) -> list[Run]:
             run = json.loads(line)
         except ValueError:
             run = None
-        if _is_record(run):
+        if isinstance(run, dict) and isinstance(run.get("seconds"), int | float) and "job" in run:
             found.append(run)
         else:
             print(f"left out: {path}, line {number}: not the record of a job", file=sys.stderr)
     return found
-
-
-def _is_record(run: Any) -> bool:
-    known = isinstance(run, dict) and isinstance(run.get("job"), str)
-    return known and isinstance(run.get("seconds"), int | float)
 
 
 def public(runs: Iterable[Run]) -> str:
@@ -120,10 +113,8 @@ def together(runs: Sequence[Run]) -> dict[str, object]:
     cores, gpus = (
         sum(run["seconds"] * (run.get(unit) or 0) for run in runs) for unit in ("threads", "gpus")
     )
-    memory, on_gpu = (
-        max(run.get(key) or 0 for run in runs)
-        for key in ("peak_memory_bytes", "peak_gpu_memory_bytes")
-    )
+    peaks = ("peak_memory_bytes", "peak_gpu_memory_bytes")
+    memory, on_gpu = (max(run.get(key) or 0 for run in runs) for key in peaks)
     return {
         "time": spoken(sum(run["seconds"] for run in runs)),
         "core time": spoken(cores),

@@ -150,8 +150,7 @@ class _Recorded(Store):
 class _Published(OpenStudy):
     """Opened without its files: what they decided stands in its records."""
 
-    checkpoint = ""
-    weights = ""
+    checkpoint = weights = ""
     texts: ClassVar = {"validation": {}, "healing": {}}
 
     def task_source(self, task: Task) -> dict[str, Any]:
