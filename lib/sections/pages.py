@@ -152,7 +152,11 @@ def count_verdicts(opened: OpenStudy) -> HTML:
     for name, rows in found.groupby("paper", sort=False):
         counts = rows["verdict"].value_counts()
         order = dict.fromkeys([*claims.VERDICTS, *claims.ANSWERS.values()])
-        badges = " ".join(f"{counts[one]} × {badge(one)}" for one in order if one in counts)
+        badges = " ".join(
+            f'<span class="count">{counts[one]} × {badge(one)}</span>'
+            for one in order
+            if one in counts
+        )
         cite = escape(claims.papers()[name].cite.partition(",")[0])
         lines.append(f'<p class="verdict-counts">Of {len(rows)} claims of {cite}: {badges}</p>')
     return HTML("".join(lines))
