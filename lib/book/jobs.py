@@ -159,16 +159,16 @@ def _measure(opened: OpenStudy, names: Sequence[str]) -> None:
     """Two strategies may choose one set of layers: then the part that comes first measures it, and
     the other's job has nothing to do."""
     workload = parts(opened)
+    # What was planned of a block falls away where a strategy has chosen scattered layers.
+    gone = parts(Planned(opened.study, opened.config)).keys() - workload.keys()
     owners: dict[str, str] = {}
     for part in workload.values():
         for one in part.conditions:
             owners.setdefault(digest(measure.condition_inputs(opened, one)), part.name)
     todo = [
         one
-        # What was planned of a block may fall away where a strategy chose scattered layers.
         for name in names
-        if name in workload
-        for one in workload[name].conditions
+        for one in (workload[name].conditions if name not in gone else ())
         if owners[digest(measure.condition_inputs(opened, one))] == name
     ]
     measure.measure(opened, todo)

@@ -68,7 +68,7 @@ def heal(
     texts = [torch.as_tensor(row, dtype=torch.int32) for row in found]
     recipe = recipes.of(healing)
     model = recipe.base(study)
-    cached = model.config.use_cache
+    cached = getattr(model.config, "use_cache", None)
     teacher = Teacher(model, dropped) if healing.teacher and dropped else None
     if teacher is None:
         drop(model, dropped)
@@ -80,7 +80,8 @@ def heal(
     name = f"{study.name} less {len(dropped)} {healing.name} seed {healing.seed}"
     losses = train(trained, texts, pad, healing, dtype(study), keep, teacher, name)
     seconds = round(time.monotonic() - start, 3) if fresh else None
-    model.config.use_cache = cached  # which training switches off
+    if cached is not None:
+        model.config.use_cache = cached  # which training switches off
     if base_digest(trained) != before:
         raise RuntimeError("the frozen 4-bit weights changed during training")
     report = {
