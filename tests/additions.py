@@ -172,6 +172,36 @@ class Recipe(recipe.Recipe):
     def words(self, healing):
         return "the norms"
 '''
+# Heals with it, restores, plans and estimates.
+USE_RECIPE = """
+import sys
+from pathlib import Path
+import torch
+from lib import study
+from lib.book.memory import memory
+from lib.book.plan import plan
+from lib.experiments import measure
+from lib.experiments.conditions import healed
+from lib.experiments.opened import OpenStudy
+from lib.healing import heal, recipe
+from lib.models.shapes import shape_of
+
+opened = OpenStudy(study.load(sys.argv[1]))
+one = healed(opened, opened.study.healing, [0.5], ["simple"])[1]
+assert one.recipe == "norms" and one.weights == "float32", one
+with measure.materialised(opened, one) as model:
+    found = {name: value.clone() for name, value in model.state_dict().items()}
+heal.heal = None  # not a second time
+with measure.materialised(opened, one) as model:
+    assert all(torch.equal(value, found[name]) for name, value in model.state_dict().items())
+report = measure.healing_record(opened, one)
+shape = shape_of(opened.config)
+kind = recipe.of(opened.study.healing)
+assert report["trainable_parameters"] == kind.trainable(shape, opened.study.healing, one.dropped)
+needs = memory(opened.study, shape)
+assert needs["healing"] > needs["unhealed"] and needs["healed"] == 4 * shape.total
+print(plan(opened.study))
+"""
 
 
 def add_section(repository: Path) -> None:

@@ -173,37 +173,6 @@ def test_added_strategies_are_in_tables_evidence_and_commands(copy, tmp_path, na
     assert config["num_hidden_layers"] == 8
 
 
-RECIPE = """
-import sys
-from pathlib import Path
-import torch
-from lib import study
-from lib.book.memory import memory
-from lib.book.plan import plan
-from lib.experiments import measure
-from lib.experiments.conditions import healed
-from lib.experiments.opened import OpenStudy
-from lib.healing import heal, recipe
-from lib.models.shapes import shape_of
-
-opened = OpenStudy(study.load(sys.argv[1]))
-one = healed(opened, opened.study.healing, [0.5], ["simple"])[1]
-assert one.recipe == "norms" and one.weights == "float32", one
-with measure.materialised(opened, one) as model:
-    found = {name: value.clone() for name, value in model.state_dict().items()}
-heal.heal = None  # not a second time
-with measure.materialised(opened, one) as model:
-    assert all(torch.equal(value, found[name]) for name, value in model.state_dict().items())
-report = measure.healing_record(opened, one)
-shape = shape_of(opened.config)
-kind = recipe.of(opened.study.healing)
-assert report["trainable_parameters"] == kind.trainable(shape, opened.study.healing, one.dropped)
-needs = memory(opened.study, shape)
-assert needs["healing"] > needs["unhealed"] and needs["healed"] == 4 * shape.total
-print(plan(opened.study))
-"""
-
-
 def test_an_added_recipe_is_healed_kept_restored_exported_and_planned(copy, tmp_path):
     study = tmp_path / "norms.yaml"
     study.write_text(
@@ -211,7 +180,7 @@ def test_an_added_recipe_is_healed_kept_restored_exported_and_planned(copy, tmp_
         "healing: {recipe: norms, steps: 3, batch: 4, length: 32, fractions: [0.5]}\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", RECIPE, str(study)],
+        [sys.executable, "-c", additions.USE_RECIPE, str(study)],
         cwd=copy, env=environment(), capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
