@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from lib import study
 from lib.experiments.conditions import Condition
 from lib.experiments.opened import OpenStudy
+from lib.healing import recipe
 from lib.pruning.dropped import Dropped
 from lib.schema import Task
 from lib.sections import (
@@ -167,3 +168,12 @@ def test_every_strategy_is_compared_with_the_last(opened: OpenStudy) -> None:
     words = strategies.chosen(opened).set_index("n")
     assert list(words) == [*STRATEGIES, "same"]
     assert words.loc[2, "mine"] == "drop layers 0 and 2, keep 1 and 3–7"
+
+
+def test_a_recipe_that_lacks_a_part_cannot_be_made() -> None:
+    class Half(recipe.Recipe):
+        def base(self, study):
+            return None
+
+    with pytest.raises(TypeError, match=r"abstract.*prepare"):
+        Half("half")

@@ -4,6 +4,7 @@ is one file in lib/healing/recipes/, a class `Recipe` derived from the one here 
 Such a file imports torch and peft inside functions: a study is read without them.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from lib.models.shapes import Shape
 
 
-class Recipe:
+class Recipe(ABC):
     """METHOD: raised when the code that computes healed weights changes them, that which all
     recipes share included. needs_4bit: whether the base is put in 4-bit NF4."""
 
@@ -29,32 +30,34 @@ class Recipe:
     def __init__(self, name: str) -> None:
         self.name = name
 
+    @abstractmethod
     def base(self, study: Study) -> "PreTrainedModel":
         """The unpruned model as it is trained, in this recipe's number format."""
-        raise NotImplementedError
 
+    @abstractmethod
     def prepare(self, model: "PreTrainedModel", healing: Healing) -> "nn.Module":
         """The pruned model ready to train: what requires gradients is trained.
 
         Raises UserError for settings that do not fit the model."""
-        raise NotImplementedError
 
+    @abstractmethod
     def keep(self, trained: "nn.Module", folder: Path) -> None:
         """Write what was trained into an empty folder."""
-        raise NotImplementedError
 
+    @abstractmethod
     def restore(self, base: "PreTrainedModel", folder: Path) -> "nn.Module":
         """What `keep` wrote, laid over a base that is pruned; as it was after training."""
-        raise NotImplementedError
 
+    @abstractmethod
     def evaluable(
         self, trained: "nn.Module", study: Study, dropped: Collection[int], plain: bool = False
     ) -> "PreTrainedModel":
         """A trained model ready to evaluate; plain: in float32 with everything merged, to be
         written as an ordinary checkpoint."""
-        raise NotImplementedError
 
-    def check(self, study: Study, skeleton: "PreTrainedModel", healing: Healing) -> None:
+    def check(  # noqa: B027  (most recipes have nothing to check)
+        self, study: Study, skeleton: "PreTrainedModel", healing: Healing
+    ) -> None:
         """Raises UserError where the settings do not fit a model, given without weights."""
 
     def inputs(self, healing: Healing) -> dict[str, Any]:
@@ -68,20 +71,20 @@ class Recipe:
                 del found[key]
         return found | {"method": self.METHOD}
 
+    @abstractmethod
     def trainable(self, shape: "Shape", healing: Healing, dropped: Collection[int] = ()) -> int:
         """Parameters that are trained."""
-        raise NotImplementedError
 
+    @abstractmethod
     def bytes(
         self, shape: "Shape", healing: Healing, dtype: "torch.dtype", in_4bit: bool
     ) -> tuple[float, float]:
         """Bytes of the weights while they are trained, with gradients and both moments of what is;
         and of the healed model while it is evaluated, which a GPU (in_4bit) does in 4-bit."""
-        raise NotImplementedError
 
+    @abstractmethod
     def words(self, healing: Healing) -> str:
         """What is trained, for people."""
-        raise NotImplementedError
 
 
 def load(name: str) -> Recipe:
