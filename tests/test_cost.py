@@ -50,7 +50,7 @@ def test_the_table_has_every_model_and_its_columns(opened, table):
     assert table["fraction"].tolist() == [n / LAYERS for n in table["n"]]
     assert (table[["read_seconds", "write_seconds"]] > 0).all(axis=None)
     assert (table[["read_stderr", "write_stderr"]] > 0).all(axis=None)
-    assert set(table["repeats"]) == {3} and set(table["threads"]) == {torch.get_num_threads()}
+    assert set(table["repeats"]) == {3} and set(table["threads"]) == {1}
     assert len(layers(opened.model)) == LAYERS
 
 
@@ -82,7 +82,7 @@ def test_measured_once(opened, table, monkeypatch):
 def test_times_of_other_surroundings_are_measured_anew(opened, table, monkeypatch, change):
     study = opened.study
     if change == "threads":
-        monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
+        monkeypatch.setattr(costs, "THREADS", 2)
     elif change == "device":
         monkeypatch.setattr(costs, "device_name", lambda opened: "another")
     else:
@@ -92,7 +92,7 @@ def test_times_of_other_surroundings_are_measured_anew(opened, table, monkeypatc
     rows = 2 * (9 if change == "length" else 8)
     assert found["read_seconds"].tolist() == pytest.approx([1 / rows] * 8)
     if change in ("threads", "device"):
-        assert set(found[change]) == {77 if change == "threads" else "another"}
+        assert set(found[change]) == {2 if change == "threads" else "another"}
 
 
 def test_times_are_per_token_and_the_models_take_turns(opened, monkeypatch):

@@ -8,7 +8,6 @@ the run is measured and published again, and its line in CONTENT is made anew.
 from pathlib import Path
 
 import pytest
-import torch
 
 from lib import paths, study
 from lib.book.publish import TABLES
@@ -65,7 +64,7 @@ def test_todays_code_finds_every_record(
     # Times are of the machine that they were taken on.
     for place in (one["inputs"] for one in found if one["kind"] == "cost"):
         monkeypatch.setattr(costs, "device_name", lambda opened, place=place: place["device"])
-        monkeypatch.setattr(torch, "get_num_threads", lambda place=place: place["threads"])
+        monkeypatch.setattr(costs, "THREADS", place["threads"])
     opened = OpenStudy(study.load(name))
     if not Path(opened.study.model).exists():  # checkpoints of controls are not shipped
         own = next(

@@ -4,13 +4,16 @@ The models are those of the simple strategy, which needs no data, in the study's
 in 4-bit. Weights are weighed tensor by tensor, operations counted on a real forward pass, and times
 taken with all models in turn, so that a noisy moment of the machine hits them alike.
 
-Times belong to a machine: its name and its number of threads are part of what decides a record. On
-a CPU 4-bit saves memory, not time: weights are turned back into floats whenever they are used.
+Times belong to a machine: its name and its number of threads are part of what decides a record. A
+CPU computes with one thread meanwhile: threads wait for each other, and where another program has
+one of the cores, that decides the times. On a CPU 4-bit saves memory, not time: weights are turned
+back into floats whenever they are used.
 """
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import product
 from typing import Any
 
@@ -33,6 +36,7 @@ from lib.pruning.surgery import pruned
 
 METHOD = 1  # raise when the code that computes the values changes them
 RESAMPLES = 2000  # draws for a standard error
+THREADS = 1  # of a CPU
 # What §5 prints of Llama-2-70B, in bytes and operations per token: whole at 16 bits, and in 4-bit
 # without half of its layers.
 PAPERS_STUDY = "llama-2-70b"
@@ -106,7 +110,9 @@ def _measured(opened: OpenStudy, weights: str) -> dict[str, Any]:
     """From evidence or measured now: `models`, and the `device` and `threads` that they ran on."""
     study, cost = opened.study, opened.study.cost
     blocks = [UNPRUNED, *(simple(n, opened.n_layers) for n in opened.healed_ns(cost.fractions))]
-    place = {"device": device_name(opened), "threads": torch.get_num_threads()}
+    on_cpu = checkpoints.device(study).type == "cpu"
+    threads = THREADS if on_cpu else torch.get_num_threads()
+    place = {"device": device_name(opened), "threads": threads}
     inputs = place | {
         "method": METHOD,
         "checkpoint": opened.checkpoint,
@@ -118,15 +124,25 @@ def _measured(opened: OpenStudy, weights: str) -> dict[str, Any]:
         inputs["compute"] = opened.weights
 
     def run() -> dict[str, Any]:
-        if weights != "nf4":
-            return place | {"models": _measure(opened, opened.model, blocks, counted=True)}
-        opened.release()
-        return place | {
-            "models": _measure(opened, four_bit.load_4bit(study), blocks, counted=False)
-        }
+        plain = weights != "nf4"
+        if not plain:
+            opened.release()
+        model = opened.model if plain else four_bit.load_4bit(study)
+        with _threads(threads):
+            return place | {"models": _measure(opened, model, blocks, counted=plain)}
 
     name = f"{weights} {cost.batch}x{cost.length}+{cost.tokens} {place['device']}"
     return opened.store.get_or_measure("cost", name, inputs, run, batch=cost.batch)
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def device_name(opened: OpenStudy) -> str:
