@@ -18,8 +18,9 @@ from lib.healing.adapters import evaluable
 from lib.healing.teacher import Teacher
 from lib.healing.training import last_step, logged_steps, train
 from lib.models.checkpoints import dtype, load_model
-from lib.models.corpora import document_sequences, measured_on, windows
+from lib.models.corpora import describe, document_sequences, measured_on, windows
 from lib.models.four_bit import base_digest, linear4bit, load_4bit
+from lib.models.vocabulary import check_ids
 from lib.pruning.dropped import Dropped
 from lib.pruning.surgery import drop
 from lib.schema import Healing, Study
@@ -68,6 +69,8 @@ def heal(
     texts = [torch.as_tensor(row, dtype=torch.int32) for row in found]
     recipe = recipes.of(healing)
     model = recipe.base(study)
+    rows = (text.tolist() for text in texts)
+    check_ids(rows, model.config, f"text {describe(study.healing_text)}")
     cached = getattr(model.config, "use_cache", None)
     teacher = Teacher(model, dropped) if healing.teacher and dropped else None
     if teacher is None:

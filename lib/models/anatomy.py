@@ -1,5 +1,7 @@
 """Where the parts of a causal language model are: its decoder layers, and the FFN's weights."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
@@ -98,17 +100,16 @@ def ffn_modules(model: PreTrainedModel, targets: list[str] | None = None) -> lis
 
     Raises UserError for a family without an entry and for targets that match nothing."""
     family = model.config.get_text_config().model_type
+    stack, prefix = layers_and_name(model)
     if targets is None and family not in FFN:
         raise UserError(
-            f"model family '{family}': its FFN modules are not known; "
-            "name them in the study's healing.targets"
+            f"model family '{family}': its FFN modules are not known; name them in the study's "
+            f"healing.targets, {_in_words(stack)}; or take a recipe without adapters, or healing: "
+            "none"
         )
     wanted = targets if targets is not None else FFN[family]
-    stack, prefix = layers_and_name(model)
     found: dict[str, list[str]] = {target: [] for target in wanted}
-    for name, module in stack.named_modules(prefix=prefix):
-        if "attn" in name or "attention" in name:
-            continue
+    for name, module in _outside_attention(stack, prefix):
         own = name.rpartition(".")[2]
         if own in found and isinstance(module, nn.Linear | Conv1D):
             found[own].append(name)
@@ -120,8 +121,30 @@ def ffn_modules(model: PreTrainedModel, targets: list[str] | None = None) -> lis
                 found[target] += [f"{name}.{target}.{expert}" for expert in experts]
     for target, names in found.items():
         if not names:
-            raise UserError(f"healing.targets: '{target}' matches no FFN module of '{family}'")
+            raise UserError(
+                f"healing.targets: '{target}' matches no FFN module of '{family}' that adapters "
+                f"go on, {_in_words(stack)}; a recipe without adapters, or healing: none, needs no "
+                "targets"
+            )
     return [name for names in found.values() for name in names]
+
+
+def _outside_attention(stack: nn.ModuleList, prefix: str) -> Iterator[tuple[str, nn.Module]]:
+    for name, module in stack.named_modules(prefix=prefix):
+        if "attn" not in name and "attention" not in name:
+            yield name, module
+
+
+def _in_words(stack: nn.ModuleList) -> str:
+    """Which modules may be named as those of an FFN."""
+    found = [
+        name.rpartition(".")[2]
+        for name, module in _outside_attention(stack, "")
+        if isinstance(module, nn.Linear | Conv1D)
+    ]
+    names = [name for name in dict.fromkeys(found) if not name.isdigit()]
+    fused = "" if names else " (its experts are tensors, not modules)"
+    return f"of linear modules outside attention it has {', '.join(names) or 'none'}{fused}"
 
 
 def linear_weight(model: nn.Module, name: str) -> torch.Tensor:
