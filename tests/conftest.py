@@ -112,7 +112,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) ->
             # Qwen2's tokenizer class adds a token of its own to any tokenizer.
             vocabulary = len(tokenizer) + (family == "qwen2")
             settings = {"vocab_size": vocabulary, "max_position_embeddings": 128}
-            _write_checkpoint(made[key], family, settings | FAMILIES[family] | config)
+            _write_checkpoint(made[key], family, settings | FAMILIES.get(family, {}) | config)
             tokenizer.save_pretrained(made[key])
         return made[key]
 

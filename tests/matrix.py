@@ -4,8 +4,8 @@
     .venv/bin/python tests/matrix.py lfm2 gpt_oss  # these
 
 The reference is independent of the project: the whole model, in which the dropped layers pass on
-what enters them. A cell says "right", or the one line that a user gets instead; a row is wrong where
-a number differs or anything but such a line is raised. `test_matrix.py` runs some of it.
+what enters them. A cell says "right", or the one line that a user gets instead. A row is wrong
+where a number differs or anything but such a line is raised. `test_matrix.py` runs some of it.
 """
 
 import sys

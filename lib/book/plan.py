@@ -288,7 +288,7 @@ def rows(opened: Planned, pace: Speed) -> dict[str, tuple[int, float]]:
 def plan(study: Study) -> str:
     """All of it, as text."""
     config, own = planned_config(study)
-    shape = shape_of(config, study.healing.ffn)
+    shape = shape_of(config, study.ffn)
     pace = speed(study, shape)
     opened = Planned(study, config)
     todo = rows(opened, pace)
@@ -299,7 +299,7 @@ def plan(study: Study) -> str:
         f"parameters: {shape.total:,}, of which {sum(shape.by_layer):,} in {shape.n_layers} layers",
         f"download: about {2 * shape.total / 1e9:.1f} GB in 16 bits",
     ]
-    for n in opened.healed_ns(study.healing.fractions):
+    for n in opened.healed_ns(study.fractions) if study.healing else []:
         dropped = span(shape.n_layers - n, shape.n_layers)
         trained = recipes.of(study.healing).trainable(shape, study.healing, dropped)
         lines.append(

@@ -256,7 +256,7 @@ def paper_example(opened: OpenStudy) -> pd.DataFrame:
     parameters; `printed_bytes` and `printed_flops` are what the paper says."""
     paper = studies.load(PAPERS_STUDY)
     sizes = {paper.title: shapes.shape_of(checkpoints.config_of_shape(paper))}
-    sizes[opened.study.title] = shapes.shape_of(opened.config, opened.study.healing.ffn)
+    sizes[opened.study.title] = shapes.shape_of(opened.config)
     rows = []
     for (title, shape), fraction, weights in product(
         sizes.items(), (0.0, 0.5), ("16 bits", "4-bit")

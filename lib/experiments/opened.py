@@ -91,12 +91,8 @@ class OpenStudy:
         return checkpoints.checkpoint_digest(self.study)
 
     @cached_property
-    def texts(self) -> dict[str, dict[str, Any]]:
-        study = self.study
-        return {
-            "validation": corpora.source(study.validation_text),
-            "healing": corpora.source(study.healing_text),
-        }
+    def texts(self) -> "Sources":
+        return Sources(self.study)
 
     @cached_property
     def loss_sequences(self) -> list[list[int]]:
@@ -236,6 +232,19 @@ class OpenStudy:
             run,
             batch=self.study.batch,
         )
+
+
+class Sources(dict[str, dict[str, Any]]):
+    """What decides the texts of a study, `validation` and `healing`, each looked at when it is
+    first asked for: a study that heals nothing may not have the other."""
+
+    def __init__(self, study: Study) -> None:
+        super().__init__()
+        self.study = study
+
+    def __missing__(self, name: str) -> dict[str, Any]:
+        self[name] = corpora.source(getattr(self.study, f"{name}_text"))
+        return self[name]
 
 
 class Asked:

@@ -218,8 +218,7 @@ def _ignored(config: "PretrainedConfig") -> list[str]:
     """Patterns of names that transformers passes over when it loads this model."""
     from transformers import AutoModelForCausalLM
 
-    known = AutoModelForCausalLM._model_mapping
-    model = known[type(config)] if type(config) in known else None
+    model = AutoModelForCausalLM._model_mapping.get(type(config), None)
     return getattr(model, "_keys_to_ignore_on_load_unexpected", None) or []
 
 
