@@ -218,7 +218,7 @@ def write_study(tiny_checkpoint: Checkpoints) -> Studies:
             own = settings.get(key)
             merge = isinstance(value, dict) and isinstance(own, dict) and key != "validation_text"
             settings[key] = own | value if merge and key != "healing_text" else value
-        if settings["healing"].get("recipe") == "full":
+        if isinstance(settings["healing"], dict) and settings["healing"].get("recipe") == "full":
             del settings["healing"]["rank"]
         if "model" not in settings:
             settings["model"] = str(tiny_checkpoint("llama"))

@@ -137,11 +137,12 @@ def _outside_attention(stack: nn.ModuleList, prefix: str) -> Iterator[tuple[str,
 
 def _in_words(stack: nn.ModuleList) -> str:
     """Which modules may be named as those of an FFN."""
-    found = [
-        name.rpartition(".")[2]
-        for name, module in _outside_attention(stack, "")
-        if isinstance(module, nn.Linear | Conv1D)
-    ]
+    found: list[str] = []
+    for name, module in _outside_attention(stack, ""):
+        if isinstance(module, nn.Linear | Conv1D):
+            found.append(name.rpartition(".")[2])
+        elif is_fused(module):
+            found += FFN["mixtral"]
     names = [name for name in dict.fromkeys(found) if not name.isdigit()]
     fused = "" if names else " (its experts are tensors, not modules)"
     return f"of linear modules outside attention it has {', '.join(names) or 'none'}{fused}"
