@@ -93,7 +93,7 @@ MORE: dict[str, dict[str, Any]] = {
     "jetmoe": SHARED
     | {"hidden_size": 64, "intermediate_size": 128, "num_key_value_heads": 2, "kv_channels": 16}
     | LOCAL,
-    "flex_olmo": GATED | EXPERTS,
+    "flex_olmo": GATED | EXPERTS | {"pad_token_id": 0},
     "llama4_text": HEADS | LOCAL | {"intermediate_size_mlp": 128, "attention_chunk_size": 8},
     "gpt_oss": HEADS | LOCAL | {"sliding_window": 4, "layer_types": KINDS},
     # Convolutions, states and linear attention, alone or between attention layers.

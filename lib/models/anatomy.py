@@ -50,11 +50,11 @@ def layers_and_name(model: nn.Module) -> tuple[nn.ModuleList, str]:
     """`layers`, and the list's full name in the model."""
     count = model.config.get_text_config().num_hidden_layers
     # An image tower beside the text decoder may have as many layers.
-    decoder = model.get_decoder()
-    prefix = next(name for name, module in model.named_modules() if module is decoder)
+    within = model.get_decoder()
+    prefix = next(name for name, module in model.named_modules() if module is within)
     found = [
         (module, f"{prefix}.{name}" if prefix else name)
-        for name, module in decoder.named_modules()
+        for name, module in within.named_modules()
         if isinstance(module, nn.ModuleList) and len(module) == count
     ]
     # A list inside another's layers (experts, say) is not the stack itself.
@@ -70,6 +70,15 @@ def layers_and_name(model: nn.Module) -> tuple[nn.ModuleList, str]:
             f"(lists of that length: {names})"
         )
     return outer[0]
+
+
+def decoder(model: PreTrainedModel) -> PreTrainedModel:
+    """The text decoder, which ends with the final norm: the whole model is none, though that is
+    what transformers calls it in some families."""
+    found = model.get_decoder()
+    if found is not model:
+        return found
+    return model.get_submodule(layers_and_name(model)[1].rpartition(".")[0])
 
 
 def is_fused(module: nn.Module) -> bool:

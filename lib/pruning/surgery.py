@@ -134,8 +134,12 @@ def _slice_lists(config: PretrainedConfig, kept: list[int]) -> None:
     n_layers = config.num_hidden_layers
     for key, value in list(vars(config).items()):
         per_layer = isinstance(value, list | tuple) and len(value) == n_layers
-        if per_layer and "token" not in key and key != "architectures":
-            setattr(config, key, type(value)(value[old] for old in kept))
+        if not per_layer or "token" in key or key == "architectures":
+            continue
+        # A list of all layers by their numbers says the same of all that stay.
+        listed = list(value) == list(range(n_layers))
+        new = range(len(kept)) if listed else (value[old] for old in kept)
+        setattr(config, key, type(value)(new))
     config.num_hidden_layers = len(kept)
     if getattr(config, "num_nextn_predict_layers", None):
         config.num_nextn_predict_layers = 0  # those behind the last layer are not loaded, or saved
