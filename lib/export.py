@@ -59,6 +59,11 @@ def main(arguments: list[str] | None = None) -> int:
 def _condition(opened: OpenStudy, options: argparse.Namespace) -> Condition:
     """The model that is asked for, as the sections name it, so that theirs is found."""
     recipe = opened.study.healing
+    if recipe is None:
+        raise UserError(
+            f"study {opened.study.name}: heals nothing (healing: none), so there is no healed "
+            "model to write; python -m lib.pruning writes pruned ones"
+        )
     if options.drop is not None:
         strategy, dropped = "given", parse_layers(options.drop, opened.n_layers)
         if recipe.teacher and not dropped.contiguous:

@@ -14,7 +14,9 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializeAsAny,
+    SerializerFunctionWrapHandler,
     ValidationError,
+    field_serializer,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -26,6 +28,8 @@ from lib.errors import UserError
 DEFAULT_STRATEGIES = ("similarity", "simple")
 DEFAULT_RECIPE = "qlora"
 TAKEN = ("none", "given")  # what tables call no choice, and layers that a person names
+NO_HEALING = "none"  # in place of the settings of healing: nothing is healed
+FRACTIONS = [0.25, 0.5, 0.75]  # at which models are healed
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -141,7 +145,7 @@ class Healing(Group):
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3e-4
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.02
     seed: Seed = 0
-    fractions: Annotated[list[Fraction], Field(min_length=1)] = [0.25, 0.5, 0.75]
+    fractions: Annotated[list[Fraction], Field(min_length=1)] = FRACTIONS
 
     @model_validator(mode="after")
     def frozen_teacher(self) -> "Healing":
@@ -184,11 +188,13 @@ def healing(**settings: Any) -> Healing:
     return _healing(settings)
 
 
-def _healing(given: Any) -> Healing:
+def _healing(given: Any) -> Healing | None:
     if isinstance(given, Healing):
         return given
+    if given == NO_HEALING:
+        return None
     if not isinstance(given, dict):
-        raise PydanticCustomError("mapping", "Expected keys and values, e.g. recipe: lora")
+        raise PydanticCustomError("mapping", "Expected keys and values, e.g. recipe: lora, or none")
     given = {str(key): value for key, value in given.items()}
     kind = given.setdefault("recipe", DEFAULT_RECIPE)
     if not isinstance(kind, str):
@@ -316,7 +322,7 @@ class Study(Group):
     strategies: Annotated[list[Chosen], Field(min_length=1)] = Field(
         default_factory=lambda: [Chosen(name=name) for name in DEFAULT_STRATEGIES]
     )
-    healing: Annotated[SerializeAsAny[Healing], BeforeValidator(_healing)] = Field(
+    healing: Annotated[SerializeAsAny[Healing] | None, BeforeValidator(_healing)] = Field(
         default_factory=lambda: healing()
     )
     lora_rank: Ranks = Ranks()
@@ -328,6 +334,21 @@ class Study(Group):
     cost: Cost = Cost()
     controls: Controls = Controls()
 
+    @field_serializer("healing", mode="wrap")
+    def none_by_name(self, value: Healing | None, handler: SerializerFunctionWrapHandler) -> Any:
+        return NO_HEALING if value is None else handler(value)
+
+    @property
+    def fractions(self) -> list[float]:
+        """Of the layers dropped: where models are healed; and, where none is, those that are asked
+        the same as healed ones."""
+        return self.healing.fractions if self.healing else FRACTIONS
+
+    @property
+    def ffn(self) -> list[str] | None:
+        """Modules that healing puts adapters on, as `Healing.ffn`; none where nothing is healed."""
+        return self.healing.ffn if self.healing else []
+
     @property
     def model_is_local(self) -> bool:
         return Path(self.model).is_absolute()
@@ -337,7 +358,7 @@ class Study(Group):
         for key, values in {
             "pruned_layers": self.pruned_layers or [],
             "strategies": [strategy.name for strategy in self.strategies],
-            "healing.fractions": self.healing.fractions,
+            "healing.fractions": self.fractions,
             "lora_rank.ranks": self.lora_rank.ranks,
             "tasks": [(task.name, task.shots) for task in self.tasks],
             "prompts.numbers": self.prompts.numbers or [],

@@ -112,7 +112,7 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) ->
             # Qwen2's tokenizer class adds a token of its own to any tokenizer.
             vocabulary = len(tokenizer) + (family == "qwen2")
             settings = {"vocab_size": vocabulary, "max_position_embeddings": 128}
-            _write_checkpoint(made[key], family, settings | FAMILIES[family] | config)
+            _write_checkpoint(made[key], family, settings | FAMILIES.get(family, {}) | config)
             tokenizer.save_pretrained(made[key])
         return made[key]
 
@@ -218,7 +218,7 @@ def write_study(tiny_checkpoint: Checkpoints) -> Studies:
             own = settings.get(key)
             merge = isinstance(value, dict) and isinstance(own, dict) and key != "validation_text"
             settings[key] = own | value if merge and key != "healing_text" else value
-        if settings["healing"].get("recipe") == "full":
+        if isinstance(settings["healing"], dict) and settings["healing"].get("recipe") == "full":
             del settings["healing"]["rank"]
         if "model" not in settings:
             settings["model"] = str(tiny_checkpoint("llama"))

@@ -21,6 +21,7 @@ from transformers import (
 
 from lib.errors import UserError
 from lib.models import anatomy, checkpoints, shards
+from lib.models.vocabulary import beyond, check_ids
 from lib.schema import Study
 
 Copy = Callable[..., Path]
@@ -238,13 +239,18 @@ def test_a_tokenizer_gets_a_padding_token(copy: Copy) -> None:
 
 
 @pytest.mark.parametrize("short", [1, 900])
-def test_a_tokenizer_with_ids_above_the_embeddings_is_refused(
+def test_of_a_tokenizer_with_ids_above_the_embeddings_only_those_that_texts_make_matter(
     copy: Copy, tokenizer: Any, short: int
 ) -> None:
-    study = of(copy(vocab_size=len(tokenizer) - short))
-    message = refusal(lambda: checkpoints.load_tokenizer(study, checkpoints.load_config(study)))
-    assert "does not fit" in message and f"up to {len(tokenizer) - 1}," in message
-    assert f"{len(tokenizer) - short} embeddings" in message
+    count = len(tokenizer) - short
+    study = of(copy(vocab_size=count))
+    config = checkpoints.load_config(study)
+    found = checkpoints.load_tokenizer(study, config)
+    assert f"{short} token" in str(beyond(found, config))
+    check_ids([[0, count - 1]], config, "text x")
+    message = refusal(lambda: check_ids([[0], [count, 1]], config, "text x"))
+    assert message.startswith("text x: ") and f"token id {count};" in message
+    assert f"{count} embeddings" in message
 
 
 @pytest.mark.parametrize("spare", [0, 40])

@@ -90,13 +90,16 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 FORMS = [*FAMILIES, *VARIANTS]
 
 
-def random_model(family: str, seed: int = 0, **changes: object) -> PreTrainedModel:
+def random_model(
+    family: str, seed: int = 0, settings: dict[str, Any] | None = None, **changes: object
+) -> PreTrainedModel:
     """A float32 model in eval mode; norms and biases are perturbed too, so that each one counts.
 
-    `changes` are settings of the text decoder."""
+    `changes` are settings of the text decoder, laid over `settings`, which are those in FAMILIES
+    unless given."""
     torch.manual_seed(seed)
-    special = {"bos_token_id": 1, "eos_token_id": 2}
-    settings = FAMILIES[family]
+    special = {"vocab_size": VOCABULARY, "bos_token_id": 1, "eos_token_id": 2}
+    settings = FAMILIES[family] if settings is None else settings
     if "text_config" in settings:
         text = settings["text_config"] | special | changes
         config = CONFIG_MAPPING[family](**settings | {"text_config": text})

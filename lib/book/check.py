@@ -1,64 +1,56 @@
 """Everything that can be found wrong with a study without measuring: seconds, before hours."""
 
+import sys
+
 from transformers import PreTrainedModel
 
 from lib import open_sets, paths
 from lib.book import memory
+from lib.book.cuts import check_cuts
+from lib.book.plan import Planned
 from lib.errors import UserError
 from lib.evaluation import harness
 from lib.experiments import costs
-from lib.experiments.conditions import equal_time_steps
+from lib.experiments.conditions import Condition, equal_time_steps
 from lib.experiments.opened import OpenStudy
 from lib.healing import recipe as recipes
 from lib.healing.training import check_tensorboard
 from lib.models import anatomy, checkpoints, corpora, four_bit, shapes
+from lib.models.vocabulary import beyond, check_ids
 from lib.pruning.dropped import check_n, span
 from lib.schema import Adapters, Study
+from lib.sections import section as sections
 from lib.sections.tables import published_title
 
 ENOUGH = 1_000_000  # tokens; a text that has so many is not checked for more
 
 
-def check(study: Study, here: bool = True) -> None:
+def check(study: Study, here: bool = True, section: str | None = None) -> None:
     """Raises UserError, one line, for the first mistake found. here: what it measures it measures
-    on this machine, whose device and memory have to do."""
+    on this machine, whose device and memory have to do. section: only this one is to be run, by
+    name; what healing alone needs is asked only where it heals something."""
     if not here:
         study = study.model_copy(update={"device": "cpu"})
     checkpoints.device(study)
-    check_tensorboard()
     opened = OpenStudy(study)
     model = anatomy.skeleton(opened.config)
     anatomy.layers(model)
+    evaluated, timed = _needs(opened, section)
+    if not any(one.healing or one.weights == "nf4" for one in evaluated):
+        study = study.model_copy(update={"healing": None})
+        opened = OpenStudy(study)
     checkpoints.check_tensors(study)
     if here:
         _check_device(opened, model)
     for n in study.pruned_layers or []:
         check_n(n, opened.n_layers)
-    asked = {"healing": study.healing.fractions, "lora_rank": study.lora_rank.fractions}
-    asked |= {"healing_seeds": study.healing_seeds.fractions} if study.healing_seeds.seeds else {}
-    asked |= {"teacher": study.teacher.fractions} if study.teacher.seeds else {}
-    for part, fractions in asked.items():
-        if not opened.healed_ns(fractions):
-            raise UserError(
-                f"study {study.name}: {part}.fractions {fractions} stand for no layer of "
-                f"{opened.n_layers}"
-            )
-    tried = [study.healing]
-    if isinstance(study.healing, Adapters):
-        tried += [study.healing.model_copy(update={"rank": rank}) for rank in study.lora_rank.ranks]
-    for healing in tried:
-        recipes.of(healing).check(study, model, healing)
+    if study.healing:
+        _check_healing(opened, model)
     for strategy in opened.strategies:
-        one = opened.strategy(strategy)
         # A rule's choice is known, and checked, beforehand: every one, since a table has them all.
-        expected = [one.expected(n, opened.n_layers) for n in range(1, opened.n_layers)]
-        if study.healing.teacher and not all(dropped.contiguous for dropped in expected):
-            raise UserError(
-                f"study {study.name}: healing.teacher goes with blocks of layers; strategy "
-                f"{strategy} drops scattered ones"
-            )
-    if study.healing.micro_batch and study.healing.batch % study.healing.micro_batch:
-        raise UserError(f"study {study.name}: healing.micro_batch does not divide healing.batch")
+        for n in range(1, opened.n_layers):
+            opened.strategy(strategy).expected(n, opened.n_layers)
+    check_cuts(opened, bool(evaluated), timed)
     known = sorted(path.parent.name for path in paths.published("").glob("*/study.json"))
     for control in study.controls.studies:
         if control not in known:
@@ -77,25 +69,63 @@ def check(study: Study, here: bool = True) -> None:
     harness.check_tasks(study, opened.task_manager, [*study.tasks, *opened.prompt_tasks])
 
 
+def _needs(opened: OpenStudy, section: str | None) -> tuple[list[Condition], bool]:
+    """The models that a section evaluates, or all do, and whether it times any."""
+    planned, found, timed = Planned(opened.study, opened.config), [], False
+    for name in sections.names() if section is None else [section]:
+        one = sections.load(name)
+        found += [model for group in one.conditions(planned).values() for model in group]
+        timed |= any(extra.alone for extra in one.extras(planned))
+    return found, timed
+
+
+def _check_healing(opened: OpenStudy, model: PreTrainedModel) -> None:
+    study = opened.study
+    check_tensorboard()
+    asked = {"healing": study.fractions, "lora_rank": study.lora_rank.fractions}
+    asked |= {"healing_seeds": study.healing_seeds.fractions} if study.healing_seeds.seeds else {}
+    asked |= {"teacher": study.teacher.fractions} if study.teacher.seeds else {}
+    for part, fractions in asked.items():
+        if not opened.healed_ns(fractions):
+            raise UserError(
+                f"study {study.name}: {part}.fractions {fractions} stand for no layer of "
+                f"{opened.n_layers}"
+            )
+    tried = [study.healing]
+    if isinstance(study.healing, Adapters):
+        tried += [study.healing.model_copy(update={"rank": rank}) for rank in study.lora_rank.ranks]
+    for healing in tried:
+        recipes.of(healing).check(study, model, healing)
+    for strategy in opened.strategies if study.healing.teacher else []:
+        one = opened.strategy(strategy)
+        expected = [one.expected(n, opened.n_layers) for n in range(1, opened.n_layers)]
+        if not all(dropped.contiguous for dropped in expected):
+            raise UserError(
+                f"study {study.name}: healing.teacher goes with blocks of layers; strategy "
+                f"{strategy} drops scattered ones"
+            )
+    if study.healing.micro_batch and study.healing.batch % study.healing.micro_batch:
+        raise UserError(f"study {study.name}: healing.micro_batch does not divide healing.batch")
+
+
 def _check_device(opened: OpenStudy, model: PreTrainedModel) -> None:
     study = opened.study
-    recipe = recipes.of(study.healing)
-    reason = four_bit.impossible(model, checkpoints.device(study))
-    if recipe.needs_4bit and reason:
-        others = [name for name in open_sets.known("recipe") if not recipes.load(name).needs_4bit]
-        raise UserError(
-            f"model {study.model}: {reason}; these recipes of healing need no 4-bit: "
-            f"{', '.join(others)}"
-        )
-    memory.check_memory(study, shapes.shape_of(opened.config, study.healing.ffn))
+    if study.healing and recipes.of(study.healing).needs_4bit:
+        reason = four_bit.impossible(model, checkpoints.device(study))
+        if reason:
+            others = [one for one in open_sets.known("recipe") if not recipes.load(one).needs_4bit]
+            raise UserError(
+                f"model {study.model}: {reason}; these recipes of healing need no 4-bit: "
+                f"{', '.join(others)}"
+            )
+    memory.check_memory(study, shapes.shape_of(opened.config, study.ffn))
 
 
 def _check_lengths(opened: OpenStudy) -> None:
     study = opened.study
     longest = getattr(opened.config.get_text_config(), "max_position_embeddings", None)
-    lengths = {
-        f"{part}.length": getattr(study, part).length for part in ("distances", "loss", "healing")
-    }
+    parts = ("distances", "loss", "healing") if study.healing else ("distances", "loss")
+    lengths = {f"{part}.length": getattr(study, part).length for part in parts}
     own = [len(opened.tokenizer(prompt)["input_ids"]) for prompt in study.writing.prompts]
     lengths["writing: prompt and tokens,"] = (
         max([study.writing.prompt_tokens, *own]) + study.writing.tokens
@@ -110,10 +140,14 @@ def _check_lengths(opened: OpenStudy) -> None:
 def _check_texts(opened: OpenStudy) -> None:
     """The texts are there and can be read; local ones are long enough."""
     study, tokenizer = opened.study, opened.tokenizer
-    for text in (study.validation_text, study.healing_text, *study.other_texts):
+    if note := beyond(tokenizer, opened.config):
+        print(f"note: model {study.model}: {note}", file=sys.stderr)
+    healing_texts = [study.healing_text] if study.healing else []
+    for text in (study.validation_text, *healing_texts, *study.other_texts):
         corpora.source(text)
         next(corpora.documents(text, seed=None))
-    corpora.check_disjoint(study.validation_text, study.healing_text)
+    for text in healing_texts:
+        corpora.check_disjoint(study.validation_text, text)
     for text in study.other_texts:
         if study.text_name == text.name:
             raise UserError(
@@ -127,14 +161,19 @@ def _check_texts(opened: OpenStudy) -> None:
         if text.path is not None:
             distances = study.distances
             count = min(distances.n_sequences, ENOUGH // distances.length)
-            corpora.windows(text, tokenizer, count, distances.length, seed=None)
+            found = corpora.windows(text, tokenizer, count, distances.length, seed=None)
+            check_ids(found.tolist(), opened.config, f"text {corpora.describe(text)}")
     if study.validation_text.path is not None:
-        opened.loss_sequences  # noqa: B018  (raises when there are too few)
-    if study.healing_text.path is not None:
+        # Raises when there are too few.
+        what = f"text {corpora.describe(study.validation_text)}"
+        check_ids(opened.loss_sequences, opened.config, what)
+    if study.healing and study.healing_text.path is not None:
         healing = study.healing
         cut = corpora.windows if healing.packing else corpora.document_sequences
         count = min(_most_steps(opened) * healing.batch, ENOUGH // healing.length)
-        cut(study.healing_text, tokenizer, count, healing.length, seed=None)
+        found = cut(study.healing_text, tokenizer, count, healing.length, seed=None)
+        what = f"text {corpora.describe(study.healing_text)}"
+        check_ids(([int(i) for i in row] for row in found), opened.config, what)
 
 
 def _most_steps(opened: OpenStudy) -> int:

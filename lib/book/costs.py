@@ -72,7 +72,7 @@ class Estimate:
         self.flops = flops
         shaped = study.shape is not None  # then no hub is asked
         config = checkpoints.config_of_shape(study) if shaped else planned_config(study)[0]
-        self.shape: Shape = shape_of(config, study.healing.ffn)
+        self.shape: Shape = shape_of(config, study.ffn)
         self.opened = Planned(self.study, config)
 
     @cached_property
@@ -104,6 +104,8 @@ class Estimate:
     def memory(self) -> dict[str, float]:
         """Bytes on a GPU, at most: of the whole model, and of a healing with what follows it."""
         found = memory(self.study, self.shape)
+        if self.study.healing is None:
+            return found
         # A model healed in 4 bits is evaluated as it is there, which takes less than healing it.
         after = 0.0 if recipes.of(self.study.healing).needs_4bit else found["healed"]
         return {"unhealed": found["unhealed"], "healing": max(found["healing"], after)}
@@ -152,7 +154,7 @@ def memory_table(found: Sequence[Estimate]) -> Rows:
         {
             "model": one.study.title,
             "whole model": size(one.memory["unhealed"]),
-            "healing": size(one.memory["healing"]),
+            "healing": size(one.memory["healing"]) if one.study.healing else "none",
             # Of the checkpoint, in 16 bits.
             "download": "none" if one.study.model_is_local else size(2 * one.shape.total),
         }

@@ -14,11 +14,13 @@ from lib.schema import Study
 
 
 def memory(study: Study, shape: Shape, micro_batch: int | None = None) -> dict[str, float]:
-    """Bytes at most, estimated: weights to measure unhealed prunings, to heal, and to measure what
-    was healed; activations of healing by the usual count of 34 bytes per token, layer and unit of
-    width in 16 bits. micro_batch: in place of the study's."""
+    """Bytes at most, estimated: weights to measure unhealed prunings and, where something is
+    healed, to heal and to measure what was healed; activations of healing by the usual count of 34
+    bytes per token, layer and unit of width in 16 bits. micro_batch: in place of the study's."""
     healing, width = study.healing, shape.config.get_text_config().hidden_size
     size = torch.empty(0, dtype=checkpoints.dtype(study)).element_size()
+    if healing is None:
+        return {"unhealed": size * shape.total}
     rows = micro_batch or healing.micro_batch or healing.batch
     # With checkpointing each layer keeps what entered it, and one at a time all the rest.
     each = 2 if healing.gradient_checkpointing else 34

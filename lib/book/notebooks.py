@@ -82,7 +82,7 @@ def section(which: str, name: str, parameters: dict[str, Any], checked: bool = F
     if not checked:
         from lib.book.check import check
 
-        check(chosen)
+        check(chosen, section=paths.section(which))
     shipped = Path(chosen.file).parent == paths.STUDIES
     reference = chosen.name if shipped else chosen.file
     log = paths.BUILD / "logs" / chosen.name / source.name

@@ -27,6 +27,7 @@ from lib.experiments.conditions import Condition
 from lib.experiments.opened import OpenStudy
 from lib.healing import recipe as recipes
 from lib.models import checkpoints
+from lib.models.anatomy import decoder
 from lib.models.shapes import Shape, planned_config, shape_of
 from lib.pruning.dropped import Dropped, span
 from lib.pruning.surgery import slice_config
@@ -249,7 +250,7 @@ def measured_speed(config: PretrainedConfig, study: Study, per_layer: int) -> Sp
         model = AutoModelForCausalLM.from_config(one, dtype=dtype, trust_remote_code=False)
     except (RuntimeError, MemoryError) as error:
         raise UserError(f"one layer of this model does not fit here: {error}") from None
-    decoder = model.to(device).get_decoder().requires_grad_(False)
+    stack = decoder(model.to(device)).requires_grad_(False)
     length = int(min(512, max(16, TRIAL / (2 * per_layer))))
     inputs = torch.randn(1, length, text.hidden_size, device=device, dtype=dtype)
 
@@ -257,7 +258,7 @@ def measured_speed(config: PretrainedConfig, study: Study, per_layer: int) -> Sp
         entering = inputs.clone().requires_grad_(training)
         start = time.perf_counter()
         with torch.set_grad_enabled(training):
-            output = decoder(inputs_embeds=entering, use_cache=False).last_hidden_state
+            output = stack(inputs_embeds=entering, use_cache=False).last_hidden_state
             if training:
                 output.sum().backward()
         if device.type == "cuda":
@@ -288,7 +289,7 @@ def rows(opened: Planned, pace: Speed) -> dict[str, tuple[int, float]]:
 def plan(study: Study) -> str:
     """All of it, as text."""
     config, own = planned_config(study)
-    shape = shape_of(config, study.healing.ffn)
+    shape = shape_of(config, study.ffn)
     pace = speed(study, shape)
     opened = Planned(study, config)
     todo = rows(opened, pace)
@@ -299,7 +300,7 @@ def plan(study: Study) -> str:
         f"parameters: {shape.total:,}, of which {sum(shape.by_layer):,} in {shape.n_layers} layers",
         f"download: about {2 * shape.total / 1e9:.1f} GB in 16 bits",
     ]
-    for n in opened.healed_ns(study.healing.fractions):
+    for n in opened.healed_ns(study.fractions) if study.healing else []:
         dropped = span(shape.n_layers - n, shape.n_layers)
         trained = recipes.of(study.healing).trainable(shape, study.healing, dropped)
         lines.append(

@@ -88,7 +88,9 @@ def of_notebook(path: Path) -> dict[str, Any]:
 
 def of_study(study: Study) -> dict[str, Any]:
     """A study's settings, and what its local files hold. Content of the hub is not looked at."""
-    texts = (study.validation_text, study.healing_text, *study.other_texts)
+    texts = [study.validation_text, *study.other_texts]
+    if study.healing:
+        texts.insert(1, study.healing_text)
     data = os.environ.get("PRUNING_DATA") if study.task_path else None
     settings = study.model_dump(exclude=PLACES)
     for one in settings["strategies"]:
@@ -106,9 +108,10 @@ def of_study(study: Study) -> dict[str, Any]:
 
 
 def _named(settings: dict[str, Any]) -> list[str]:
-    """The modules of the strategies and of the recipe that a study names."""
+    """The modules of the strategies and of the recipe, if any, that a study names."""
     named = [f"{STRATEGIES}.{one['name']}" for one in settings["strategies"]]
-    named.append(f"{RECIPES}.{settings['healing']['recipe']}")
+    if isinstance(settings["healing"], dict):  # else nothing is healed
+        named.append(f"{RECIPES}.{settings['healing']['recipe']}")
     return [name for one in named if (name := one.replace("-", "_")) in modules()]
 
 

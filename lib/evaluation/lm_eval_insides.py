@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from lib.errors import UserError
 from lib.evaluation.batches import Row
+from lib.models.vocabulary import check_ids
 from lib.pruning.surgery import pruned
 from lib.study import permuted
 
@@ -94,7 +95,10 @@ def harness() -> Any:
                 for ids in self.tokenizer(strings)["input_ids"]:
                     if len(ids) > room:
                         self.shared.truncated.add(tuple(ids))
-            return super().tok_batch_encode(strings, **options)
+            found = super().tok_batch_encode(strings, **options)
+            name = f"lm-eval task '{self.shared.name}'"
+            check_ids(found[0].tolist(), self.model.config, name)
+            return found
 
     lm_eval.PrunedLM = PrunedLM
     return lm_eval

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from transformers import Cache, DynamicCache, PreTrainedModel
 
-from lib.models.anatomy import layers
+from lib.models.anatomy import decoder, layers
 
 
 @dataclass
@@ -41,23 +41,30 @@ class Replay:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
-        self.decoder = model.get_decoder()
+        self.decoder = decoder(model)
         self.layers = layers(model)
         self.config = model.config.get_text_config()
         self._takes_positions = "position_ids" in inspect.signature(self.decoder.forward).parameters
         self._pristine = DynamicCache(config=self.config)
-        self._returns_tuples = self._layers_return_tuples()
+        self._beside = self._returned_beside()
 
-    def _layers_return_tuples(self) -> bool:
+    def _returned_beside(self) -> int | None:
+        """How many things layers return in a tuple with the hidden states; None: they alone."""
         found = []
         handle = self.layers[0].register_forward_hook(
-            lambda _module, _inputs, output: found.append(isinstance(output, tuple))
+            lambda _module, _inputs, output: found.append(
+                len(output) - 1 if isinstance(output, tuple) else None
+            )
         )
         try:
             self.decoder(input_ids=self._tokens(1, 1), use_cache=False)
         finally:
             handle.remove()
         return found[0]
+
+    def _returned(self, hidden: torch.Tensor) -> Any:
+        """Hidden states as a layer returns them."""
+        return hidden if self._beside is None else (hidden, *[None] * self._beside)
 
     def _tokens(self, rows: int, length: int) -> torch.Tensor:
         return torch.zeros(rows, length, dtype=torch.long, device=self.model.device)
@@ -97,7 +104,7 @@ class Replay:
             arguments.append((args, kwargs))
             if len(arguments) == len(self.layers):
                 raise _Entered
-            return (hidden,) if self._returns_tuples else hidden
+            return self._returned(hidden)
 
         cache = None if past is None else self.cache_of(past)
         inputs: dict[str, Any] = {"input_ids": tokens, "use_cache": past is not None}
@@ -139,7 +146,7 @@ class Replay:
         alone = hidden[:, None]
 
         def give(*_: Any, **__: Any) -> Any:
-            return (alone,) if self._returns_tuples else alone
+            return self._returned(alone)
 
         with self._instead_of_layers(give):
             tokens = self._tokens(len(hidden), 1)

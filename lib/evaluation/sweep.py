@@ -22,8 +22,10 @@ from lib.evaluation.batches import SHORTEST_PREFIX, Batch, Row, make_batches
 from lib.evaluation.replay import Entrance, Replay
 from lib.evaluation.scoring import Head, Scores, ordinary
 from lib.evidence.journal import Journal, row_key
-from lib.models.anatomy import longest_alike
+from lib.models.anatomy import layers, longest_alike
+from lib.models.vocabulary import check_ids
 from lib.pruning.dropped import Dropped, in_words, kept_layers
+from lib.pruning.geometry import residual_stream
 from lib.pruning.surgery import pruned
 
 Kept = tuple[int, ...]  # the layers of a pruned model, by their numbers in the whole one
@@ -125,14 +127,14 @@ def log_likelihoods(
 
     pad: a token to fill batches up with; name: what the progress bar calls this; journal: where
     rows are kept as they are scored, and found again after a kill.
-    An architecture whose replayed layers do not give what its ordinary forward passes give is run
-    pruning by pruning.
+    An architecture whose layers cannot be replayed, or do not give then what its ordinary forward
+    passes give, is run pruning by pruning.
 
-    Raises UserError for a block that the model does not have, and where a score is not a number,
-    naming the layer and the row."""
-    replay = Replay(model)
-    blocks = [Dropped(block).check(len(replay.layers)) for block in blocks]
-    way = _trusted_way(replay, pad)
+    Raises UserError for a block that the model does not have, for a token that it has no embedding
+    of, and where a score is not a number, naming the layer and the row."""
+    blocks = [Dropped(block).check(len(layers(model))) for block in blocks]
+    check_ids((row.tokens for row in rows), model.config, name)
+    way = _trusted_way(model, pad)
     found = Scores.empty(len(blocks), len(rows))
     todo = list(range(len(rows)))
     if journal:
@@ -146,7 +148,7 @@ def log_likelihoods(
         def keep(numbers: list[int], part: Scores) -> None:
             if part.log_likelihood[:, numbers].isnan().any():
                 block, i = part.log_likelihood[:, numbers].isnan().nonzero()[0].tolist()
-                raise _not_finite(replay, blocks[block], rows[todo[numbers[i]]], name)
+                raise _not_finite(model, blocks[block], rows[todo[numbers[i]]], name)
             for i in numbers:
                 found.fill(todo[i], part.of_row(i))
             if journal:
@@ -157,7 +159,7 @@ def log_likelihoods(
         if way is None:
             _one_by_one(model, blocks, missing, size, pad, keep)
         else:
-            _replayed(replay, blocks, missing, size, pad, way == "shared", keep)
+            _replayed(Replay(model), blocks, missing, size, pad, way == "shared", keep)
     return found
 
 
@@ -203,19 +205,21 @@ def _replayed(
     return found
 
 
-def _not_finite(replay: Replay, block: Collection[int], row: Row, name: str) -> UserError:
-    """Says where a row that has no score becomes not finite."""
-    n_layers = len(replay.layers)
-    entrance = replay.enter(torch.tensor([row.tokens[:-1]], device=replay.model.device))
-    hidden, where = entrance.hidden, "before the first layer"
-    for layer in kept_layers(block, n_layers):
-        if not hidden.isfinite().all():
-            break
-        hidden, where = replay.step(layer, hidden, entrance)[0], f"leaving layer {layer}"
-    if hidden.isfinite().all():
-        where = "in the logits"
+def _not_finite(model: PreTrainedModel, block: Collection[int], row: Row, name: str) -> UserError:
+    """Says where a row that has no score becomes not finite, of a pruning that the configuration
+    can express."""
+    n_layers, where = len(layers(model)), ""
+    tokens = torch.tensor([row.tokens[:-1]], device=model.device)
+    kept = kept_layers(block, n_layers)
+    with suppress(UserError), pruned(model, block), residual_stream(model, lambda x: x) as stream:
+        model(input_ids=tokens, use_cache=False)
+        good = [bool(hidden.isfinite().all()) for hidden in stream]
+        leaving = ["before the first layer", *(f"leaving layer {layer}" for layer in kept)]
+        where = " " + next(
+            (w for w, ok in zip(leaving, good, strict=True) if not ok), "in the logits"
+        )
     return UserError(
-        f"{name}, {in_words(block, n_layers)}: activations are not finite {where}, in a text of "
+        f"{name}, {in_words(block, n_layers)}: activations are not finite{where}, in a text of "
         f"{len(row.tokens)} tokens that begins with {list(row.tokens[:5])}; try dtype: float32"
     )
 
@@ -223,18 +227,18 @@ def _not_finite(replay: Replay, block: Collection[int], row: Row, name: str) -> 
 _ways: WeakKeyDictionary[PreTrainedModel, str | None] = WeakKeyDictionary()
 
 
-def _trusted_way(replay: Replay, pad: int) -> str | None:
+def _trusted_way(model: PreTrainedModel, pad: int) -> str | None:
     """ "shared" or "whole": whether rows may share prefixes; None: layers may not be replayed.
 
     Found by trying: a few rows of random tokens, under the whole model and without one layer, the
-    nearest to a third of its depth that its configuration can do without."""
-    model = replay.model
+    nearest to a third of its depth that its configuration can do without. Whatever an architecture
+    raises on the way means: not this way."""
     if model in _ways:
         return _ways[model]
-    rows = _trial_rows(replay.config)
+    rows = _trial_rows(model.config.get_text_config())
     tried: list[Collection[int]] = [()]
     expected = [ordinary(model, rows, len(rows), pad).log_likelihood]
-    count = len(replay.layers)
+    count = len(layers(model))
     for layer in sorted(range(count), key=lambda layer: abs(layer - count // 3)):
         with suppress(UserError), pruned(model, (layer,)):
             expected.append(ordinary(model, rows, len(rows), pad).log_likelihood)
@@ -243,13 +247,14 @@ def _trusted_way(replay: Replay, pad: int) -> str | None:
     tolerance = SAME if model.dtype in (torch.float32, torch.float64) else SAME_16_BIT
     _ways[model] = None
     for way in ("shared", "whole"):
-        found = _replayed(replay, tried, rows, len(rows), pad, way == "shared")
-        # Scores that are not numbers are no reason to distrust: they are reported later.
-        if torch.allclose(
-            found.log_likelihood, torch.cat(expected), atol=tolerance, rtol=0, equal_nan=True
-        ):
-            _ways[model] = way
-            break
+        with suppress(Exception):
+            found = _replayed(Replay(model), tried, rows, len(rows), pad, way == "shared")
+            # Scores that are not numbers are no reason to distrust: they are reported later.
+            if torch.allclose(
+                found.log_likelihood, torch.cat(expected), atol=tolerance, rtol=0, equal_nan=True
+            ):
+                _ways[model] = way
+                break
     return _ways[model]
 
 

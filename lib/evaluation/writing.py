@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from lib.models.vocabulary import check_ids
 from lib.pruning.dropped import Dropped
 from lib.pruning.surgery import pruned
 
@@ -29,6 +30,8 @@ def continuations(
         eos_token_id=tokenizer.eos_token_id,
     )
     rows = [tokenizer(prompt, return_tensors="pt").to(model.device) for prompt in prompts]
+    for prompt, row in zip(prompts, rows, strict=True):
+        check_ids(row["input_ids"].tolist(), model.config, f"writing after '{prompt[:40]}'")
     for block in blocks:
         texts = []
         with pruned(model, block), _generating(model, plan), torch.inference_mode():

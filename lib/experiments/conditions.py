@@ -93,10 +93,12 @@ def untrained(conditions: list[Condition]) -> list[Condition]:
 
 
 def main_conditions(opened: OpenStudy) -> list[Condition]:
-    """What most sections evaluate: unhealed, in 4-bit, and healed with the study's recipe."""
-    study = opened.study
-    trained = healed(opened, study.healing, study.healing.fractions)
-    plain = unhealed(opened)
+    """What most sections evaluate: unhealed, in 4-bit, and healed with the study's recipe; of a
+    study that heals nothing, unhealed alone."""
+    study, plain = opened.study, unhealed(opened)
+    if study.healing is None:
+        return plain
+    trained = healed(opened, study.healing, study.fractions)
     # Where healing leaves the number format alone, the controls are unhealed prunings like others.
     controls = [one for one in untrained(trained) if one not in plain]
     return plain + controls + trained
@@ -126,6 +128,8 @@ def seed_conditions(opened: OpenStudy) -> list[Condition]:
     """The study's own seed of healing and the others, by its main strategy, after the unpruned,
     unhealed model; none where there are no others."""
     study = opened.study
+    if study.healing is None:
+        return [unpruned(opened)]
     seeds = sorted({*study.healing_seeds.seeds, study.healing.seed})
     if len(seeds) < 2:
         return [unpruned(opened)]
@@ -145,7 +149,7 @@ def teacher_conditions(opened: OpenStudy) -> dict[str, list[Condition]]:
     (eq. 8), by these names: every seed and fraction, by the main strategy. None of them where the
     recipe leaves nothing frozen that could be a teacher, nor where scattered layers are dropped."""
     study, groups = opened.study, {name: [] for name in TEACHING}
-    if not study.healing.TEACHABLE:
+    if study.healing is None or not study.healing.TEACHABLE:
         return groups
     for seed in study.teacher.seeds:
         plain = study.healing.model_copy(update={"seed": seed, "teacher": 0.0})
@@ -190,5 +194,5 @@ def writes(opened: OpenStudy, condition: Condition) -> bool:
         return False
     if condition.healing is not None:
         return condition.healing == study.healing
-    ns = [0, *opened.healed_ns(study.healing.fractions)]
+    ns = [0, *opened.healed_ns(study.fractions)]
     return condition.weights == opened.weights and condition.dropped.n in ns

@@ -30,7 +30,7 @@ from lib.errors import UserError
 from lib.evidence import provenance
 from lib.experiments.opened import OpenStudy
 from lib.models import checkpoints, four_bit, shapes
-from lib.models.anatomy import skeleton
+from lib.models.anatomy import decoder, skeleton
 from lib.pruning.dropped import UNPRUNED, Dropped, layers_to_drop, simple
 from lib.pruning.surgery import pruned
 
@@ -230,11 +230,11 @@ def multiplied(model: PreTrainedModel) -> int:
     """The parameters that a token's vector is multiplied with as matrices: those of the text
     decoder and the head, without tables that are only looked up in, and norms and biases. Of
     experts, as many as a token is sent to."""
-    decoder, head = model.get_decoder(), model.get_output_embeddings()
+    stack, head = decoder(model), model.get_output_embeddings()
     config = model.config.get_text_config()
-    tables = {id(m.weight) for m in decoder.modules() if isinstance(m, torch.nn.Embedding)}
+    tables = {id(m.weight) for m in stack.modules() if isinstance(m, torch.nn.Embedding)}
     total = head.weight.numel()
-    for weight in decoder.parameters():
+    for weight in stack.parameters():
         if id(weight) in tables or weight.ndim < 2:
             continue
         experts = len(weight) if weight.ndim == 3 else 1
@@ -272,7 +272,7 @@ def paper_example(opened: OpenStudy) -> pd.DataFrame:
     parameters; `printed_bytes` and `printed_flops` are what the paper says."""
     paper = studies.load(PAPERS_STUDY)
     sizes = {paper.title: shapes.shape_of(checkpoints.config_of_shape(paper))}
-    sizes[opened.study.title] = shapes.shape_of(opened.config, opened.study.healing.ffn)
+    sizes[opened.study.title] = shapes.shape_of(opened.config)
     rows = []
     for (title, shape), fraction, weights in product(
         sizes.items(), (0.0, 0.5), ("16 bits", "4-bit")

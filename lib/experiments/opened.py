@@ -1,6 +1,7 @@
 """A study, opened: its model, tokenizer, texts and evidence, and the models that it evaluates."""
 
 import gc
+import json
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any
@@ -16,6 +17,7 @@ from lib.evaluation import evaluate, harness
 from lib.evidence.store import Store
 from lib.healing import recipe as recipes
 from lib.models import checkpoints, corpora
+from lib.models.vocabulary import check_ids
 from lib.pruning import geometry
 from lib.pruning import strategy as choosing
 from lib.pruning.dropped import Dropped, layers_to_drop
@@ -89,12 +91,8 @@ class OpenStudy:
         return checkpoints.checkpoint_digest(self.study)
 
     @cached_property
-    def texts(self) -> dict[str, dict[str, Any]]:
-        study = self.study
-        return {
-            "validation": corpora.source(study.validation_text),
-            "healing": corpora.source(study.healing_text),
-        }
+    def texts(self) -> "Sources":
+        return Sources(self.study)
 
     @cached_property
     def loss_sequences(self) -> list[list[int]]:
@@ -164,7 +162,9 @@ class OpenStudy:
         """Token ids [n_sequences, length], cut from a text; None: the study's validation text."""
         of, settings = text or self.study.validation_text, self.study.distances
         count, length = settings.n_sequences, settings.length
-        return corpora.windows(of, self.tokenizer, count, length, settings.seed)
+        found = corpora.windows(of, self.tokenizer, count, length, settings.seed)
+        check_ids(found.tolist(), self.config, f"text {corpora.describe(of)}")
+        return found
 
     def measure_distances(self) -> dict[str, Any]:
         """Angular distances: `table`, `after_norm` and `optimal` by column, and the
@@ -178,7 +178,8 @@ class OpenStudy:
 
     def measure_untrained_distances(self) -> dict[str, Any]:
         """The same of the untrained twin, on the same windows."""
-        config = self.config.to_dict()
+        # As config.json has it, where infinity is spelt in a way that a record can hold.
+        config = json.loads(self.config.to_json_string(use_diff=False))
         for key in ("transformers_version", "_name_or_path"):  # say nothing about the weights
             config.pop(key, None)
         inputs = {"untrained": config, "seed": self.study.controls.seed}
@@ -231,6 +232,19 @@ class OpenStudy:
             run,
             batch=self.study.batch,
         )
+
+
+class Sources(dict[str, dict[str, Any]]):
+    """What decides the texts of a study, `validation` and `healing`, each looked at when it is
+    first asked for: a study that heals nothing may not have the other."""
+
+    def __init__(self, study: Study) -> None:
+        super().__init__()
+        self.study = study
+
+    def __missing__(self, name: str) -> dict[str, Any]:
+        self[name] = corpora.source(getattr(self.study, f"{name}_text"))
+        return self[name]
 
 
 class Asked:

@@ -17,9 +17,10 @@ from lib.healing import recipe as recipes
 from lib.healing.adapters import evaluable
 from lib.healing.teacher import Teacher
 from lib.healing.training import last_step, logged_steps, train
-from lib.models.checkpoints import dtype, load_model
-from lib.models.corpora import document_sequences, measured_on, windows
+from lib.models.checkpoints import dtype, load_config, load_model
+from lib.models.corpora import describe, document_sequences, measured_on, windows
 from lib.models.four_bit import base_digest, linear4bit, load_4bit
+from lib.models.vocabulary import check_ids
 from lib.pruning.dropped import Dropped
 from lib.pruning.surgery import drop
 from lib.schema import Healing, Study
@@ -66,6 +67,8 @@ def heal(
     refused = frozenset() if local else measured_on(study.validation_text, study.loss, tokenizer)
     found = cut(study.healing_text, tokenizer, count, healing.length, healing.seed, refused)
     texts = [torch.as_tensor(row, dtype=torch.int32) for row in found]
+    rows = (text.tolist() for text in texts)
+    check_ids(rows, load_config(study), f"text {describe(study.healing_text)}")
     recipe = recipes.of(healing)
     model = recipe.base(study)
     cached = getattr(model.config, "use_cache", None)

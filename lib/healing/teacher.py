@@ -19,7 +19,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from lib.models.anatomy import layers, skeleton
+from lib.models.anatomy import decoder, layers, skeleton
 from lib.pruning.dropped import Dropped
 from lib.pruning.surgery import Cut
 
@@ -66,7 +66,7 @@ class Teacher:
         handle = _on_cut(self._watched[-1], self._at_end, keep)
         try:
             with torch.no_grad(), plain:
-                self._model.get_decoder()(**given, use_cache=False)
+                decoder(self._model)(**given, use_cache=False)
         except _Reached:
             pass
         finally:

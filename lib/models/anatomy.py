@@ -1,5 +1,7 @@
 """Where the parts of a causal language model are: its decoder layers, and the FFN's weights."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
@@ -48,11 +50,11 @@ def layers_and_name(model: nn.Module) -> tuple[nn.ModuleList, str]:
     """`layers`, and the list's full name in the model."""
     count = model.config.get_text_config().num_hidden_layers
     # An image tower beside the text decoder may have as many layers.
-    decoder = model.get_decoder()
-    prefix = next(name for name, module in model.named_modules() if module is decoder)
+    within = model.get_decoder()
+    prefix = next(name for name, module in model.named_modules() if module is within)
     found = [
         (module, f"{prefix}.{name}" if prefix else name)
-        for name, module in decoder.named_modules()
+        for name, module in within.named_modules()
         if isinstance(module, nn.ModuleList) and len(module) == count
     ]
     # A list inside another's layers (experts, say) is not the stack itself.
@@ -68,6 +70,15 @@ def layers_and_name(model: nn.Module) -> tuple[nn.ModuleList, str]:
             f"(lists of that length: {names})"
         )
     return outer[0]
+
+
+def decoder(model: PreTrainedModel) -> PreTrainedModel:
+    """The text decoder, which ends with the final norm: the whole model is none, though that is
+    what transformers calls it in some families."""
+    found = model.get_decoder()
+    if found is not model:
+        return found
+    return model.get_submodule(layers_and_name(model)[1].rpartition(".")[0])
 
 
 def is_fused(module: nn.Module) -> bool:
@@ -98,17 +109,16 @@ def ffn_modules(model: PreTrainedModel, targets: list[str] | None = None) -> lis
 
     Raises UserError for a family without an entry and for targets that match nothing."""
     family = model.config.get_text_config().model_type
+    stack, prefix = layers_and_name(model)
     if targets is None and family not in FFN:
         raise UserError(
-            f"model family '{family}': its FFN modules are not known; "
-            "name them in the study's healing.targets"
+            f"model family '{family}': its FFN modules are not known; name them in the study's "
+            f"healing.targets, {_in_words(stack)}; or take a recipe without adapters, or healing: "
+            "none"
         )
     wanted = targets if targets is not None else FFN[family]
-    stack, prefix = layers_and_name(model)
     found: dict[str, list[str]] = {target: [] for target in wanted}
-    for name, module in stack.named_modules(prefix=prefix):
-        if "attn" in name or "attention" in name:
-            continue
+    for name, module in _outside_attention(stack, prefix):
         own = name.rpartition(".")[2]
         if own in found and isinstance(module, nn.Linear | Conv1D):
             found[own].append(name)
@@ -120,8 +130,31 @@ def ffn_modules(model: PreTrainedModel, targets: list[str] | None = None) -> lis
                 found[target] += [f"{name}.{target}.{expert}" for expert in experts]
     for target, names in found.items():
         if not names:
-            raise UserError(f"healing.targets: '{target}' matches no FFN module of '{family}'")
+            raise UserError(
+                f"healing.targets: '{target}' matches no FFN module of '{family}' that adapters "
+                f"go on, {_in_words(stack)}; a recipe without adapters, or healing: none, needs no "
+                "targets"
+            )
     return [name for names in found.values() for name in names]
+
+
+def _outside_attention(stack: nn.ModuleList, prefix: str) -> Iterator[tuple[str, nn.Module]]:
+    for name, module in stack.named_modules(prefix=prefix):
+        if "attn" not in name and "attention" not in name:
+            yield name, module
+
+
+def _in_words(stack: nn.ModuleList) -> str:
+    """Which modules may be named as those of an FFN."""
+    found: list[str] = []
+    for name, module in _outside_attention(stack, ""):
+        if isinstance(module, nn.Linear | Conv1D):
+            found.append(name.rpartition(".")[2])
+        elif is_fused(module):
+            found += FFN["mixtral"]
+    names = [name for name in dict.fromkeys(found) if not name.isdigit()]
+    fused = "" if names else " (its experts are tensors, not modules)"
+    return f"of linear modules outside attention it has {', '.join(names) or 'none'}{fused}"
 
 
 def linear_weight(model: nn.Module, name: str) -> torch.Tensor:

@@ -128,26 +128,23 @@ def _load(study: Study, config: PretrainedConfig, **options: Any) -> PreTrainedM
 
 
 def load_tokenizer(study: Study, config: PretrainedConfig) -> PreTrainedTokenizerBase:
-    """The checkpoint's own tokenizer, with a padding token (the end of text, if it has none).
+    """The checkpoint's own tokenizer, with a padding token that has an embedding (the end of text,
+    if it has none).
 
-    Raises UserError when there is none or when it makes ids that the model has no embedding of."""
+    Raises UserError when there is none."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             study.model, revision=commit(study), trust_remote_code=False
         )
     except Exception as error:
         raise _loading_error(study, error, what="tokenizer") from None
-    vocabulary = config.get_text_config().vocab_size
-    highest = max(tokenizer.get_vocab().values(), default=-1)
-    if highest < 0:
+    if not tokenizer.get_vocab():
         raise UserError(f"model {study.model}: its tokenizer is empty or missing")
-    if highest >= vocabulary:
-        raise UserError(
-            f"model {study.model}: the tokenizer does not fit: it makes ids up to {highest}, "
-            f"the model has {vocabulary} embeddings"
-        )
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
+    count = config.get_text_config().vocab_size
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= count:
+        end = tokenizer.eos_token_id
+        usable = end is not None and end < count
+        tokenizer.pad_token = tokenizer.eos_token if usable else tokenizer.convert_ids_to_tokens(0)
     return tokenizer
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
 
 from transformers import PretrainedConfig
 
@@ -14,12 +15,27 @@ NF4 = 0.5 + 4 / 64  # bytes per weight: four bits, and a float32 scale for every
 
 @dataclass(frozen=True)
 class Shape:
-    """Parameters of a model, counted without weights."""
+    """Parameters of a model, counted without weights. targets: as of `anatomy.ffn_modules`."""
 
     config: PretrainedConfig
     total: int
     by_layer: tuple[int, ...]
-    ffn: tuple[tuple[tuple[int, int], ...], ...]  # by layer: (out, in) of each adapted matrix
+    targets: list[str] | None = None
+
+    @cached_property
+    def ffn(self) -> list[list[tuple[int, int]]]:
+        """By layer (out, in) of each matrix that adapters go on.
+
+        Raises UserError for a family of which these are not known, and for targets that match
+        nothing: only healing with adapters has to ask."""
+        model = anatomy.skeleton(self.config)
+        stack, prefix = anatomy.layers_and_name(model)
+        found: list[list[tuple[int, int]]] = [[] for _ in stack]
+        for name in anatomy.ffn_modules(model, self.targets):
+            number = int(name.removeprefix(f"{prefix}.").partition(".")[0])
+            rows, columns = anatomy.linear_weight(model, name).shape
+            found[number].append((rows, columns))
+        return found
 
     @property
     def n_layers(self) -> int:
@@ -53,15 +69,9 @@ def planned_config(study: Study) -> tuple[PretrainedConfig, bool]:
 
 def shape_of(config: PretrainedConfig, targets: list[str] | None = None) -> Shape:
     model = anatomy.skeleton(config)
-    stack, prefix = anatomy.layers_and_name(model)
-    ffn: list[list[tuple[int, int]]] = [[] for _ in stack]
-    for name in anatomy.ffn_modules(model, targets):
-        number = int(name.removeprefix(f"{prefix}.").partition(".")[0])
-        rows, columns = anatomy.linear_weight(model, name).shape
-        ffn[number].append((rows, columns))
     return Shape(
         config,
         sum(parameter.numel() for parameter in model.parameters()),
-        tuple(sum(p.numel() for p in layer.parameters()) for layer in stack),
-        tuple(map(tuple, ffn)),
+        tuple(sum(p.numel() for p in layer.parameters()) for layer in anatomy.layers(model)),
+        targets,
     )

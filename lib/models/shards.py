@@ -11,9 +11,10 @@ Importing this module is cheap (no torch).
 import json
 import math
 import os
+import re
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,26 @@ def layer_stack(shards: list[Shard], n_layers: int) -> str:
         f"checkpoint {folder}: its config has {n_layers} layers, its tensors do not: "
         f"{'; '.join(lengths) or 'none is numbered'}"
     )
+
+
+def without(shards: list[Shard], names: Collection[str]) -> list[Shard]:
+    """The shards less the tensors named."""
+    return [
+        replace(shard, tensors=tuple(t for t in shard.tensors if t.name not in names))
+        for shard in shards
+    ]
+
+
+def multi_token(shards: list[Shard], n_layers: int, ignored: Collection[str]) -> list[str]:
+    """Tensors that predict further tokens: of layers behind the last one, or under `mtp`.
+
+    ignored: patterns of names that transformers does not load; of no others is this believed."""
+    found = []
+    for name in _names(shards):
+        behind = _first_number(name)[1] >= n_layers or "mtp" in name
+        if behind and any(re.search(pattern, name) for pattern in ignored):
+            found.append(name)
+    return found
 
 
 def renamed(shards: list[Shard], stack: str, kept: list[int]) -> dict[str, str]:

@@ -19,7 +19,7 @@ import torch
 from transformers import PreTrainedModel
 
 from lib.errors import UserError
-from lib.models.anatomy import layers, longest_alike
+from lib.models.anatomy import decoder, layers, longest_alike
 from lib.pruning.dropped import most_similar
 
 TOKENS = 256  # whose distances are taken at once
@@ -117,7 +117,7 @@ def measure(
     total = squares = torch.zeros((), dtype=torch.float64)
     resampled = torch.zeros(bootstrap, len(index), dtype=torch.float64)
     weights = np.random.default_rng(seed)
-    decoder = model.get_decoder()
+    stack = decoder(model)
 
     where: tuple[torch.Tensor, ...] = ()  # row and position of each token whose state is kept
     with residual_stream(model, lambda hidden: hidden[where]) as stream:
@@ -126,7 +126,7 @@ def measure(
             text = torch.ones_like(sequences[rows]) if mask is None else mask[rows]
             where = _chosen(text, tokens)
             stream.clear()
-            output = decoder(**_inputs(decoder, sequences[rows], text), use_cache=False)
+            output = stack(**_inputs(stack, sequences[rows], text), use_cache=False)
             device = stream[0].device if stream[0].device.type == "cuda" else torch.device("cpu")
             states = torch.stack([state.to(device) for state in stream])  # [L+1, tokens, width]
             normed = output.last_hidden_state[where].to(device)
@@ -151,15 +151,15 @@ def measure(
 
 
 def _inputs(
-    decoder: PreTrainedModel, tokens: torch.Tensor, text: torch.Tensor
+    stack: PreTrainedModel, tokens: torch.Tensor, text: torch.Tensor
 ) -> dict[str, torch.Tensor]:
     inputs = {"input_ids": tokens}
     if not text.all():
         inputs["attention_mask"] = text
-        if "position_ids" in inspect.signature(decoder.forward).parameters:
+        if "position_ids" in inspect.signature(stack.forward).parameters:
             # Positions count text only, so that padding on the left moves nothing.
             inputs["position_ids"] = (text.cumsum(1) - 1).clamp_min(0)
-    return {key: value.to(decoder.device) for key, value in inputs.items()}
+    return {key: value.to(stack.device) for key, value in inputs.items()}
 
 
 def _chosen(text: torch.Tensor, tokens: Literal["last", "all"]) -> tuple[torch.Tensor, ...]:

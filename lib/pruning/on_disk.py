@@ -84,6 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
 def prune(folder: Path, out: Path, dropped: Collection[int], hub_name: str | None = None) -> None:
     """Write the checkpoint in `folder` without some layers to `out`, as `surgery.save_pruned` would
     after loading it: weights bit for bit, config with every per-layer list sliced; and a card.
+    What predicts further tokens behind the last layer is left out there, too.
 
     Holds a few MB of it in memory. Raises UserError for a checkpoint that is not whole or not
     understood, for layers it does not have, and when `out` is not empty or its disk too small."""
@@ -97,15 +98,22 @@ def prune(folder: Path, out: Path, dropped: Collection[int], hub_name: str | Non
     dropped = Dropped(dropped).check(n_layers)
     kept = kept_layers(dropped, n_layers)
     whole = shards.read(folder)
-    stack = shards.layer_stack(whole, n_layers)
+    extra = shards.multi_token(whole, n_layers, _ignored(config))
+    stack = shards.layer_stack(shards.without(whole, extra), n_layers)
     if getattr(config, "quantization_config", None):
         layers = stack.rpartition(".")[2]
         config.quantization_config = renumber(config.quantization_config, layers, kept)
         check_modules(folder, whole, stack, config)
     else:
         check_tensors(folder, config)
-    names = shards.renamed(whole, stack, kept)
+    names = shards.renamed(shards.without(whole, extra), stack, kept)
     slice_config(config, kept)
+    if extra:
+        print(
+            f"{out}: left out are the {len(extra)} tensors of multi-token prediction, e.g. "
+            f"{extra[0]}: transformers loads none, and theirs is the layer behind the last one",
+            file=sys.stderr,
+        )
     size = shards.kept_bytes(whole, names)
     check_space(out, size + SLACK)
     with (
@@ -204,6 +212,14 @@ def check_modules(
         if any(by_layer.values()) and not all(by_layer.values()):
             i = next(i for i, there in by_layer.items() if not there)
             raise UserError(f"checkpoint {folder}: no tensor of {stack}.{i}.{module}")
+
+
+def _ignored(config: "PretrainedConfig") -> list[str]:
+    """Patterns of names that transformers passes over when it loads this model."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM._model_mapping.get(type(config), None)
+    return getattr(model, "_keys_to_ignore_on_load_unexpected", None) or []
 
 
 def add_choices(parser: argparse.ArgumentParser) -> None:

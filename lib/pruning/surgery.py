@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from torch import nn
@@ -133,9 +134,15 @@ def _slice_lists(config: PretrainedConfig, kept: list[int]) -> None:
     n_layers = config.num_hidden_layers
     for key, value in list(vars(config).items()):
         per_layer = isinstance(value, list | tuple) and len(value) == n_layers
-        if per_layer and "token" not in key and key != "architectures":
-            setattr(config, key, type(value)(value[old] for old in kept))
+        if not per_layer or "token" in key or key == "architectures":
+            continue
+        # A list of all layers by their numbers says the same of all that stay.
+        listed = list(value) == list(range(n_layers))
+        new = range(len(kept)) if listed else (value[old] for old in kept)
+        setattr(config, key, type(value)(new))
     config.num_hidden_layers = len(kept)
+    if getattr(config, "num_nextn_predict_layers", None):
+        config.num_nextn_predict_layers = 0  # those behind the last layer are not loaded, or saved
 
 
 def _prove(whole: PretrainedConfig, sliced: PretrainedConfig, kept: list[int]) -> None:
@@ -147,17 +154,17 @@ def _prove(whole: PretrainedConfig, sliced: PretrainedConfig, kept: list[int]) -
         raise UserError(f"{refusal}: it is an encoder-decoder")
     if whole.get_text_config().is_heterogeneous:
         raise UserError(f"{refusal}: its config overrides settings by layer number")
-    whole_outside, whole_layers = _built(type(whole), _written(whole))
-    written = _written(sliced)
     try:
-        reread = type(sliced).from_dict(json.loads(written))
+        whole_outside, whole_layers = _built(type(whole), _written(whole))
+        written = _written(sliced)
+        reread = _written(_read(type(sliced), written))
         outside, layers = _built(type(sliced), written)
     except UserError:
         raise
     except Exception as error:  # validators and constructors raise many kinds
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{refusal}: its config does not allow it: {reason}") from None
-    if difference := _difference(json.loads(written), json.loads(_written(reread))):
+    if difference := _difference(json.loads(written), json.loads(reread)):
         raise UserError(f"{refusal}: loaded again, the config's {difference}")
     if difference := _difference(*_outside(whole_outside, outside)):
         raise UserError(f"{refusal}: it depends on the number of layers: {difference}")
@@ -175,12 +182,20 @@ def _written(config: PretrainedConfig) -> str:
     return json.dumps(settings, sort_keys=True)
 
 
+def _read(config_class: type[PretrainedConfig], written: str) -> PretrainedConfig:
+    """A config from what `_written` made of it: infinity, say, has a spelling of its own there."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "config.json"
+        path.write_text(written, encoding="utf-8")
+        return config_class.from_json_file(path)
+
+
 @lru_cache(maxsize=8)
 def _built(config_class: type[PretrainedConfig], written: str) -> tuple[Facts, list[Facts]]:
     """What a model built from a config consists of: outside its layers, and layer by layer.
 
     Raises UserError when layers share weights."""
-    model = skeleton(config_class.from_dict(json.loads(written)))
+    model = skeleton(_read(config_class, written))
     stack, name = layers_and_name(model)
     owner: dict[int, int] = {}
     for number, layer in enumerate(stack):

@@ -29,7 +29,7 @@ def seeds_table(opened: OpenStudy) -> pd.DataFrame:
 def seeds_compared(opened: OpenStudy) -> pd.DataFrame:
     """Every other seed against the study's own; means over the fractions, paired."""
     healed = [one for one in sound(opened, seed_conditions(opened)) if one.healing]
-    own = opened.study.healing.seed
+    own = opened.study.healing.seed if opened.study.healing else 0
     seeds = sorted({own, *(one.healing.seed for one in healed)})
     groups = {
         f"seed {seed}": [

@@ -56,9 +56,14 @@ def settings(opened: OpenStudy, *parts: str) -> HTML:
         f"<tr><td><code>{escape(key)}</code></td><td>{escape(_plain(value))}</td></tr>"
         for key, value in shown.items()
     )
+    unhealed = "healing" in parts and opened.study.healing is None
     return HTML(
         f'<details class="settings"><summary>Settings of study <code>{escape(opened.study.name)}'
         f"</code></summary><table><tbody>{rows}</tbody></table></details>"
+        + (
+            "<p>This study heals nothing: what is said of healing has no numbers here.</p>"
+            * unhealed
+        )
     )
 
 

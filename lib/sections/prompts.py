@@ -11,7 +11,7 @@ from lib.sections.columns import QA
 from lib.sections.comparisons import COLUMNS, DIFFERENCE, compare
 from lib.sections.figures import accuracy_levels, grid, nothing, shaded_lines, shared_legend
 from lib.sections.section import Section, Table
-from lib.sections.tables import by_state, qa_table, sound
+from lib.sections.tables import by_state, compared_sizes, qa_table, sound
 from lib.study import prompt_tasks
 
 PROMPT = {
@@ -47,7 +47,7 @@ def prompts_compared(opened: OpenStudy) -> pd.DataFrame:
     fractions, unhealed (up to the largest that was healed) and healed, paired over questions."""
     parts = []
     models = by_state(opened, sound(opened, prompt_models(opened)))
-    sizes = {one.dropped.n for one in models["healed"]}
+    sizes = compared_sizes(opened, models)
     models["unhealed"] = [one for one in models["unhealed"] if one.dropped.n in sizes]
     for varied, tasks in prompt_tasks(opened.study).items():
         names = [_prompt_name(varied, task) for task in tasks]

@@ -21,6 +21,7 @@ from lib.sections.figures import (
     by_task,
     curves,
     grid,
+    nothing,
     panel_grid,
     shared_legend,
 )
@@ -35,10 +36,22 @@ from lib.sections.tables import (
     transition_table,
 )
 
+HEALED = {
+    **MODEL,
+    "linear4bit": "number of modules in 4-bit",
+    "trainable_parameters": "number of parameters trained",
+    "tokens": "number of tokens trained on",
+    "first_loss": "training loss of the first step, in nats per token",
+    "last_loss": "training loss of the last step, in nats per token",
+    "diverged": "what went wrong, if anything did",
+}
+
 
 def healing_table(opened: OpenStudy, conditions: list[Condition] | None = None) -> pd.DataFrame:
     """What each healing trained: modules in 4-bit, trainable parameters, first and last loss;
     by default of the models of this section."""
+    if opened.study.healing is None:
+        return pd.DataFrame(columns=[*HEALED])
     rows = []
     for condition in conditions or main_conditions(opened):
         if condition.healing is None:
@@ -56,6 +69,8 @@ def healing_table(opened: OpenStudy, conditions: list[Condition] | None = None) 
 
 def healing_losses(opened: OpenStudy) -> pd.DataFrame:
     """The training loss of each healing by step [nats per token], and what guessing costs."""
+    if opened.study.healing is None:
+        return pd.DataFrame(columns=[*MODEL, "step", "loss", "guessing"])
     rows = []
     for condition in main_conditions(opened):
         if condition.healing is None:
@@ -85,6 +100,8 @@ def accuracy_panels(qa: pd.DataFrame, transitions: pd.DataFrame) -> Figure:
 
 def healing_panels(losses: pd.DataFrame) -> Figure:
     """Training loss of each healing by step, a panel per strategy, shaded by n; with ln V."""
+    if losses.empty:
+        return nothing("This study heals nothing.")
     names = strategies(losses)
     figure, panels = grid(1, len(names), width=4.2, height=3.2)
     shade = mpl.colormaps["viridis"]
@@ -132,15 +149,7 @@ SECTION = Section(
             "healing",
             lambda opened: healing_table(opened, main_conditions(opened) + rank_conditions(opened)),
             "a healed model, those of other ranks among them",
-            {
-                **MODEL,
-                "linear4bit": "number of modules in 4-bit",
-                "trainable_parameters": "number of parameters trained",
-                "tokens": "number of tokens trained on",
-                "first_loss": "training loss of the first step, in nats per token",
-                "last_loss": "training loss of the last step, in nats per token",
-                "diverged": "what went wrong, if anything did",
-            },
+            HEALED,
             written=False,  # models of other ranks may not have been healed yet
         ),
     ),

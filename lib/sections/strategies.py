@@ -18,7 +18,7 @@ from lib.sections.figures import (
     shared_legend,
 )
 from lib.sections.section import Section, Table
-from lib.sections.tables import by_state, sound, strategies
+from lib.sections.tables import by_state, compared_sizes, sound, strategies
 
 
 def chosen(opened: OpenStudy) -> pd.DataFrame:
@@ -35,7 +35,7 @@ def strategies_compared(opened: OpenStudy) -> pd.DataFrame:
     """Every strategy against the one that the study lists last, at the healed fractions; unhealed
     in the study's number format, and healed; paired over questions."""
     models = by_state(opened, sound(opened, main_conditions(opened)))
-    sizes = {one.dropped.n for one in models["healed"]}
+    sizes = compared_sizes(opened, models)
     parts = []
     for state, conditions in models.items():
         groups: dict[str, list] = {strategy: [] for strategy in opened.strategies}

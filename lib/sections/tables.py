@@ -42,6 +42,14 @@ def by_state(opened: OpenStudy, conditions: list[Condition]) -> dict[str, list[C
     return found
 
 
+def compared_sizes(opened: OpenStudy, models: dict[str, list[Condition]]) -> set[int]:
+    """How many layers the models of `by_state` lack that are compared before and after healing:
+    as many as were healed; where nothing is healed, as the fractions say."""
+    if opened.study.healing is None:
+        return {*opened.healed_ns(opened.study.fractions)}
+    return {one.dropped.n for one in models["healed"]}
+
+
 def strategies(table: pd.DataFrame) -> list[str]:
     """Those of a table in the order in which they stand there, which is the study's."""
     return [name for name in dict.fromkeys(table["strategy"]) if name != "none"]

@@ -170,7 +170,7 @@ def question_panels(questions: pd.DataFrame) -> Figure:
             axes.set(ylabel="Share of questions", ylim=(0, 1))
             axes.set_title(f"{task} ({shots}-shot), {models}", fontsize="medium")
             fraction_axis(axes)
-            axes.set_xlim(0, rows["fraction"].max())
+            axes.set_xlim(0, rows["fraction"].max() if len(rows) else 1)
     shared_legend(figure, panels)
     return figure
 
