@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 
 from lib.errors import UserError
 from lib.evaluation import evaluate, writing
+from lib.evidence import sums
 from lib.evidence.journal import Journal
 from lib.evidence.records import digest, read
 from lib.experiments.conditions import Condition, asked, unpruned, writes
@@ -284,7 +285,10 @@ def _healed(opened: OpenStudy, condition: Condition, keep: Path, kept: Path) -> 
     with source(opened, condition) as (study, dropped):
         how = (study, condition.healing, dropped)
         if kept.exists() and healing_record(opened, condition):
-            return heal.reload(*how, kept)
+            try:
+                return heal.reload(*how, kept)
+            except recipes.Damaged as problem:
+                print(f"{condition.name}: {problem}; healed again", file=sys.stderr)
         shutil.rmtree(kept, ignore_errors=True)
         start = time.monotonic()
         with _within_memory(opened, condition.name, HEALING_TAKES):
@@ -329,8 +333,10 @@ def going_on(opened: OpenStudy, condition: Condition) -> Iterator[Study]:
     folder = _continued_folder(opened, condition)
     lock = opened.store.folder.parent / "locks" / folder.name
     with claimed(lock, f"{condition.name}: another process goes on from this model; waiting"):
-        if not folder.exists():
+        if not sums.there(folder) or sums.damage(folder):
+            shutil.rmtree(folder, ignore_errors=True)
             _write_model(opened, condition, folder)
+            sums.write(folder)
         changes: dict[str, Any] = {"model": str(folder), "revision": None, "shape": None}
         if condition.alone:  # 16 bits would take back most of what small steps have changed
             changes["dtype"] = "float32"
