@@ -76,7 +76,8 @@ def probe_inputs(opened: OpenStudy, condition: Condition, probe: Probe) -> dict[
     """Everything that decides what a model answers."""
     inputs = condition_inputs(opened, condition)
     if isinstance(probe, Task):
-        asked_as = probe.model_dump(exclude={"role"} if probe.order else {"role", "order"})
+        ordered = probe.order and probe.shots > 1  # else there is one order
+        asked_as = probe.model_dump(exclude={"role"} if ordered else {"role", "order"})
         source = opened.task_source(probe)
         return inputs | {"method": evaluate.METHOD, "task": asked_as, "source": source}
     inputs["text"] = opened.texts["validation"]
