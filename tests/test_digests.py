@@ -10,6 +10,9 @@ from digest_world import world
 
 from lib import open_sets
 from lib import study as studies
+from lib.experiments import measure
+from lib.experiments.conditions import unpruned
+from lib.experiments.opened import OpenStudy
 
 
 @pytest.fixture(scope="module")
@@ -48,3 +51,15 @@ def test_times_of_files_move_nothing(path: Path) -> None:
     for one in path.parent.rglob("*"):
         one.touch()
     assert digests.of(studies.load(str(path))) == before
+
+
+@pytest.mark.parametrize("shots", [0, 1])
+def test_fewer_than_two_examples_have_no_order(shots: int, path: Path) -> None:
+    study = studies.load(str(path))
+    task = study.tasks[0].model_copy(update={"shots": shots})
+    opened = OpenStudy(study)
+    one, other = (
+        measure.probe_inputs(opened, unpruned(opened), task.model_copy(update={"order": order}))
+        for order in (0, 3)
+    )
+    assert one == other
