@@ -1,6 +1,7 @@
 """What decides a task's questions and prompts, wherever it lies, and however it was put there."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,12 @@ def load(**_):
 @pytest.fixture
 def study(tmp_path: Path, write_study: Studies) -> Study:
     return studies.load(str(write_study(tmp_path)))
+
+
+@pytest.fixture(autouse=True)
+def _compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python keeps what it has compiled, as it does unless told otherwise."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
 
 
 def source(study: Study, name: str = "quiz") -> dict[str, Any]:
@@ -160,7 +167,7 @@ def test_what_a_task_pulls_in(
 def test_a_helper_that_fails_is_one_line(study: Study) -> None:
     folder = Path(study.task_path)
     (folder / "text.py").write_text(
-        "def text(doc):\n    return doc['question'] if 'Ada' in doc['question'] else doc['nothing']\n"
+        "def text(doc):\n    return doc['question' if 'Ada' in doc['question'] else 'nothing']\n"
     )
     (folder / "coded.yaml").write_text(
         "{include: quiz.yaml, task: coded, doc_to_text: !function text.text}"
