@@ -16,18 +16,28 @@ import shutil
 import sys
 from pathlib import Path
 
-from lib import study
+import torch
+
+from lib import paths, study
 from lib.book.check import check
 from lib.errors import UserError
+from lib.evidence import sums
 from lib.experiments import measure
 from lib.experiments.conditions import Condition
 from lib.experiments.opened import OpenStudy
-from lib.files import free_place, whole_or_not_at_all
+from lib.files import (
+    check_space,
+    check_writable,
+    free_place,
+    whole_or_not_at_all,
+    written_by_others,
+)
 from lib.healing import heal
 from lib.healing import recipe as recipes
 from lib.models import four_bit
+from lib.models.shapes import shape_of
 from lib.pruning.dropped import parse_layers
-from lib.pruning.on_disk import add_choices, asked_strategy
+from lib.pruning.on_disk import SLACK, add_choices, asked_strategy
 
 ADAPTERS = "adapter_config.json"  # by which peft knows a folder of adapters
 
@@ -45,7 +55,9 @@ def main(arguments: list[str] | None = None) -> int:
         chosen = study.load(options.study)
         check(chosen)
         opened = OpenStudy(chosen)
-        export(opened, _condition(opened, options), out)
+        condition = _condition(opened, options)
+        _check_room(opened, condition, out)
+        export(opened, condition, out)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -76,24 +88,33 @@ def _condition(opened: OpenStudy, options: argparse.Namespace) -> Condition:
     return Condition(strategy, dropped, opened.weights_of(recipe), recipe)
 
 
+def _check_room(opened: OpenStudy, condition: Condition, out: Path) -> None:
+    """Raises UserError, before anything is trained, where what comes of it cannot be written."""
+    if not measure.adapters(opened, condition).exists():
+        check_writable(paths.results(opened.study.name))
+    check_writable(out.parent)
+    shape = shape_of(opened.config, condition.healing.ffn)
+    check_space(out, torch.float32.itemsize * shape.pruned(condition.dropped) + SLACK)
+
+
 def export(opened: OpenStudy, condition: Condition, out: Path) -> None:
     """Write the healed model of a condition as a checkpoint, with its tokenizer, adapters and card.
 
-    Raises UserError when its healing broke down."""
+    Raises UserError when its healing broke down, and when the folder cannot be written."""
     with measure.materialised(opened, condition) as model:
         if measure.broken(opened, condition):
             report = measure.healing_record(opened, condition)
             raise UserError(f"{condition.name}: {report['diverged']}; nothing is written")
-        with whole_or_not_at_all(out) as unfinished:
-            kept = measure.adapters(opened, condition)
-            adapted = (kept / ADAPTERS).exists()
-            in_4bit = condition.weights == "nf4" and four_bit.runs_in_4bit(opened.study)
-            if kept.exists() and in_4bit:
-                how = (opened.study, condition.healing, condition.dropped)
-                model = heal.reload(*how, kept, plain=True)
-            if adapted:
-                shutil.copytree(kept, unfinished / "adapter")
-                (unfinished / "adapter" / "README.md").unlink(missing_ok=True)
+        kept = measure.adapters(opened, condition)
+        in_4bit = condition.weights == "nf4" and four_bit.runs_in_4bit(opened.study)
+        if kept.exists() and in_4bit:
+            how = (opened.study, condition.healing, condition.dropped)
+            model = heal.reload(*how, kept, plain=True)
+        with whole_or_not_at_all(out) as unfinished, written_by_others(unfinished):
+            if (kept / ADAPTERS).exists():
+                (unfinished / "adapter").mkdir()
+                for file in {path.name for path in kept.iterdir()} - {"README.md", sums.NAME}:
+                    shutil.copyfile(kept / file, unfinished / "adapter" / file)
                 _name_base(unfinished / "adapter" / ADAPTERS, opened)
             model.save_pretrained(unfinished)
             opened.tokenizer.save_pretrained(unfinished)

@@ -136,6 +136,17 @@ def copy_new(source: Path, out: Path) -> bool:
     return True
 
 
+def files_below(folder: Path) -> dict[str, Path]:
+    """The files in a folder and its folders, by their names from there on, without hidden and
+    compiled ones. Passes over what goes meanwhile."""
+    found = sorted(Path(place, name) for place, _, names in os.walk(folder) for name in names)
+    return {
+        str(path.relative_to(folder)): path
+        for path in found
+        if path.suffix != ".pyc" and not path.name.startswith(".") and path.is_file()
+    }
+
+
 @contextmanager
 def claimed(path: Path, waiting: str) -> Iterator[bool]:
     """Hold what a path stands for, alone among the processes that claim it; whether anything is
@@ -172,6 +183,13 @@ def free_place(out: Path, folder: Path | None = None) -> Path:
     return out
 
 
+def check_writable(folder: Path) -> None:
+    """Make a folder, if it is absent. Raises UserError where nothing can be written into it."""
+    probe = folder / ".writable"
+    write_atomically(probe, "")
+    probe.unlink(missing_ok=True)
+
+
 def check_space(out: Path, size: int) -> None:
     """Raises UserError unless `size` bytes are free where the folder `out` will be."""
     place = next(parent for parent in out.parents if parent.exists())
@@ -183,12 +201,23 @@ def check_space(out: Path, size: int) -> None:
 
 
 @contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(path, error) from None
+
+
+@contextmanager
 def whole_or_not_at_all(out: Path) -> Iterator[Path]:
     """A hidden folder beside `out` that gets its name at the end, on the disk for good; after an
-    error it is gone. What an earlier run left there when it was killed is cleared."""
+    error it is gone. What an earlier run left there when it was killed is cleared.
+
+    Raises UserError when the disk is full or the folder cannot be written."""
     unfinished = out.parent / f".{out.name}.unfinished"
-    unfinished.mkdir(parents=True, exist_ok=True)
-    lock = os.open(unfinished, os.O_RDONLY)
+    with _writing(out):
+        unfinished.mkdir(parents=True, exist_ok=True)
+        lock = os.open(unfinished, os.O_RDONLY)
     try:
         with suppress(OSError):  # a file system without locks
             if not lock_descriptor(lock, blocking=False):
@@ -196,9 +225,9 @@ def whole_or_not_at_all(out: Path) -> Iterator[Path]:
         try:
             _clear(unfinished)
             yield unfinished
-            for folder in [*filter(Path.is_dir, unfinished.iterdir()), unfinished]:
-                _sync(folder)
-            os.rename(unfinished, out)
+            synced(unfinished)
+            with _writing(out):
+                os.rename(unfinished, out)
         except BaseException:
             with suppress(OSError):
                 _clear(unfinished)
@@ -217,8 +246,17 @@ def _clear(folder: Path) -> None:
         shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def synced(folder: Path) -> None:
+    """Bring a folder and all that is in it to the disk for good.
+
+    Raises UserError when that cannot be done."""
+    with _writing(folder):
+        for path in [*folder.rglob("*"), folder]:
+            _sync(path)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -153,7 +153,7 @@ class Recipe(recipe.Recipe):
         found = {k: w.detach() for k, w in trained.named_parameters() if w.requires_grad}
         save_file(found, folder / FILE)
 
-    def restore(self, base, folder):
+    def restore(self, base, healing, folder):
         from safetensors.torch import load_file
 
         base.load_state_dict(load_file(folder / FILE), strict=False)

@@ -15,7 +15,7 @@ from conftest import Checkpoints, Studies
 from lib import files as on_disk
 from lib import paths, study
 from lib.errors import UserError
-from lib.evidence.records import digest, file_digest, verify
+from lib.evidence.records import digest, verify
 from lib.evidence.store import Store
 from lib.experiments.opened import OpenStudy
 
@@ -235,30 +235,6 @@ def test_a_folder_that_cannot_be_written_is_one_line(
         with pytest.raises(UserError, match=r"cut off.*cannot be set aside: Read-only"):
             store.get("loss", "a", INPUTS)
     assert files(store) == {path.name}
-
-
-def test_a_changed_file_has_another_digest(tmp_path: Path, build_dir: Path) -> None:
-    path = tmp_path / "weights"
-    path.write_bytes(b"one")
-    first = file_digest(path)
-    assert first == file_digest(path)
-    path.write_bytes(b"two")
-    os.utime(path, ns=(1, 1))
-    second = file_digest(path)
-    path.write_bytes(b"one")
-    os.utime(path, ns=(2, 2))
-    assert first == file_digest(path) != second
-    # SHA-256 of "two", from sha256sum.
-    assert second == "3fc4ccfe745870e2c0d99f71f30ff0656c8dedd41cc1d7d3d376b0dbe685e2f3"
-
-
-def test_a_remembered_digest_that_was_cut_off_is_not_used(tmp_path: Path, build_dir: Path) -> None:
-    path = tmp_path / "weights"
-    path.write_bytes(b"one")
-    first = file_digest(path)
-    (note,) = (build_dir / "digests").iterdir()
-    note.write_text(first[:10])
-    assert file_digest(path) == first
 
 
 def test_two_checkpoints_at_one_path_never_share_evidence(

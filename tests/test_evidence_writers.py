@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import re
 import subprocess
@@ -235,3 +236,17 @@ def test_a_journal_drops_what_it_cannot_read(tmp_path: Path, mixed: str) -> None
         file.write(mixed.encode("latin-1") + b"\n")
     journal.add([("two", [(2.0, False)])])
     assert Journal(journal.path).known == {"one": [(1.0, True)], "two": [(2.0, False)]}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("-1.5", "-2.5"), ("true", "false"), ("one", "two"), ("-inf", "0.25")]
+)
+def test_a_journal_drops_what_was_changed(tmp_path: Path, old: str, new: str) -> None:
+    journal = Journal(tmp_path / "rows.jsonl")
+    scores = [("one", [(-1.5, True), (-math.inf, False)]), ("three", [(0.1 + 0.2, False)])]
+    journal.add(scores)
+    assert Journal(journal.path).known == dict(scores)
+    text = journal.path.read_text().replace("Infinity", "inf")
+    assert text.count(old) == 1
+    journal.path.write_text(text.replace(old, new).replace("inf", "Infinity"))
+    assert Journal(journal.path).known == dict(scores[1:])

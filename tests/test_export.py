@@ -1,6 +1,8 @@
 """A healed model on disk, from the command line."""
 
 import json
+import resource
+import shutil
 
 import pytest
 import torch
@@ -87,4 +89,54 @@ def test_bad_input_is_one_line(options, says, path, tmp_path, capsys):
     assert export.main([str(tmp_path / "out"), "--study", str(path), *options]) == 1
     error = capsys.readouterr().err.strip().splitlines()
     assert error[-1].startswith("error: ") and says in error[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def export_of(path, out):
+    return export.main([str(out), "--study", str(path), "--drop", "1:2"])
+
+
+def one_line(capsys):
+    said = capsys.readouterr().err.strip().splitlines()
+    assert "Traceback" not in "".join(said) and said[-1].startswith("error: ")
+    return said[-1]
+
+
+def test_a_disk_that_fills_is_one_line_and_leaves_nothing(path, tmp_path, capsys):
+    """The library that writes weights hides what the system said."""
+    place = tmp_path / "place"
+    place.mkdir()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, limits[1]))
+    try:
+        assert export_of(path, place / "out") == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "cannot write" in (said := one_line(capsys)) and "File too large" in said
+    assert list(place.iterdir()) == []
+    assert export_of(path, place / "out") == 0
+
+
+@pytest.mark.parametrize("where", ["out", "results"])
+def test_what_cannot_be_written_is_said_before_anything_is_trained(
+    where, path, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(heal, "heal", None)
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "out"
+    if where == "out":
+        out = tmp_path / "file" / "out"
+    else:
+        monkeypatch.setenv("RESULTS_DIR", str(tmp_path / "file" / "results"))
+    assert export_of(path, out) == 1
+    assert one_line(capsys).startswith(f"error: cannot write {tmp_path}/file/")
+    assert not out.exists()
+
+
+def test_a_full_disk_is_said_before_anything_is_trained(path, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(heal, "heal", None)
+    usage = shutil.disk_usage(tmp_path)._replace(free=20_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
+    assert export_of(path, tmp_path / "out") == 1
+    assert "needs 0.03 GB, 0.02 GB are free there" in one_line(capsys)
     assert not (tmp_path / "out").exists()

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import Studies
+from conftest import Checkpoints, Studies
 
 from lib import paths
 from lib import study as studies
@@ -110,6 +110,77 @@ def test_dates_and_places_of_files_do_not_count(tmp_path: Path, write_study: Stu
     assert {key: found[key] for key in found if key != "tasks"} == {
         key: before[key] for key in before if key != "tasks"
     }
+
+
+@pytest.fixture
+def with_checkpoint(tmp_path: Path, write_study: Studies, tiny_checkpoint: Checkpoints) -> Path:
+    """A study whose checkpoint lies beside it."""
+    shutil.copytree(tiny_checkpoint("llama"), tmp_path / "model")
+    return write_study(tmp_path, model="./model")
+
+
+def test_only_what_a_model_is_made_of_is_read(with_checkpoint: Path) -> None:
+    """A trainer leaves gigabytes of states beside it, and people leave notes."""
+    study, model = studies.load(str(with_checkpoint)), with_checkpoint.parent / "model"
+    before = sources.of_study(study)
+    assert {"model.safetensors", "config.json", "tokenizer.json"} <= before["model"].keys()
+    for name in ("checkpoint-500/optimizer.pt", "notes.txt", "trainer_state.json", "LICENSE.txt"):
+        (model / name).parent.mkdir(exist_ok=True)
+        (model / name).write_text("1")
+    assert sources.of_study(study) == before
+    with open(model / "model.safetensors", "ab") as file:
+        file.write(b"1")
+    assert sources.of_study(study) != before
+
+
+def test_files_that_go_meanwhile_are_passed_over(
+    with_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, folder = studies.load(str(with_checkpoint)), with_checkpoint.parent
+    before = sources.of_study(study)
+    listed = {"tasks": "quiz_dev.jsonl", "model": "tokenizer.json"}
+    digest = sources.file_digest
+
+    def goes(path: Path) -> str:
+        for place, name in listed.items():
+            if path.parent.name == place:
+                (folder / place / name).unlink(missing_ok=True)
+        return digest(path)
+
+    monkeypatch.setattr(sources, "file_digest", goes)
+    found = sources.of_study(study)
+    assert all(found[place][name] == "missing" for place, name in listed.items())
+    assert {key: found[key] for key in found if key not in listed} == {
+        key: before[key] for key in before if key not in listed
+    }
+
+
+def test_what_tasks_and_strategies_pull_in_from_elsewhere_counts(
+    tmp_path: Path, write_study: Studies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {
+        "aside/base.yaml": "process_results: !function helpers.judge",
+        "aside/helpers.py": "import own_words\nWORDS = 'words.txt'\n",
+        "aside/words.txt": "some",
+        "aside/data.jsonl": "{}",
+        "modules/own_words.py": "",
+        "modules/own_scores.py": "",
+        "mine.py": "import own_scores\ndef choose(n, n_layers): return range(n)",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+    path = write_study(tmp_path, strategies=[{"name": "mine", "file": "./mine.py"}])
+    task = tmp_path / "tasks" / "quiz.yaml"
+    task.write_text(f"include: ../aside/base.yaml\nmore: {tmp_path}/aside/data.jsonl\n")
+    study = studies.load(str(path))
+    before = sources.of_study(study)
+    for name in files:
+        (tmp_path / name).write_text(files[name] + "\n")
+        assert sources.of_study(study) != before, name
+        (tmp_path / name).write_text(files[name])
+    assert sources.of_study(study) == before
 
 
 @pytest.mark.parametrize(

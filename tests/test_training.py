@@ -1,7 +1,9 @@
 """Healing that is stopped and goes on, against one that is left alone."""
 
 import math
+import os
 import resource
+import shutil
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +16,7 @@ from transformers.models.llama.modeling_llama import LlamaMLP
 from lib import study as studies
 from lib.book.check import check
 from lib.errors import UserError
+from lib.evidence import sums
 from lib.healing import heal as healing
 from lib.healing import training
 from lib.models import checkpoints
@@ -85,18 +88,89 @@ def test_stopped_anywhere_it_ends_as_if_left_alone(
     assert steps == []
 
 
-def test_a_half_written_state_is_passed_over(study, tokenizer, alone, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "SAVE_EVERY", 0)
-    monkeypatch.setattr(training, "SAVING", math.inf)
-    heal(study, tokenizer, tmp_path)
-    found = sorted(tmp_path.iterdir(), key=lambda path: int(path.name.partition("-")[2]))
-    assert [path.name for path in found] == ["checkpoint-42", "checkpoint-43"]
-    assert training.last_step(tmp_path) == 43
-    (found[1] / training.COMPLETE).unlink()
-    weights = found[1] / "adapter_model.safetensors"
+@pytest.fixture(scope="module")
+def two_states(study, tokenizer, tmp_path_factory):
+    """What a training has saved after its last two steps."""
+    folder = tmp_path_factory.mktemp("states")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "SAVE_EVERY", 0)
+        patch.setattr(training, "SAVING", math.inf)
+        heal(study, tokenizer, folder)
+    assert training.saved_steps(folder) == [43, 42]
+    return folder
+
+
+@pytest.fixture
+def states(two_states, tmp_path):
+    return shutil.copytree(two_states, tmp_path / "states")
+
+
+def _half_written(state):
+    """Killed before its end."""
+    (state / sums.NAME).unlink()
+    weights = state / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
-    assert training.last_step(tmp_path) == 42
-    assert_same(heal(study, tokenizer, tmp_path), alone)
+
+
+def _empty(state):
+    """A crash of the machine, with a disk that had only parts of it."""
+    (state / "adapter_model.safetensors").write_bytes(b"")
+
+
+def _changed(state):
+    file = state / "trainer_state.json"
+    file.write_text(file.read_text().replace('"loss": ', '"loss": 1'))
+
+
+def _gone(state):
+    (state / "optimizer.pt").unlink()
+
+
+@pytest.mark.parametrize("change", [_half_written, _empty, _changed, _gone])
+def test_a_damaged_state_is_thrown_away(
+    change, study, tokenizer, alone, states, capsys, monkeypatch
+):
+    change(states / "checkpoint-43")
+    steps, step_end = [], training._Watch.on_step_end
+
+    def counting(self, args, state, control, **given):
+        step_end(self, args, state, control, **given)
+        steps.append(state.global_step)
+
+    monkeypatch.setattr(training._Watch, "on_step_end", counting)
+    assert_same(heal(study, tokenizer, states), alone)
+    assert steps == [43]  # goes on from the last good one
+    said = [line for line in capsys.readouterr().err.splitlines() if "thrown away" in line]
+    if change is not _half_written:
+        assert len(said) == 1 and str(states / "checkpoint-43") in said[0]
+    assert training.last_step(states) == 43
+    assert capsys.readouterr().err == ""
+
+
+def test_where_all_states_are_damaged_training_starts_anew(study, tokenizer, alone, states):
+    for step in (42, 43):
+        _empty(states / f"checkpoint-{step}")
+    assert training.last_step(states) == 0
+    assert list(states.iterdir()) == []
+    assert_same(heal(study, tokenizer, states), alone)
+
+
+def test_all_of_a_state_is_on_the_disk_before_it_counts(study, tmp_path, monkeypatch):
+    """In the order in which a machine may crash: every file, then the sums, then their name."""
+    state, done = tmp_path / "checkpoint-1", []
+    (state / "inner").mkdir(parents=True)
+    for name in ("weights", "optimizer", "inner/more"):
+        (state / name).write_text(name)
+    fsync, replace = os.fsync, os.replace
+    named = lambda handle: os.path.relpath(os.readlink(f"/proc/self/fd/{handle}"), state)  # noqa: E731
+    monkeypatch.setattr(os, "fsync", lambda handle: (done.append(named(handle)), fsync(handle)))
+    monkeypatch.setattr(
+        os, "replace", lambda old, new: (done.append(Path(new).name), replace(old, new))
+    )
+    sums.write(state)
+    end = done.index(sums.NAME)
+    assert {"weights", "optimizer", "inner/more", "inner", "."} <= set(done[: end - 1])
+    assert done[end - 1].endswith(".partial")
 
 
 def test_saving_takes_a_twentieth_of_the_time_at_most(study, tmp_path, monkeypatch):

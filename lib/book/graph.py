@@ -27,7 +27,7 @@ from lib.book import sources
 from lib.book.configuration import Configuration
 from lib.errors import UserError
 from lib.evidence.records import digest, file_digest
-from lib.files import write_atomically
+from lib.files import check_writable, write_atomically
 from lib.schema import Study
 
 SITE = "site"
@@ -187,7 +187,7 @@ def build(config: Configuration, cores: int) -> Graph:
     Raises UserError for a mistake in the study, and where results/<study>/ cannot be used."""
     study = studies.load(config.study)
     about = sources.of_study(study)
-    _check_folder(study)
+    check_writable(paths.results(study.name))
     planned = _planned(study, about, config, cores)
     _check_checkpoint(study, planned["checkpoint"])
     return judged(study, planned["checkpoint"], wanted(_jobs(planned["jobs"]), config), about)
@@ -261,13 +261,6 @@ def _planned(
         old.unlink(missing_ok=True)
     write_atomically(note, done.stdout)
     return json.loads(done.stdout)
-
-
-def _check_folder(study: Study) -> None:
-    """Raises UserError where nothing can be written."""
-    probe = paths.results(study.name) / ".writable"
-    write_atomically(probe, "")
-    probe.unlink(missing_ok=True)
 
 
 def _check_checkpoint(study: Study, checkpoint: str) -> None:

@@ -16,7 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from lib import paths
+from lib.errors import UserError
+from lib.evaluation import task_files
+from lib.evidence import imports
 from lib.evidence.records import digest, file_digest
+from lib.files import files_below
+from lib.models.checkpoint_files import made_of
 from lib.schema import Study
 
 LIB = paths.ROOT / "lib"
@@ -95,12 +100,12 @@ def of_study(study: Study) -> dict[str, Any]:
     settings = study.model_dump(exclude=PLACES)
     for one in settings["strategies"]:
         if one["file"]:  # a user's own
-            one["file"] = _file(one["file"])
+            one["file"] = [_file(one["file"]), _digests(imports.imported([Path(one["file"])]))]
     return {
         "settings": settings,
         "code": helpers(_named(settings)),
-        "model": _folder(study.model) if study.model_is_local else study.model,
-        "tasks": _folder(study.task_path),
+        "model": _checkpoint(study.model) if study.model_is_local else study.model,
+        "tasks": _tasks(study.task_path),
         "data": _folder(data),
         "texts": [_file(text.path) if text.path else text.model_dump() for text in texts],
         "controls": {name: _folder(paths.published(name)) for name in study.controls.studies},
@@ -115,20 +120,37 @@ def _named(settings: dict[str, Any]) -> list[str]:
     return [name for one in named if (name := one.replace("-", "_")) in modules()]
 
 
-def _file(path: str) -> str:
-    return file_digest(Path(path)) if Path(path).is_file() else "missing"
+def _file(path: str | Path) -> str:
+    try:
+        return file_digest(Path(path))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return "missing"  # or gone since it was listed
+
+
+def _digests(files: dict[str, Path]) -> dict[str, str]:
+    return {name: _file(path) for name, path in files.items()}
+
+
+def _checkpoint(folder: str) -> dict[str, str]:
+    """What a checkpoint is made of; not what else lies there, such as states of a training."""
+    try:
+        return _digests({path.name: path for path in made_of(Path(folder))})
+    except (UserError, OSError):
+        return {}  # the check of the study says what is wrong
+
+
+def _tasks(folder: str | None) -> dict[str, str]:
+    """The files of a task path, what they pull in from elsewhere, and the data that they name."""
+    if folder is None:
+        return {}
+    tasks = sorted(Path(folder).glob("**/*.yaml"))
+    more = task_files.pulled_in(Path(folder), tasks) | task_files.named_in(tasks, paths.ROOT)
+    return _folder(folder) | _digests(more)
 
 
 def _folder(folder: str | Path | None) -> dict[str, str]:
     """The files below a folder, by their names in it."""
-    if folder is None or not Path(folder).is_dir():
-        return {}
-    files = [path for path in sorted(Path(folder).rglob("*")) if path.is_file()]
-    return {
-        str(path.relative_to(folder)): file_digest(path)
-        for path in files
-        if path.suffix != ".pyc" and not path.name.startswith(".")
-    }
+    return _digests(files_below(Path(folder))) if folder is not None else {}
 
 
 def of_other_runs(study: Study) -> dict[str, str]:

@@ -18,15 +18,17 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lib.errors import UserError
-from lib.evaluation import sweep
+from lib.evaluation import sweep, task_files
 from lib.evaluation.batches import Row
 from lib.evaluation.lm_eval_insides import ask_again, ask_in_order, harness
 from lib.evidence.journal import Journal
 from lib.evidence.records import file_digest
+from lib.files import files_below
 from lib.pruning.dropped import Dropped
 from lib.schema import Study, Task
 
 SEEDS = {"docs": 0, "examples": 1234}  # as lm-eval's own command seeds them
+PROMPT = ("doc_to_text", "doc_to_choice", "doc_to_target")
 
 
 class SharedPass:
@@ -199,27 +201,59 @@ def check_tasks(study: Study, manager: Any, asked: Sequence[Task]) -> None:
 
 def task_source(study: Study, task: Task, manager: Any) -> dict[str, Any]:
     """What decides a task's questions and prompts: the documents themselves, the files of
-    `task_path` for a local task, and the harness version.
+    `task_path` for a local task and what they pull in from elsewhere, prompts that Python puts
+    together, and the harness version.
 
     Raises UserError when the questions cannot be loaded."""
     source: dict[str, Any] = {"harness": metadata.version("lm_eval")}
-    if task.name in local_tasks(study):
+    random.seed(SEEDS["docs"])  # some tasks shuffle as they load
+    np.random.seed(SEEDS["examples"])
+    loaded, own = load(manager, task.name), local_tasks(study)
+    if task.name in own:
         folder = Path(study.task_path)
-        files = [
-            p
-            for p in sorted(folder.rglob("*"))
-            if p.is_file() and p.suffix != ".pyc" and not p.name.startswith(".")
-        ]
-        source["files"] = {str(p.relative_to(folder)): file_digest(p) for p in files}
-    documents = hashlib.sha256()
-    tasks = load(manager, task.name)["tasks"]
+        files = files_below(folder)
+        source["files"] = {name: file_digest(path) for name, path in files.items()}
+        named = {task.name, *loaded["tasks"], *loaded["groups"]} & own.keys()
+        outside = task_files.pulled_in(folder, filter(None, map(own.get, sorted(named))))
+        if outside:
+            source["outside"] = {name: file_digest(path) for name, path in outside.items()}
+    documents, prompts = hashlib.sha256(), hashlib.sha256()
+    tasks = loaded["tasks"]
     if len(tasks) > 1:  # of groups the commonest answer was once counted task by task
         source["commonest"] = "of all tasks"
     for name, one in sorted(tasks.items()):
         examples = list(one.fewshot_docs()) if task.shots else []
-        text = json.dumps([name, list(one.eval_docs), examples], sort_keys=True, default=str)
+        asked = list(one.eval_docs)
+        text = json.dumps([name, asked, examples], sort_keys=True, default=str)
         documents.update(text.encode())
+        # Code may read anything, so what it says counts. Templates stand in the files.
+        if task.name in own and _by_code(one):
+            said = [_prompt(one, one.config, document) for document in asked]
+            said += [_prompt(one, one.fewshot_cfg, document) for document in examples]
+            prompts.update(json.dumps([name, said], default=str).encode())
+            source["prompts"] = prompts.hexdigest()
     return source | {"documents": documents.hexdigest()}
+
+
+def _by_code(one: Any) -> bool:
+    """Whether Python of a task's own puts its prompts together."""
+    from lm_eval.api.task import ConfigurableTask
+
+    given = [getattr(of, key) for of in (one.config, one.fewshot_cfg) for key in PROMPT]
+    return type(one) is not ConfigurableTask or any(map(callable, given))
+
+
+def _prompt(one: Any, config: Any, document: Any) -> list[Any]:
+    """What a task says of a document: prompt, choices and answer, as a part of its settings has
+    them.
+
+    Raises UserError where its code fails."""
+    given = {key: getattr(config, key) for key in PROMPT}
+    try:
+        return [getattr(one, key)(document, how) for key, how in given.items() if how is not None]
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UserError(f"lm-eval task '{one.config.task}': cannot be asked: {reason}") from None
 
 
 def load(manager: Any, name: str) -> dict[str, dict[str, Any]]:

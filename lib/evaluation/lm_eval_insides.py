@@ -4,15 +4,20 @@ model that answers for many prunings. Each is the reason why the version is pinn
 import copy
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, lru_cache, partial
 from importlib import metadata
+from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from lib.errors import UserError
 from lib.evaluation.batches import Row
+from lib.evidence import imports
+from lib.evidence.records import file_digest
 from lib.models.vocabulary import check_ids
 from lib.pruning.surgery import pruned
 from lib.study import permuted
@@ -39,6 +44,7 @@ def harness() -> Any:
     import datasets
     import lm_eval
     import lm_eval.api.task
+    import lm_eval.tasks._yaml_loader
     from lm_eval.models.huggingface import HFLM
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
@@ -48,6 +54,12 @@ def harness() -> Any:
     # A bar per task and model while prompts are put together, for milliseconds of work.
     lm_eval.api.task.tqdm = partial(tqdm, disable=True)
     datasets.disable_progress_bars()
+    # It keeps what it has read of a local file for any of the same place and time.
+    files = datasets.data_files
+    files._get_single_origin_metadata = partial(_origin, files._get_single_origin_metadata)
+    # And lm-eval a compiled helper for any source of the same place and time.
+    yaml_loader = lm_eval.tasks._yaml_loader
+    yaml_loader._load_module_with_cache = partial(_helper, yaml_loader._load_module_with_cache)
 
     class PrunedLM(HFLM):
         """lm-eval's Hugging Face model for one pruning, answering from a pass shared by all."""
@@ -102,6 +114,23 @@ def harness() -> Any:
 
     lm_eval.PrunedLM = PrunedLM
     return lm_eval
+
+
+def _origin(elsewhere: Callable[..., tuple], file: str, **options: Any) -> tuple:
+    """By what `datasets` tells a data file from others: of a local one, its content."""
+    return (file_digest(Path(file)),) if Path(file).is_file() else elsewhere(file, **options)
+
+
+def _helper(shipped: Callable[[Path], ModuleType], path: Path) -> ModuleType:
+    """A task's Python file, run as it stands; once for each content."""
+    return shipped(path) if "/lm_eval/tasks/" in str(path) else _run(path, file_digest(path))
+
+
+@cache
+def _run(path: Path, content: str) -> ModuleType:
+    name = str(path.with_suffix(""))  # as lm-eval calls it
+    sys.modules[name] = imports.run(name, path)
+    return sys.modules[name]
 
 
 def ask_in_order(task: Any, order: int) -> None:

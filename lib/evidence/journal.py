@@ -1,10 +1,11 @@
 """What a sweep has found so far, so that a killed one goes on where it was.
 
-One line of JSON per row, appended and synced batch by batch. Several processes may add to one
-journal; what cannot be read, such as a last line that was cut off, is measured again. When
-everything is recorded as evidence, the journal is deleted.
+One line of JSON per row with a checksum, appended and synced batch by batch. Several processes may
+add to one journal; what cannot be read, such as a last line that was cut off, and what was changed
+is measured again. When everything is recorded as evidence, the journal is deleted.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable
@@ -27,14 +28,17 @@ class Journal:
         with suppress(FileNotFoundError):
             for line in path.read_bytes().splitlines():
                 with suppress(ValueError, TypeError):  # cut off, or two lines in one
-                    key, found = json.loads(line)
-                    self.known[key] = [(value, greedy) for value, greedy in found]
+                    key, found, check = json.loads(line)
+                    if check == _checksum(key, found):
+                        self.known[key] = [(value, greedy) for value, greedy in found]
 
     def add(self, entries: Iterable[tuple[str, Found]]) -> None:
         """Keep some rows for good.
 
         Raises UserError when the disk is full or the folder cannot be written."""
-        lines = "".join(json.dumps(entry) + "\n" for entry in entries).encode()
+        lines = "".join(
+            json.dumps([key, found, _checksum(key, found)]) + "\n" for key, found in entries
+        ).encode()
         try:
             handle = self._open()
             try:
@@ -64,6 +68,11 @@ class Journal:
         self.path.unlink(missing_ok=True)
         with suppress(OSError):
             self.path.parent.rmdir()
+
+
+def _checksum(key: str, found: Found) -> str:
+    # Scores that are not finite have a spelling in Python's JSON.
+    return hashlib.sha256(json.dumps([key, found]).encode()).hexdigest()[:16]
 
 
 def row_key(tokens: tuple[int, ...], start: int) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 
 from lib import paths
 from lib.errors import UserError
-from lib.evidence import listing
+from lib.evidence import listing, sums
 from lib.evidence.records import (
     Record,
     digest,
@@ -80,7 +80,10 @@ def _merge(source: Path, store: Store, record: Record, found: Merged) -> None:
         return
     agree = standing is None or standing["value"] == record["value"]
     if agree and theirs.is_dir() and not ours.exists():
-        found.adapters += copy_new(theirs, ours)
+        if problem := sums.damage(theirs):
+            found.damaged.append(f"adapters {theirs}: {problem}; left out")
+        else:
+            found.adapters += copy_new(theirs, ours)
     standing = standing or store.add(record)
     if standing is None:
         found.added += 1
@@ -94,6 +97,7 @@ def _merge(source: Path, store: Store, record: Record, found: Merged) -> None:
 def _same_files(one: Path, other: Path) -> bool:
     names = [
         {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+        - {Path(sums.NAME)}  # which not all have
         for folder in (one, other)
     ]
     same = all(filecmp.cmp(one / name, other / name, shallow=False) for name in names[0] & names[1])

@@ -9,7 +9,9 @@ A record is found in one of two places: in a study's results folder, where each 
 
 import hashlib
 import json
+import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,11 +19,16 @@ from typing import Any
 
 from lib import paths
 from lib.errors import UserError
+from lib.evidence import sums
+from lib.evidence.sums import sha256
 from lib.files import write_atomically
 
 SCHEMA = 1
 FIELDS = {"kind": str, "name": str, "inputs": dict, "value": dict, "provenance": dict}
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of a study
+SMALL = 1 << 20  # bytes; what is smaller is read as fast as a note about it
+SAMPLES, SAMPLE = 64, 256  # pieces of a file, and bytes of each
+SETTLED = 10  # seconds; the coarsest clocks of file systems tick every two
 PARTS = ("evidence", "adapters", "unfinished")  # by which a results folder is known
 GONE = "is no longer there"
 LEFT = {
@@ -42,16 +49,34 @@ def digest(value: Any, size: int = 16) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file, remembered by its size, time and inode, so that big ones are read once."""
-    stat = path.stat()
-    key = digest([str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino])
-    note = paths.BUILD / "digests" / key
-    if note.exists() and len(known := note.read_text().strip()) == 64:
-        return known
-    with open(path, "rb") as file:
-        value = hashlib.file_digest(file, "sha256").hexdigest()
-    write_atomically(note, value)
+    """SHA-256 of a file. That of a big one is remembered, so that it is read once: by its place,
+    size, times and inode, and by a sample of its bytes. Of the times, that of the last change tells
+    files apart to which a copy gave the time of modification, and where a file system has none, the
+    sample does. What has changed a moment ago is not remembered: a further change may get the same
+    time."""
+    if path.stat().st_size < SMALL:
+        return sha256(path)
+    state = _state(path)
+    settled = time.time() - path.stat().st_ctime > SETTLED
+    note = paths.BUILD / "digests" / digest(state)
+    if note.exists():
+        known, _, check = note.read_text().partition(" ")
+        if check == digest([state, known]):
+            return known
+    value = sha256(path)
+    if settled and _state(path) == state:
+        write_atomically(note, f"{value} {digest([state, value])}")
     return value
+
+
+def _state(path: Path) -> list[Any]:
+    """What is known of a file's content without reading all of it."""
+    with open(path, "rb", buffering=0) as file:
+        stat = os.fstat(file.fileno())
+        places = [stat.st_size * i // SAMPLES for i in range(SAMPLES)]
+        sample = b"".join(os.pread(file.fileno(), SAMPLE, at) for at in places)
+    of = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+    return [str(path), *of, hashlib.sha256(sample).hexdigest()]
 
 
 def spelled(record: Record, indent: int | None = None) -> str:
@@ -183,11 +208,14 @@ def _in_file(path: Path) -> Iterator[tuple[str, Record, str | None]]:
 
 
 def verify(place: Path) -> list[str]:
-    """One line for every damaged or misnamed record of a results folder or .jsonl file, and for
-    every file in it that was set aside."""
+    """One line for every damaged or misnamed record of a results folder or .jsonl file, for every
+    file in it that was set aside, and for adapters that are not as they were kept."""
     found = in_place(place)
     problems = [f"evidence {label}: {problem}" for label, _, problem in found if problem]
     for path in sorted((place / "evidence").glob("*/*")):
         if path.suffix in LEFT:
             problems.append(f"evidence {path}: {LEFT[path.suffix]}")
+    for folder in sorted((place / "adapters").glob("[!.]*")):
+        if problem := sums.damage(folder):
+            problems.append(f"adapters {folder}: {problem}; they are not used, but healed again")
     return problems

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 
 from lib.errors import UserError
 from lib.evaluation import evaluate, writing
+from lib.evidence import sums
 from lib.evidence.journal import Journal
 from lib.evidence.records import digest, read
 from lib.experiments.conditions import Condition, asked, unpruned, writes
@@ -75,7 +76,8 @@ def probe_inputs(opened: OpenStudy, condition: Condition, probe: Probe) -> dict[
     """Everything that decides what a model answers."""
     inputs = condition_inputs(opened, condition)
     if isinstance(probe, Task):
-        asked_as = probe.model_dump(exclude={"role"} if probe.order else {"role", "order"})
+        ordered = probe.order and probe.shots > 1  # else there is one order
+        asked_as = probe.model_dump(exclude={"role"} if ordered else {"role", "order"})
         source = opened.task_source(probe)
         return inputs | {"method": evaluate.METHOD, "task": asked_as, "source": source}
     inputs["text"] = opened.texts["validation"]
@@ -284,7 +286,10 @@ def _healed(opened: OpenStudy, condition: Condition, keep: Path, kept: Path) -> 
     with source(opened, condition) as (study, dropped):
         how = (study, condition.healing, dropped)
         if kept.exists() and healing_record(opened, condition):
-            return heal.reload(*how, kept)
+            try:
+                return heal.reload(*how, kept)
+            except recipes.Damaged as problem:
+                print(f"{condition.name}: {problem}; healed again", file=sys.stderr)
         shutil.rmtree(kept, ignore_errors=True)
         start = time.monotonic()
         with _within_memory(opened, condition.name, HEALING_TAKES):
@@ -329,8 +334,10 @@ def going_on(opened: OpenStudy, condition: Condition) -> Iterator[Study]:
     folder = _continued_folder(opened, condition)
     lock = opened.store.folder.parent / "locks" / folder.name
     with claimed(lock, f"{condition.name}: another process goes on from this model; waiting"):
-        if not folder.exists():
+        if not sums.there(folder) or sums.damage(folder):
+            shutil.rmtree(folder, ignore_errors=True)
             _write_model(opened, condition, folder)
+            sums.write(folder)
         changes: dict[str, Any] = {"model": str(folder), "revision": None, "shape": None}
         if condition.alone:  # 16 bits would take back most of what small steps have changed
             changes["dtype"] = "float32"

@@ -75,7 +75,7 @@ def _next(opened: OpenStudy, so_far: Condition, step: Step) -> Dropped:
     inputs = condition_inputs(opened, so_far) | {
         "choice": strategy.inputs() | {"n": step.n},
         "text": opened.texts["validation"],
-        "sample": opened.study.distances.model_dump(),
+        "sample": opened.study.distances.model_dump(exclude={"bootstrap"}),
     }
     name = f"{step.strategy} n={step.n} after {so_far.name}"
     return Dropped(opened.store.get_or_measure("choice", name, inputs, choose)["layers"])

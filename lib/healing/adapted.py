@@ -27,10 +27,10 @@ class Adapted(recipe.Recipe):
         """The adapters, in peft's format."""
         trained.save_pretrained(folder)
 
-    def restore(self, base: "PreTrainedModel", folder: Path) -> "nn.Module":
-        from peft import PeftModel
+    def restore(self, base: "PreTrainedModel", healing: Adapters, folder: Path) -> "nn.Module":
+        from lib.healing.adapters import restored
 
-        return PeftModel.from_pretrained(base, folder)
+        return restored(self.prepare(base, healing), folder)
 
     def evaluable(
         self, trained: "nn.Module", study: Study, dropped: Collection[int], plain: bool = False

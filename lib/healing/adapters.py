@@ -4,18 +4,31 @@ merging them. With W₀ the frozen weight and α = r, an adapted module computes
     W₀ x + (α/r) · B A x,    A: [r, in],  B: [out, r]
 """
 
+import json
 import warnings
 from collections.abc import Collection
+from pathlib import Path
 
 import bitsandbytes as bnb
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from peft import (
+    LoraConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    prepare_model_for_kbit_training,
+    set_peft_model_state_dict,
+)
 from peft.tuners.lora import LoraLayer
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lib.errors import UserError
+from lib.healing.recipe import Damaged
 from lib.models.anatomy import ffn_modules, is_fused, layers, linear_weight
 from lib.models.checkpoints import dtype, load_model
 from lib.models.four_bit import SplitExperts, dequantised, linear4bit, runs_in_4bit
@@ -78,6 +91,29 @@ def lora(names: list[str], healing: Adapters, transposed: bool) -> LoraConfig:
         task_type="CAUSAL_LM",
         fan_in_fan_out=transposed,  # weights are [in, out], as GPT-2's
     )
+
+
+def restored(prepared: PeftModel, folder: Path) -> PeftModel:
+    """Adapters that were kept in a folder, laid over those of a model that is prepared as it was
+    for their training.
+
+    Raises Damaged unless they are those of this model, all of them, and of its settings."""
+    expected = get_peft_model_state_dict(prepared, save_embedding_layers=False)
+    own = prepared.peft_config["default"]
+    try:
+        found = load_file(folder / SAFETENSORS_WEIGHTS_NAME)
+        kept = json.loads((folder / CONFIG_NAME).read_text("utf-8"))
+        settings = kept["r"], kept["lora_alpha"], sorted(kept["target_modules"])
+    except (FileNotFoundError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise Damaged(f"{folder}: not whole: {error}") from None
+    if settings != (own.r, own.lora_alpha, sorted(own.target_modules)):
+        raise Damaged(f"{folder}: {CONFIG_NAME} is of other adapters")
+    if {name: one.shape for name, one in found.items()} != {
+        name: one.shape for name, one in expected.items()
+    }:
+        raise Damaged(f"{folder}: {SAFETENSORS_WEIGHTS_NAME} is of other adapters")
+    set_peft_model_state_dict(prepared, found)
+    return prepared
 
 
 def checkpoint_gradients(model: PreTrainedModel) -> None:

@@ -12,11 +12,13 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, enable_full_determinism
 
 from lib.errors import UserError
+from lib.evidence import sums
 from lib.files import free_place, whole_or_not_at_all, written_by_others
 from lib.healing import recipe as recipes
 from lib.healing.adapters import evaluable
+from lib.healing.recipe import Damaged
 from lib.healing.teacher import Teacher
-from lib.healing.training import last_step, logged_steps, train
+from lib.healing.training import logged_steps, saved_steps, train
 from lib.models.checkpoints import dtype, load_config, load_model
 from lib.models.corpora import describe, document_sequences, measured_on, windows
 from lib.models.four_bit import base_digest, linear4bit, load_4bit
@@ -77,7 +79,7 @@ def heal(
         drop(model, dropped)
     trained = recipe.prepare(model, healing)
     before = base_digest(trained)
-    fresh = keep is None or not last_step(keep)
+    fresh = keep is None or not saved_steps(keep)
     start = time.monotonic()
     pad = tokenizer.pad_token_id
     name = f"{study.name} less {len(dropped)} {healing.name} seed {healing.seed}"
@@ -98,6 +100,7 @@ def heal(
     if kept is not None:
         with whole_or_not_at_all(free_place(kept)) as unfinished, written_by_others(unfinished):
             recipe.keep(trained, unfinished)
+            sums.write(unfinished)
     return Healed(recipe.evaluable(trained, study, dropped), report, seconds)
 
 
@@ -105,11 +108,15 @@ def reload(
     study: Study, healing: Healing, dropped: Collection[int], kept: Path, plain: bool = False
 ) -> PreTrainedModel:
     """The model that `heal` returned, from what it kept; plain: always a plain copy, everything
-    merged."""
+    merged.
+
+    Raises Damaged when what was kept is not whole."""
+    if problem := sums.damage(kept):
+        raise Damaged(f"{kept}: {problem}")
     recipe = recipes.of(healing)
     model = recipe.base(study)
     drop(model, dropped)
-    return recipe.evaluable(recipe.restore(model, kept), study, dropped, plain)
+    return recipe.evaluable(recipe.restore(model, healing, kept), study, dropped, plain)
 
 
 def _diverged(losses: list[float], vocabulary: int, healing: Healing) -> str | None:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from lib.models.shapes import Shape
 
 
+class Damaged(Exception):
+    """What healing kept cannot be used; the model has to be healed again."""
+
+
 class Recipe(ABC):
     """METHOD: raised when the code that computes healed weights changes them, that which all
     recipes share included. needs_4bit: whether the base is put in 4-bit NF4."""
@@ -45,8 +49,10 @@ class Recipe(ABC):
         """Write what was trained into an empty folder."""
 
     @abstractmethod
-    def restore(self, base: "PreTrainedModel", folder: Path) -> "nn.Module":
-        """What `keep` wrote, laid over a base that is pruned; as it was after training."""
+    def restore(self, base: "PreTrainedModel", healing: Healing, folder: Path) -> "nn.Module":
+        """What `keep` wrote, laid over a base that is pruned; as it was after training.
+
+        Raises Damaged where a part of it is not there, or not of these settings."""
 
     @abstractmethod
     def evaluable(

@@ -2,6 +2,8 @@
 
 import math
 import os
+import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -25,6 +27,7 @@ from transformers import (
 )
 
 from lib.errors import UserError
+from lib.evidence import sums
 from lib.files import written_by_others
 from lib.healing.teacher import Teacher, mismatch
 from lib.schema import Healing
@@ -32,7 +35,6 @@ from lib.schema import Healing
 SAVE_EVERY = 600  # seconds
 SAVING = 0.05  # of the time at most, where a state is large or its disk slow
 IGNORED = -100  # a label without a loss
-COMPLETE = "complete"  # in a checkpoint that has been written to its end
 
 
 class _Watch(TrainerCallback):
@@ -56,8 +58,7 @@ class _Watch(TrainerCallback):
             control.should_training_stop = True
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        with open(_checkpoint(Path(args.output_dir), state.global_step) / COMPLETE, "w") as file:
-            os.fsync(file.fileno())
+        sums.write(_checkpoint(Path(args.output_dir), state.global_step))
         ended = time.monotonic()
         self.next = ended + max(SAVE_EVERY, (ended - self.began) / SAVING)
 
@@ -66,10 +67,23 @@ def _checkpoint(folder: Path, step: int) -> Path:
     return folder / f"checkpoint-{step}"
 
 
+def saved_steps(folder: Path) -> list[int]:
+    """The steps of the states in a folder that were written to their ends, the last one first."""
+    found = [path.parent.name for path in folder.glob(f"checkpoint-*/{sums.NAME}")]
+    return sorted((int(name.partition("-")[2]) for name in found), reverse=True)
+
+
 def last_step(folder: Path) -> int:
-    """The step of the last checkpoint in a folder that was written to its end; 0: there is none."""
-    found = [path.parent.name for path in folder.glob(f"checkpoint-*/{COMPLETE}")]
-    return max((int(name.partition("-")[2]) for name in found), default=0)
+    """The step of the last state in a folder that is as it was written; 0: there is none. What is
+    damaged is named and thrown away, so that training goes on from the one before."""
+    for step in saved_steps(folder):
+        state = _checkpoint(folder, step)
+        problem = sums.damage(state)
+        if problem is None:
+            return step
+        print(f"state of training {state}: {problem}; thrown away", file=sys.stderr)
+        shutil.rmtree(state)
+    return 0
 
 
 def _collate(rows: Sequence[dict[str, torch.Tensor]], pad: int) -> dict[str, torch.Tensor]:
@@ -199,15 +213,16 @@ def train(
             disable_tqdm=True,
             dataloader_pin_memory=False,
         )
-        trainer = _Taught(
-            model,
-            arguments,
-            teacher=teacher,
-            weight=healing.teacher,
-            train_dataset=[{"input_ids": row} for row in texts],
-            data_collator=partial(_collate, pad=pad),
-            callbacks=[watch, *_tensorboard(name)],
-        )
+        with written_by_others(folder.parent):  # it makes the folder
+            trainer = _Taught(
+                model,
+                arguments,
+                teacher=teacher,
+                weight=healing.teacher,
+                train_dataset=[{"input_ids": row} for row in texts],
+                data_collator=partial(_collate, pad=pad),
+                callbacks=[watch, *_tensorboard(name)],
+            )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(_checkpoint(folder, done)) if done else None)
         losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]

@@ -21,12 +21,11 @@ from lib.errors import UserError
 from lib.evidence.records import digest, file_digest
 from lib.models import shards
 from lib.models.anatomy import layers
+from lib.models.checkpoint_files import made_of
 from lib.models.hub import chain, explain
 from lib.models.loading import load_whole
 from lib.schema import Study
 
-# Files of a checkpoint, beside the weights, that say what is loaded.
-SETTINGS = {".json", ".model", ".txt", ".tiktoken", ".jinja"}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -183,11 +182,8 @@ def checkpoint_digest(study: Study) -> str:
     """Identifies weights, config and tokenizer: file hashes, or the hub's commit."""
     if not study.model_is_local:
         return digest([study.model, commit(study)])
-    folder = Path(study.model)
-    others = [p for p in sorted(folder.iterdir()) if p.is_file() and p.suffix in SETTINGS]
-    return digest(
-        {path.name: file_digest(path) for path in [*shards.weight_files(folder), *others]}
-    )
+    files = made_of(Path(study.model))
+    return digest({path.name: file_digest(path) for path in files})
 
 
 def commit(study: Study) -> str | None:

@@ -6,7 +6,6 @@ either `scores(model, windows)`, a number per layer of which the n lowest go, or
 `choose(n, n_layers)`, the layers themselves.
 """
 
-import importlib.util
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
@@ -19,6 +18,7 @@ from pydantic import BaseModel
 
 from lib import open_sets
 from lib.errors import UserError
+from lib.evidence import imports
 from lib.evidence.records import file_digest
 from lib.pruning.dropped import Dropped, check_n, span
 from lib.schema import Chosen, Group
@@ -120,7 +120,8 @@ class ByRule(Strategy):
 
 
 class Own(Strategy):
-    """A user's own, from a file that the study names; the file's content decides its scores."""
+    """A user's own, from a file that the study names; its content decides its scores, and that of
+    files of the user's that it imports."""
 
     def __init__(self, name: str, file: Path) -> None:
         super().__init__(name, Group())
@@ -133,12 +134,10 @@ class Own(Strategy):
         what = f"strategy {self.name} ({self.file})"
         if not self.file.is_file():
             raise UserError(f"{what}: there is no such file")
-        spec = importlib.util.spec_from_file_location(f"strategy_{self.name}", self.file)
-        if spec is None or spec.loader is None:
+        if self.file.suffix != ".py":
             raise UserError(f"{what}: its name has to end in .py")
-        module = importlib.util.module_from_spec(spec)
         try:
-            spec.loader.exec_module(module)
+            module = imports.run(f"strategy_{self.name}", self.file)
         except (Exception, SystemExit) as error:  # whatever a user's code raises
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise UserError(f"{what}: cannot be imported: {reason}") from None
@@ -161,7 +160,11 @@ class Own(Strategy):
             ) from None
 
     def inputs(self) -> dict[str, Any]:
-        return super().inputs() | {"code": file_digest(self.file)}
+        found = super().inputs() | {"code": file_digest(self.file)}
+        more = imports.imported([self.file])
+        if more:
+            found["imports"] = {name: file_digest(path) for name, path in more.items()}
+        return found
 
     def scores(self, asked: Asked) -> dict[str, Any] | None:
         return None if self.by_rule else super().scores(asked)

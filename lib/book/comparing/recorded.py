@@ -23,7 +23,8 @@ from lib.schema import Study, Task
 from lib.sections import controls, tables
 
 # Inputs that no setting decides, but files, the machine and the version of the code.
-GIVEN = {"checkpoint", "tokenizer", "untrained", "text", "source", "method", "evaluated", "code"}
+GIVEN = {"checkpoint", "tokenizer", "untrained", "text", "source", "method", "evaluated"}
+GIVEN |= {"code", "imports"}
 
 
 @dataclass

@@ -44,10 +44,16 @@ class Recipe(recipe.Recipe):
 
         save_model(trained, str(folder / WEIGHTS))
 
-    def restore(self, base: "PreTrainedModel", folder: Path) -> "nn.Module":
+    def restore(self, base: "PreTrainedModel", healing: Healing, folder: Path) -> "nn.Module":
+        from safetensors import SafetensorError
         from safetensors.torch import load_model
 
-        load_model(base, folder / WEIGHTS)
+        try:
+            missing, unexpected = load_model(base, folder / WEIGHTS, strict=False)
+        except (FileNotFoundError, SafetensorError) as error:
+            raise recipe.Damaged(f"{folder / WEIGHTS}: {error}") from None
+        if missing or unexpected:
+            raise recipe.Damaged(f"{folder / WEIGHTS}: its tensors are not those of the model")
         return base
 
     def evaluable(

@@ -1,0 +1,323 @@
+"""Which records' digests move with each key of a study, and with each file that a study touches.
+
+    .venv/bin/python tests/digests.py     # prints both tables
+
+Nothing is measured. Every key of the schema and every file is changed by itself, in a small study
+of a tiny random model, and the digests of one record of each kind are compared with those before.
+"""
+
+import copy
+import shutil
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from digest_world import STUDY, world
+from pydantic import BaseModel
+from tabulate import tabulate
+
+from lib import open_sets
+from lib import study as studies
+from lib.evidence.records import digest
+from lib.evidence.store import Store
+from lib.experiments import costs, measure, schedules
+from lib.experiments.conditions import Condition
+from lib.experiments.opened import Asked, OpenStudy
+from lib.pruning.dropped import span
+from lib.schema import Healing, Study
+
+KINDS = {
+    "distances": "D", "distances of the twin": "T", "distances of another text": "O",
+    "scores of a strategy": "S", "a further choice": "C", "questions": "Q", "with examples": "E",
+    "question-free": "F", "loss": "L", "writing": "W", "healing": "H", "loss, healed": "h",
+    "cost": "M", "cost in 4-bit": "m",
+}  # fmt: skip
+LETTERS = "".join(KINDS.values())
+
+
+class Noted(Store):
+    """Notes what would be looked up, and finds something."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.last: dict[str, Any] = {}
+
+    def get_or_measure(self, kind: str, name: str, inputs: dict[str, Any], *_: Any, **__: Any):
+        self.last = inputs
+        return {"layers": [1], "scores": list(range(6))}
+
+
+def of(study: Study, config: Any = None) -> dict[str, str]:
+    """The digest of one record of each kind, by its letter. config: of a model that is not here."""
+    opened = OpenStudy(study)
+    opened.store = store = Noted(opened.store.folder.parent)
+    if config is not None:
+        opened.config = config
+    healing, tasks = study.healing, study.tasks
+    plain = Condition("given", span(1, 2), opened.weights)
+    healed = Condition("given", span(1, 2), opened.weights_of(healing), healing)
+    steps = [schedules.Step("simple", 1, healing), schedules.Step("mine", 1, None)]
+    mine = opened.strategy(study.strategies[0].name)
+
+    def noted(look_up: Callable[[], object]) -> dict[str, Any]:
+        look_up()
+        return store.last
+
+    inputs = {
+        "D": noted(opened.measure_distances),
+        "T": noted(opened.measure_untrained_distances),
+        "O": noted(lambda: opened.measure_distances_on(study.other_texts[0])),
+        "S": noted(lambda: mine.scores(Asked(opened))),
+        "C": noted(lambda: _further(opened, steps, mine.name)),
+        "Q": measure.probe_inputs(opened, plain, tasks[0]),
+        "E": measure.probe_inputs(opened, plain, tasks[1]),
+        "F": noted(lambda: measure.question_free(opened, tasks[0])),
+        "L": measure.probe_inputs(opened, plain, study.loss),
+        "W": measure.probe_inputs(opened, plain, study.writing),
+        "H": measure.condition_inputs(opened, healed),
+        "h": measure.probe_inputs(opened, healed, study.loss),
+        "M": noted(lambda: costs._measured(opened, opened.weights)),
+        "m": noted(lambda: costs._measured(opened, "nf4")),
+    }
+    return {letter: digest(found) for letter, found in inputs.items()}
+
+
+def _further(opened: OpenStudy, steps: list[schedules.Step], strategy: str) -> None:
+    first, second = steps
+    schedules.resolve(opened, [first, schedules.Step(strategy, second.n, second.healing)])
+
+
+def moved(before: dict[str, str], after: dict[str, str]) -> str:
+    return "".join(letter for letter in LETTERS if before[letter] != after[letter])
+
+
+def keys(model: type[BaseModel] = Study, prefix: str = "") -> Iterator[str]:
+    """Every key of the schema, however deep: `tasks.shots`; those of all recipes as `healing.…`."""
+    found: dict[str, None] = {}
+    for name, field in model.model_fields.items():
+        inner = _model_in(field.annotation)
+        if field.exclude:  # no key of a file
+            continue
+        if inner is Healing:
+            for recipe in open_sets.known("recipe"):
+                settings = open_sets.module("recipe", recipe).Settings
+                found |= dict.fromkeys(keys(settings, f"{prefix}{name}."))
+        elif inner is not None:
+            found |= dict.fromkeys(keys(inner, f"{prefix}{name}."))
+        else:
+            found[prefix + name] = None
+    yield from found
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_model_in, typing.get_args(annotation))), None)
+
+
+ALL = LETTERS
+TEXT, HEALING, ASKED = "DTSCLWh", "CHh", "QEF"
+SAME = "the same elsewhere"  # a copy, at another place
+# Key → another value, and the kinds of records whose digest it moves: none where a key only chooses
+# which records there are, where to compute, or what things are called.
+KEYS: dict[str, tuple[Any, str]] = {
+    "model": (SAME, ""),
+    "revision": ("v2", ALL),
+    "shape": ({"hidden_size": 64}, ""),
+    "like": ("./like.yaml", ""),
+    "title": ("Other", ""),
+    "about": ("another", ""),
+    "device": ("auto", ""),
+    "dtype": ("bfloat16", ALL),
+    "batch": (7, ""),
+    "task_path": (SAME, ""),
+    "validation_text.path": (SAME, ""),
+    "validation_text.dataset": ("other/text", TEXT),
+    "validation_text.config": ("de", TEXT),
+    "validation_text.split": ("test", TEXT),
+    "validation_text.revision": ("v2", TEXT),
+    "healing_text.path": (SAME, ""),
+    "healing_text.dataset": ("other/text", HEALING),
+    "healing_text.config": ("de", HEALING),
+    "healing_text.split": ("test", HEALING),
+    "healing_text.revision": ("v2", HEALING),
+    "text_name": ("other", ""),
+    "tasks.name": ("other", "QF"),
+    "tasks.shots": (3, "E"),
+    "tasks.limit": (3, "QF"),
+    "tasks.role": ("reading", ""),
+    "tasks.order": (1, "E"),
+    "distances.n_sequences": (5, "DTOSC"),
+    "distances.length": (9, "DTOSC"),
+    "distances.tokens": ("all", "DTOC"),
+    "distances.seed": (1, "DTOSC"),
+    "distances.bootstrap": (101, "DTO"),
+    "loss.n_sequences": (5, "Lh"),
+    "loss.length": (17, "Lh"),
+    "loss.sample": ("first", "Lh"),
+    "loss.seed": (1, "Lh"),
+    "pruned_layers": ([1], ""),
+    "strategies.name": ("ours", "SC"),
+    "strategies.file": (SAME, ""),
+    "strategies.settings": (None, ""),  # of no strategy that is shipped
+    "healing.recipe": ("qlora", HEALING),
+    "healing.teacher": (1.0, HEALING),
+    "healing.steps": (3, HEALING),
+    "healing.batch": (4, HEALING),
+    "healing.micro_batch": (1, HEALING),
+    "healing.gradient_checkpointing": (True, ""),
+    "healing.packing": (False, HEALING),
+    "healing.length": (17, HEALING),
+    "healing.learning_rate": (1e-4, HEALING),
+    "healing.warmup": (0.5, HEALING),
+    "healing.seed": (1, HEALING),
+    "healing.fractions": ([0.5], ""),
+    "healing.rank": (3, HEALING),
+    "healing.dropout": (0.5, HEALING),
+    "healing.targets": (["up_proj"], HEALING),
+    "lora_rank.ranks": ([3], ""),
+    "lora_rank.fractions": ([0.5], ""),
+    "prompts.task": ("quiz", ""),
+    "prompts.limit": (2, ""),
+    "prompts.shots": (3, ""),
+    "prompts.orders": (2, ""),
+    "prompts.numbers": ([0, 1], ""),
+    "healing_seeds.seeds": ([5], ""),
+    "healing_seeds.fractions": ([0.5], ""),
+    "teacher.weight": (2.0, ""),
+    "teacher.seeds": ([5], ""),
+    "teacher.fractions": ([0.5], ""),
+    "other_texts.name": ("stories", ""),
+    "other_texts.path": (SAME, ""),
+    "other_texts.dataset": ("other/text", "O"),
+    "other_texts.config": ("de", "O"),
+    "other_texts.split": ("test", "O"),
+    "other_texts.revision": ("v2", "O"),
+    "writing.n_prompts": (2, "W"),
+    "writing.prompt_tokens": (5, "W"),
+    "writing.tokens": (5, "W"),
+    "writing.prompts": (["Once"], "W"),
+    "writing.seed": (1, "W"),
+    "cost.fractions": ([0, 0.5, 0.75], "Mm"),
+    "cost.length": (5, "Mm"),
+    "cost.batch": (5, "Mm"),
+    "cost.tokens": (5, "Mm"),
+    "cost.repeats": (6, "Mm"),
+    "controls.untrained": (False, ""),
+    "controls.seed": (1, "T"),
+    "controls.studies": (["almanac-seed1"], ""),
+}
+# File → what is replaced in it (a byte is added where nothing is named), and what that moves. A
+# checkpoint is one input of all that is measured on it, and so is a folder of tasks.
+FILES: dict[str, tuple[tuple[str, str] | None, str]] = {
+    "s.yaml": (("model:", "# a comment\nmodel:"), ""),
+    "checkpoint/model.safetensors": (None, ALL),
+    "checkpoint/config.json": (("1e-06", "1e-05"), ALL),
+    "checkpoint/generation_config.json": (None, ALL),
+    "checkpoint/tokenizer.json": (None, ALL),
+    "checkpoint/tokenizer_config.json": (None, ALL),
+    "checkpoint/special_tokens_map.json": (None, ALL),
+    "checkpoint/chat_template.jinja": (None, ALL),
+    "checkpoint/vocab.json": (None, ALL),
+    "checkpoint/tokenizer.model": (None, ALL),
+    "checkpoint/README.md": (None, ""),
+    "checkpoint/LICENSE.txt": (None, ""),
+    "checkpoint/notes.txt": (None, ""),
+    "checkpoint/trainer_state.json": (None, ""),
+    "checkpoint/checkpoint-500/optimizer.pt": (None, ""),
+    "validation.jsonl": (("Ada", "Eve"), TEXT),
+    "healing.jsonl": (("Ada", "Eve"), HEALING),
+    "tales.jsonl": (("Ada", "Eve"), "O"),
+    "tasks/quiz.yaml": (("acc,", "acc , "), ASKED),
+    "tasks/other.yaml": (None, ASKED),
+    "tasks/README.md": (None, ASKED),
+    "tasks/utils.py": (("rows[4:]", "rows[5:]"), ASKED),
+    "tasks/questions.jsonl": (("rained", "poured"), ASKED),
+    "tasks/.hidden.yaml": (("Answer", "Reply"), ASKED),
+    "tasks/.unused.yaml": (("Never", "Not"), ""),
+    "aside/base.yaml": (None, ASKED),
+    "aside/deeper.yaml": (None, ASKED),
+    "aside/helpers.py": (('+ doc["question"]', '+ " " + doc["question"]'), ASKED),
+    "aside/template.txt": (("Question", "Asked"), ASKED),
+    "aside/more.jsonl": (("rained", "poured"), ASKED),
+    "aside/unused.txt": (None, ""),
+    "modules/common_words.py": (None, ASKED),
+    "modules/common_package/__init__.py": (None, ASKED),
+    "modules/common_package/inner.py": (("?", "!"), ASKED),
+    "modules/common_scores.py": (("6", "7"), "SC"),
+    "modules/never_imported.py": (None, ""),
+    "mine.py": (("of(model)", "of( model)"), "SC"),
+    "other.py": (None, ""),
+}
+
+
+def by_key(path: Path) -> dict[str, str]:
+    """Key → the kinds of records whose digest it moves."""
+    folder, found = path.parent, {}
+    settings = yaml.safe_load(STUDY)
+    (folder / "like.yaml").write_text(STUDY)
+    hub = {"dataset": "some/text", "config": "en"}
+    bases = {None: settings, "revision": settings | {"model": "some/model"}}
+    for text in ("validation_text", "healing_text"):
+        bases[text] = settings | {text: hub}
+    bases["other_texts"] = settings | {"other_texts": [{"name": "tales"} | hub]}
+    config = OpenStudy(studies.load(str(path))).config
+
+    def digests(changed: dict[str, Any]) -> dict[str, str]:
+        path.write_text(yaml.safe_dump(changed))
+        return of(studies.load(str(path)), config)
+
+    before = {name: digests(base) for name, base in bases.items()}
+    for key, (value, _) in KEYS.items():
+        name = key.split(".")[0] if value != SAME else None
+        base = name if name in bases and not key.endswith((".path", ".name")) else None
+        if value is not None:
+            changed = _changed(copy.deepcopy(bases[base]), key, value, folder)
+            found[key] = moved(before[base], digests(changed))
+    path.write_text(STUDY)
+    return found
+
+
+def _changed(settings: dict[str, Any], key: str, value: Any, folder: Path) -> dict[str, Any]:
+    """The settings with another value; of tasks the one with examples where these are meant."""
+    *way, last = key.split(".")
+    at: Any = settings
+    for name in way:
+        at = at.setdefault(name, {})
+        at = at[1 if last in ("shots", "order") else 0] if isinstance(at, list) else at
+    if value == SAME:
+        old = folder / at[last]
+        new = folder / f"moved {old.name}"
+        (shutil.copytree if old.is_dir() else shutil.copy)(old, new)
+        value = f"./{new.name}"
+    at[last] = value
+    return settings
+
+
+def by_file(path: Path) -> dict[str, str]:
+    """File → the kinds of records whose digest a change of it moves."""
+    folder, found = path.parent, {}
+    before = of(studies.load(str(path)))
+    for name, (change, _) in FILES.items():
+        file = folder / name
+        old = file.read_bytes()
+        new = old.replace(*(one.encode() for one in change)) if change else old + b" "
+        assert new != old, name
+        file.write_bytes(new)
+        found[name] = moved(before, of(studies.load(str(path))))
+        file.write_bytes(old)
+    return found
+
+
+def main() -> None:
+    with world() as path:
+        for title, found in (("key", by_key(path)), ("file", by_file(path))):
+            rows = [[name, *(x if x in on else "" for x in LETTERS)] for name, on in found.items()]
+            print(tabulate(rows, [title, *LETTERS], tablefmt="github"), end="\n\n")
+    print("\n".join(f"{letter}  {kind}" for kind, letter in KINDS.items()))
+
+
+if __name__ == "__main__":
+    main()

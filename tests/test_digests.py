@@ -1,0 +1,65 @@
+"""Each record's digest moves when its value can, and only then: for every key of a study and every
+file that it touches. `tests/digests.py` has the table, and prints it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import digests
+import pytest
+from digest_world import world
+
+from lib import open_sets
+from lib import study as studies
+from lib.experiments import measure
+from lib.experiments.conditions import unpruned
+from lib.experiments.opened import OpenStudy
+
+
+@pytest.fixture(scope="module")
+def path() -> Iterator[Path]:
+    with world() as found:
+        yield found
+
+
+def test_every_key_of_the_schema_is_in_the_table() -> None:
+    assert set(digests.KEYS) == set(digests.keys())
+
+
+def test_settings_of_strategies_are_of_none_that_is_shipped() -> None:
+    """Else their keys belong into the table."""
+    for name in open_sets.known("strategy"):
+        assert not open_sets.module("strategy", name).Strategy.Settings.model_fields
+
+
+def test_keys_move_what_they_decide(path: Path) -> None:
+    expected = {key: on for key, (value, on) in digests.KEYS.items() if value is not None}
+    assert digests.by_key(path) == expected
+
+
+def test_every_file_is_in_the_table(path: Path) -> None:
+    there = {str(one.relative_to(path.parent)) for one in path.parent.rglob("*") if one.is_file()}
+    made = {one for one in there if one.startswith(("moved", "results", "_build", "like"))}
+    assert there - made == set(digests.FILES)
+
+
+def test_files_move_what_they_decide(path: Path) -> None:
+    assert digests.by_file(path) == {name: on for name, (_, on) in digests.FILES.items()}
+
+
+def test_times_of_files_move_nothing(path: Path) -> None:
+    before = digests.of(studies.load(str(path)))
+    for one in path.parent.rglob("*"):
+        one.touch()
+    assert digests.of(studies.load(str(path))) == before
+
+
+@pytest.mark.parametrize("shots", [0, 1])
+def test_fewer_than_two_examples_have_no_order(shots: int, path: Path) -> None:
+    study = studies.load(str(path))
+    task = study.tasks[0].model_copy(update={"shots": shots})
+    opened = OpenStudy(study)
+    one, other = (
+        measure.probe_inputs(opened, unpruned(opened), task.model_copy(update={"order": order}))
+        for order in (0, 3)
+    )
+    assert one == other
