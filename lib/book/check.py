@@ -1,5 +1,7 @@
 """Everything that can be found wrong with a study without measuring: seconds, before hours."""
 
+import sys
+
 from transformers import PreTrainedModel
 
 from lib import open_sets, paths
@@ -11,7 +13,7 @@ from lib.experiments.conditions import equal_time_steps
 from lib.experiments.opened import OpenStudy
 from lib.healing import recipe as recipes
 from lib.healing.training import check_tensorboard
-from lib.models import anatomy, checkpoints, corpora, four_bit, shapes
+from lib.models import anatomy, checkpoints, corpora, four_bit, prompts, shapes
 from lib.pruning.dropped import check_n, span
 from lib.schema import Adapters, Study
 from lib.sections.tables import published_title
@@ -30,6 +32,8 @@ def check(study: Study, here: bool = True) -> None:
     model = anatomy.skeleton(opened.config)
     anatomy.layers(model)
     checkpoints.check_tensors(study)
+    if note := checkpoints.contradiction(study):
+        print(f"note: {note}", file=sys.stderr)
     if here:
         _check_device(opened, model)
     for n in study.pruned_layers or []:
@@ -74,6 +78,7 @@ def check(study: Study, here: bool = True) -> None:
     costs.check(opened)
     _check_lengths(opened)
     _check_texts(opened)
+    prompts.check_chat_template(study, opened.tokenizer)
     harness.check_tasks(study, opened.task_manager, [*study.tasks, *opened.prompt_tasks])
 
 
@@ -96,7 +101,7 @@ def _check_lengths(opened: OpenStudy) -> None:
     lengths = {
         f"{part}.length": getattr(study, part).length for part in ("distances", "loss", "healing")
     }
-    own = [len(opened.tokenizer(prompt)["input_ids"]) for prompt in study.writing.prompts]
+    own = [len(prompts.prompt_ids(opened.tokenizer, prompt)) for prompt in study.writing.prompts]
     lengths["writing: prompt and tokens,"] = (
         max([study.writing.prompt_tokens, *own]) + study.writing.tokens
     )

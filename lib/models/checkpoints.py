@@ -19,7 +19,7 @@ from transformers import (
 
 from lib.errors import UserError
 from lib.evidence.records import digest, file_digest
-from lib.models import shards
+from lib.models import shards, tied
 from lib.models.anatomy import layers
 from lib.models.hub import chain, explain
 from lib.models.loading import load_whole
@@ -180,6 +180,18 @@ def check_tensors(study: Study) -> None:
     # One that was quantised before has other tensors than its configuration alone says.
     if not hasattr(config, "quantization_config"):
         _load(study, config, device_map="meta")
+
+
+def contradiction(study: Study) -> str | None:
+    """A line where the configuration of a local checkpoint says that its output head is the
+    embeddings, and its tensors say that it is not; None where they agree."""
+    if not study.model_is_local:
+        return None
+    head = tied.own_head(load_config(study), shards.read(Path(study.model)))
+    return head and (
+        f"model {study.model}: config.json says tie_word_embeddings: true, but {head} has values "
+        "of its own; these are used, and written with tie_word_embeddings: false"
+    )
 
 
 def checkpoint_digest(study: Study) -> str:
