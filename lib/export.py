@@ -25,7 +25,7 @@ from lib.experiments.opened import OpenStudy
 from lib.files import free_place, whole_or_not_at_all
 from lib.healing import heal
 from lib.healing import recipe as recipes
-from lib.models import four_bit
+from lib.models import checkpoints, four_bit
 from lib.pruning.dropped import parse_layers
 from lib.pruning.on_disk import add_choices, asked_strategy
 
@@ -91,7 +91,7 @@ def export(opened: OpenStudy, condition: Condition, out: Path) -> None:
                 (unfinished / "adapter" / "README.md").unlink(missing_ok=True)
                 _name_base(unfinished / "adapter" / ADAPTERS, opened)
             model.save_pretrained(unfinished)
-            opened.tokenizer.save_pretrained(unfinished)
+            checkpoints.save_tokenizer(opened.tokenizer, unfinished)
             (unfinished / "README.md").write_text(_card(opened, condition), encoding="utf-8")
 
 

@@ -1,6 +1,7 @@
 """Prompts are what the task says, whatever a tokenizer adds to texts: against loops by hand."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,10 @@ import pytest
 import torch
 import yaml
 from conftest import Checkpoints, Studies, sentences
+from tokenizers import Tokenizer, decoders, models
+from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.processors import TemplateProcessing
+from tokenizers.trainers import BpeTrainer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from lib import study as studies
@@ -20,6 +24,7 @@ from lib.experiments import measure
 from lib.experiments.conditions import unpruned
 from lib.experiments.opened import OpenStudy
 from lib.pruning.dropped import UNPRUNED
+from lib.pruning.surgery import save_pruned
 from lib.schema import Task
 
 TEMPLATE = (
@@ -170,6 +175,26 @@ def test_what_was_asked_behind_an_end_is_asked_again(asked, request) -> None:
     ]
     marked = ["prompt_end" in one for one in inputs]
     assert marked == ([True, True, False] if "ends texts" in request.node.name else [False] * 3)
+
+
+def test_a_letter_that_stands_for_padding_stays_a_letter(
+    tmp_path: Path, tiny_checkpoint: Checkpoints, write_study: Studies
+) -> None:
+    """The first token of a tokenizer without special ones, in what is written and in its copies."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer, backend.decoder = ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    letters = BpeTrainer(vocab_size=256, initial_alphabet=ByteLevel.alphabet(), show_progress=False)
+    backend.train_from_iterator([], letters)
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_checkpoint("llama"), folder)
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    PreTrainedTokenizerFast(tokenizer_object=backend).save_pretrained(folder)
+    opened = OpenStudy(studies.load(str(write_study(tmp_path, model=str(folder)))))
+    assert opened.tokenizer.decode(opened.tokenizer.pad_token_id) == "!"
+    save_pruned(opened.model, [2], opened.tokenizer, tmp_path / "copy")
+    for tokenizer in (opened.tokenizer, AutoTokenizer.from_pretrained(tmp_path / "copy")):
+        assert tokenizer.decode(tokenizer.encode("a! b"), skip_special_tokens=True) == "a! b"
 
 
 @pytest.fixture

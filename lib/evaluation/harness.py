@@ -212,8 +212,10 @@ def _check_shots(one: Any, task: Task) -> None:
 def check_tasks(study: Study, manager: Any, asked: Sequence[Task]) -> None:
     """The questions can be read, and scored, and there are as many examples as their prompts show;
     of local tasks and of lm-eval's own, whose data is fetched."""
+    # The same questions may be asked with many prompts.
+    loaded = {name: load(manager, name)["tasks"] for name in dict.fromkeys(t.name for t in asked)}
     for task in asked:
-        for one in load(manager, task.name)["tasks"].values():
+        for one in loaded[task.name].values():
             _check_metric(task.name, one)
             _check_shots(one, task)
             if task.shots:

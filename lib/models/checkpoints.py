@@ -151,6 +151,17 @@ def load_tokenizer(study: Study, config: PretrainedConfig) -> PreTrainedTokenize
     return tokenizer
 
 
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write it as the checkpoint has it: where no token has a role, an ordinary one was taken for
+    padding, and whoever loads it as such leaves it out of texts."""
+    padding = tokenizer.pad_token
+    special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    if tokenizer.eos_token is None and padding not in special:
+        tokenizer.pad_token = None
+    tokenizer.save_pretrained(folder)
+    tokenizer.pad_token = padding
+
+
 def untrained_twin(study: Study) -> PreTrainedModel:
     """A model of the same configuration whose weights are transformers' own random start."""
     torch.manual_seed(study.controls.seed)
