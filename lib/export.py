@@ -34,7 +34,7 @@ from lib.files import (
 )
 from lib.healing import heal
 from lib.healing import recipe as recipes
-from lib.models import four_bit
+from lib.models import checkpoints, four_bit
 from lib.models.shapes import shape_of
 from lib.pruning.dropped import parse_layers
 from lib.pruning.on_disk import SLACK, add_choices, asked_strategy
@@ -117,7 +117,7 @@ def export(opened: OpenStudy, condition: Condition, out: Path) -> None:
                     shutil.copyfile(kept / file, unfinished / "adapter" / file)
                 _name_base(unfinished / "adapter" / ADAPTERS, opened)
             model.save_pretrained(unfinished)
-            opened.tokenizer.save_pretrained(unfinished)
+            checkpoints.save_tokenizer(opened.tokenizer, unfinished)
             (unfinished / "README.md").write_text(_card(opened, condition), encoding="utf-8")
 
 

@@ -309,6 +309,7 @@ class Study(Group):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     batch: Positive = 32
     task_path: str | None = None
+    chat_template: bool = False
     validation_text: Text = Text(dataset="allenai/c4", config="en", split="validation")
     healing_text: Text = Text(dataset="allenai/c4", config="en", split="train")
     text_name: str = ""

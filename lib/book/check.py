@@ -15,7 +15,7 @@ from lib.experiments.conditions import Condition, equal_time_steps
 from lib.experiments.opened import OpenStudy
 from lib.healing import recipe as recipes
 from lib.healing.training import check_tensorboard
-from lib.models import anatomy, checkpoints, corpora, four_bit, shapes
+from lib.models import anatomy, checkpoints, corpora, four_bit, prompts, shapes
 from lib.models.vocabulary import beyond, check_ids
 from lib.pruning.dropped import check_n, span
 from lib.schema import Adapters, Study
@@ -40,6 +40,8 @@ def check(study: Study, here: bool = True, section: str | None = None) -> None:
         study = study.model_copy(update={"healing": None})
         opened = OpenStudy(study)
     checkpoints.check_tensors(study)
+    if note := checkpoints.contradiction(study):
+        print(f"note: {note}", file=sys.stderr)
     if here:
         _check_device(opened, model)
     for n in study.pruned_layers or []:
@@ -66,6 +68,7 @@ def check(study: Study, here: bool = True, section: str | None = None) -> None:
     costs.check(opened)
     _check_lengths(opened)
     _check_texts(opened)
+    prompts.check_chat_template(study, opened.tokenizer)
     harness.check_tasks(study, opened.task_manager, [*study.tasks, *opened.prompt_tasks])
 
 
@@ -126,7 +129,7 @@ def _check_lengths(opened: OpenStudy) -> None:
     longest = getattr(opened.config.get_text_config(), "max_position_embeddings", None)
     parts = ("distances", "loss", "healing") if study.healing else ("distances", "loss")
     lengths = {f"{part}.length": getattr(study, part).length for part in parts}
-    own = [len(opened.tokenizer(prompt)["input_ids"]) for prompt in study.writing.prompts]
+    own = [len(prompts.prompt_ids(opened.tokenizer, prompt)) for prompt in study.writing.prompts]
     lengths["writing: prompt and tokens,"] = (
         max([study.writing.prompt_tokens, *own]) + study.writing.tokens
     )

@@ -57,21 +57,22 @@ class Batch:
 
     def prefixes(self, pad: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens [groups, longest prefix], padded on the left, and their mask."""
-        return _padded([group.inputs[0].tokens[: group.prefix] for group in self.groups], pad, True)
+        return padded([group.inputs[0].tokens[: group.prefix] for group in self.groups], pad, True)
 
     def rests(self, pad: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens [inputs, longest rest], padded on the right, and their mask."""
         rests = [one.tokens[group.prefix :] for group in self.groups for one in group.inputs]
-        return _padded(rests, pad, False)
+        return padded(rests, pad, False)
 
     def owners(self) -> torch.Tensor:
         """Each input's group, by number."""
         return torch.tensor([i for i, group in enumerate(self.groups) for _ in group.inputs])
 
 
-def _padded(
-    rows: Sequence[tuple[int, ...]], pad: int, left: bool
+def padded(
+    rows: Sequence[Sequence[int]], pad: int, left: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens [rows, longest] and their mask, filled up with `pad` on the left, or on the right."""
     width = max(map(len, rows))
     tokens = torch.full((len(rows), width), pad)
     mask = torch.zeros_like(tokens)

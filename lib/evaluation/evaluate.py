@@ -2,7 +2,6 @@
 next-token loss on documents; of one model, or of many prunings of it in one pass."""
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
@@ -11,10 +10,11 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lib.errors import UserError
-from lib.evaluation import sweep
+from lib.evaluation import per_question, sweep
 from lib.evaluation.batches import Row
 from lib.evaluation.harness import Questions, SharedPass
 from lib.evidence.journal import Journal
+from lib.models import untouched
 from lib.pruning.dropped import UNPRUNED, Dropped
 from lib.schema import Task
 
@@ -30,26 +30,32 @@ def accuracies(
     batch: int,
     question_free: bool = False,
     journal: Journal | None = None,
+    chat_template: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """For each dropped block, in order: accuracy (lm-eval's `acc`, or `exact_match` of generated
-    answers by the task's first filter) with its binomial standard error √(p(1−p)/(N−1)).
+    """For each dropped block, in order: accuracy, the mean of lm-eval's `acc`, or of `exact_match`
+    of generated answers by the task's first filter, with the standard error of a mean.
 
     All blocks share one pass over multiple-choice questions; generation runs pruned models one by
     one. With `question_free` the choices follow the last line of the prompt alone ("Answer:"):
-    what the choices give away without a question.
+    what the choices give away without a question. `chat_template`: prompts are put into the
+    tokenizer's, as lm-eval does it.
 
-    Also: n_questions, per-question correctness in order (a string of 0 and 1, for paired
-    comparisons), by sub-task for groups, both chance levels (`guess`: one over the number of
-    choices, 0 for generation; `constant`: the share of the commonest answer), and the number of
-    truncated prompts.
+    Also: n_questions, per-question scores in order (`correct`, see `per_question`, for paired
+    comparisons), by sub-task for groups, both chance levels (`guess` and `constant`, see `chance`;
+    None where they are not known), and the number of truncated prompts.
 
-    Raises UserError for a task without such a metric and for data that cannot be read."""
-    questions = Questions(task, manager)
-    shared = SharedPass(model, tokenizer, blocks, batch, task.name, question_free, journal)
+    Raises UserError for a task without such a metric, for scores that are no numbers from 0 to 1,
+    for data that cannot be read, and where the weights are not the same afterwards."""
+    before = untouched.of_model(model)
+    questions = Questions(task, manager, chat_template)
+    how = question_free, journal, chat_template
+    shared = SharedPass(model, tokenizer, blocks, batch, task.name, *how)
 
     def scores(number: int) -> dict[str, Any]:
         samples = questions.ask(shared.lm(number))
-        return _scores(task, samples) | {"truncated_prompts": len(shared.truncated)}
+        untouched.check(before, untouched.of_model(model), f"lm-eval task '{task.name}': asking it")
+        found = _scores(samples) | questions.levels._asdict()
+        return found | {"truncated_prompts": len(shared.truncated)}
 
     found = map(scores, range(len(blocks)))
     first = next(found, None)
@@ -66,16 +72,15 @@ def accuracy(
     manager: Any,
     batch: int,
     question_free: bool = False,
+    chat_template: bool = False,
 ) -> dict[str, Any]:
     """The same of one model as it is."""
-    found = accuracies(model, tokenizer, task, manager, [UNPRUNED], batch, question_free)
-    return next(found)
+    blocks, how = [UNPRUNED], {"question_free": question_free, "chat_template": chat_template}
+    return next(accuracies(model, tokenizer, task, manager, blocks, batch, **how))
 
 
-def _scores(task: Task, samples: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    correct: dict[str, str] = {}
-    guess: list[float] = []
-    answers: list[str] = []
+def _scores(samples: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    correct: per_question.Correct = {}
     for name in sorted(samples):
         rows = sorted(samples[name], key=lambda row: row["doc_id"])
         rows = [row for row in rows if row["filter"] == rows[0]["filter"]] if rows else []
@@ -85,26 +90,27 @@ def _scores(task: Task, samples: dict[str, list[dict[str, Any]]]) -> dict[str, A
                 f"lm-eval task '{name}': has neither 'acc' nor 'exact_match'; only such tasks "
                 "are read"
             )
-        correct[name] = "".join(str(int(row[key])) for row in rows)
-        guess += [1 / len(row["arguments"]) if key == "acc" else 0.0 for row in rows]
-        answers += [_right_choice(row) if key == "acc" else str(row["target"]) for row in rows]
-    joined = "".join(correct.values())
-    count, hits = len(joined), joined.count("1")
-    share = hits / count
+        correct[name] = per_question.spelled([_score(name, row, key) for row in rows])
+    all_scores = per_question.of_all_tasks(correct)
     return {
-        "accuracy": share,
-        "stderr": math.sqrt(share * (1 - share) / max(count - 1, 1)),
-        "n_questions": count,
-        "guess": sum(guess) / count,
-        "constant": max(Counter(answers).values()) / count,
+        "accuracy": per_question.mean(all_scores),
+        "stderr": math.sqrt(per_question.variance(all_scores)),
+        "n_questions": len(all_scores),
         "correct": correct,
     }
 
 
-def _right_choice(row: dict[str, Any]) -> str:
-    """The text of the right answer; its position may be the same for all questions of a task."""
-    target = str(row["target"])
-    return row["arguments"][int(target)][1] if target.isdigit() else target
+def _score(task: str, row: dict[str, Any], key: str) -> float:
+    try:
+        score = float(row[key])
+    except (TypeError, ValueError):
+        score = math.nan
+    if not 0 <= score <= 1:
+        raise UserError(
+            f"lm-eval task '{task}': '{key}' of question {row['doc_id']} is {str(row[key])[:40]}; "
+            "only tasks whose scores are numbers from 0 to 1 are read"
+        )
+    return score
 
 
 def losses(
@@ -122,7 +128,8 @@ def losses(
     standard error, √(N/(N−1) Σ (lossᵢ − R tokensᵢ)²) / Σ tokensᵢ: tokens of one text are not
     independent."""
     rows = [Row(tuple(sequence), 1) for sequence in sequences]
-    found = sweep.log_likelihoods(model, blocks, rows, batch, pad_id, "loss", journal)
+    with untouched.untouched(model, "a pass over text"):
+        found = sweep.log_likelihoods(model, blocks, rows, batch, pad_id, "loss", journal)
     tokens = np.array([len(row.tokens) - 1 for row in rows])
     for of_block in found.log_likelihood:
         yield _mean_loss(-of_block.numpy(), tokens)

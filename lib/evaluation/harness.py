@@ -18,7 +18,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lib.errors import UserError
-from lib.evaluation import sweep, task_files
+from lib.evaluation import chance, sweep, task_files
 from lib.evaluation.batches import Row
 from lib.evaluation.lm_eval_insides import ask_again, ask_in_order, harness
 from lib.evidence.journal import Journal
@@ -45,16 +45,24 @@ class SharedPass:
         name: str,
         question_free: bool = False,
         journal: Journal | None = None,
+        chat_template: bool = False,
     ) -> None:
         self.journal = journal
         self.model, self.blocks, self.batch = model, blocks, batch
-        self.name, self.question_free = name, question_free
+        self.name, self.question_free, self.chat_template = name, question_free, chat_template
         self.pad = tokenizer.pad_token_id
         self.answers: dict[Any, list[tuple[float, bool]]] = {}
         self.truncated: set[tuple[int, ...]] = set()
         window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        known = {tokenizer.bos_token_id, tokenizer.eos_token_id} - {None}
         self._lm = harness().PrunedLM(
-            self, pretrained=model, tokenizer=tokenizer, batch_size=batch, max_length=window
+            self,
+            pretrained=model,
+            tokenizer=tokenizer,
+            batch_size=batch,
+            max_length=window,
+            # What an answer without a prompt follows.
+            prefix_token_id=None if known else self.pad,
         )
 
     def lm(self, number: int) -> Any:
@@ -81,10 +89,14 @@ class SharedPass:
 
 
 class Questions:
-    """A task's documents and prompts, put together once and asked of many models."""
+    """A task's documents and prompts, put together once and asked of many models.
 
-    def __init__(self, task: Task, manager: Any) -> None:
-        self.task = task
+    levels: what is scored by chance, once they have been asked."""
+
+    levels: chance.Levels
+
+    def __init__(self, task: Task, manager: Any, chat_template: bool = False) -> None:
+        self.task, self.chat_template = task, chat_template
         self._loaded = load(manager, task.name)
         self._built = False
         for one in self._loaded["tasks"].values():
@@ -107,14 +119,23 @@ class Questions:
                 bootstrap_iters=0,
                 log_samples=True,
                 verbosity="ERROR",
+                # As lm-eval's own command does it: each example is a turn.
+                apply_chat_template=self.chat_template,
+                fewshot_as_multiturn=self.chat_template,
             )
         except (OSError, ValueError, AssertionError) as error:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise UserError(f"lm-eval task '{self.task.name}': cannot be run: {reason}") from None
         if not self._built:
             self._built = True
-            for one in self._loaded["tasks"].values():
-                ask_again(one, self.task.limit)
+            tasks = self._loaded["tasks"]
+            documents = {
+                name: [one for _, one in task.doc_iterator(limit=self.task.limit)]
+                for name, task in sorted(tasks.items())
+            }
+            self.levels = chance.levels(tasks, documents)
+            for name, task in tasks.items():
+                ask_again(task, documents[name])
         return found["samples"]
 
 
@@ -166,6 +187,21 @@ def metric(task: Any) -> str | None:
     return wanted if wanted in task.aggregation() else None
 
 
+def _check_metric(name: str, one: Any) -> None:
+    """Raises UserError for an lm-eval task of another kind than those that are read."""
+    if (key := metric(one)) is None:
+        raise UserError(
+            f"lm-eval task '{name}': is {one.OUTPUT_TYPE} with {', '.join(one.aggregation())}; "
+            "read are multiple_choice with acc and generate_until with exact_match"
+        )
+    how = getattr(one.aggregation()[key], "__name__", "")
+    if how != "mean":
+        raise UserError(
+            f"lm-eval task '{name}': its {key} is aggregated by '{how}'; only means over the "
+            "questions are read"
+        )
+
+
 def _check_shots(one: Any, task: Task) -> None:
     """Raises UserError for examples that the harness would leave out of the prompt in silence."""
     if task.shots and one.get_config("num_fewshot") == 0:
@@ -176,17 +212,13 @@ def _check_shots(one: Any, task: Task) -> None:
 
 
 def check_tasks(study: Study, manager: Any, asked: Sequence[Task]) -> None:
-    """The questions of local tasks can be read, and scored, and there are as many examples as their
-    prompts show."""
-    own = local_tasks(study)
-    for task in [task for task in asked if task.name in own]:
-        for one in load(manager, task.name)["tasks"].values():
-            if metric(one) is None:
-                raise UserError(
-                    f"lm-eval task '{task.name}': is {one.OUTPUT_TYPE} with "
-                    f"{', '.join(one.aggregation())}; read are multiple_choice with acc and "
-                    "generate_until with exact_match"
-                )
+    """The questions can be read, and scored, and there are as many examples as their prompts show;
+    of local tasks and of lm-eval's own, whose data is fetched."""
+    # The same questions may be asked with many prompts.
+    loaded = {name: load(manager, name)["tasks"] for name in dict.fromkeys(t.name for t in asked)}
+    for task in asked:
+        for one in loaded[task.name].values():
+            _check_metric(task.name, one)
             _check_shots(one, task)
             if task.shots:
                 examples = len(list(one.fewshot_docs() or []))
@@ -221,6 +253,9 @@ def task_source(study: Study, task: Task, manager: Any) -> dict[str, Any]:
     tasks = loaded["tasks"]
     if len(tasks) > 1:  # of groups the commonest answer was once counted task by task
         source["commonest"] = "of all tasks"
+    # Of others chance was once counted by requests, and a score between 0 and 1 was cut to 0.
+    if not all(map(chance.from_requests, tasks.values())):
+        source["scored"] = "by choices, from 0 to 1"
     for name, one in sorted(tasks.items()):
         examples = list(one.fewshot_docs()) if task.shots else []
         asked = list(one.eval_docs)

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, lru_cache, partial
 from importlib import metadata
 from pathlib import Path
@@ -15,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from lib.errors import UserError
-from lib.evaluation.batches import Row
+from lib.evaluation.batches import Row, padded
 from lib.evidence import imports
 from lib.evidence.records import file_digest
+from lib.models.prompts import endings
 from lib.models.vocabulary import check_ids
 from lib.pruning.surgery import pruned
 from lib.study import permuted
@@ -65,12 +67,32 @@ def harness() -> Any:
         """lm-eval's Hugging Face model for one pruning, answering from a pass shared by all."""
 
         def __init__(self, shared: "SharedPass", **options: Any) -> None:
-            super().__init__(softmax_dtype="float32", **options)
+            with _weights_left_alone(options["pretrained"]):
+                super().__init__(softmax_dtype="float32", **options)
             self.shared = shared
             self.number = 0
+            self.ending = endings(self.tokenizer)
+
+        def tok_encode(
+            self, string: str, add_special_tokens: bool | None = None, **options: Any
+        ) -> list[int]:
+            found = super().tok_encode(string, add_special_tokens, **options)
+            # Where special tokens were added, none of them stays behind a prompt or an answer.
+            if self.ending and found == self.tokenizer.encode(string):
+                found = found[: -self.ending]
+            return found
+
+        def tok_decode(self, tokens: Any, skip_special_tokens: bool = True) -> str | None:
+            """None of what a tokenizer without an end of text has in its place."""
+            return None if tokens is None else super().tok_decode(tokens, skip_special_tokens)
+
+        def apply_chat_template(self, chat_history: list, *given: Any, **named: Any) -> str:
+            if self.shared.question_free:
+                chat_history = _turns_without_question(chat_history)
+            return super().apply_chat_template(chat_history, *given, **named)
 
         def loglikelihood(self, requests: list, disable_tqdm: bool = False) -> list:
-            if self.shared.question_free:
+            if self.shared.question_free and not self.shared.chat_template:
                 requests = [_without_question(request) for request in requests]
             known = self.shared.answers
             if all(request.args in known for request in requests):  # do not tokenise again
@@ -100,17 +122,12 @@ def harness() -> Any:
             with pruned(self.model, self.shared.blocks[self.number]):
                 return super().generate_until(requests, disable_tqdm=len(requests) < QUICK)
 
-        def tok_batch_encode(self, strings: list, **options: Any) -> Any:
+        def tok_batch_encode(self, strings: list, left_truncate_len: int, **_: Any) -> Any:
             """Prompts of generation, cut on the left to leave room for the answer."""
-            room = options.get("left_truncate_len")
-            if room:
-                for ids in self.tokenizer(strings)["input_ids"]:
-                    if len(ids) > room:
-                        self.shared.truncated.add(tuple(ids))
-            found = super().tok_batch_encode(strings, **options)
-            name = f"lm-eval task '{self.shared.name}'"
-            check_ids(found[0].tolist(), self.model.config, name)
-            return found
+            rows = [self.tok_encode(string) for string in strings]
+            check_ids(rows, self.model.config, f"lm-eval task '{self.shared.name}'")
+            self.shared.truncated |= {tuple(row) for row in rows if len(row) > left_truncate_len}
+            return padded([row[-left_truncate_len:] for row in rows], self.shared.pad, left=True)
 
     lm_eval.PrunedLM = PrunedLM
     return lm_eval
@@ -138,12 +155,11 @@ def ask_in_order(task: Any, order: int) -> None:
     task.sampler.sample = partial(_permuted, task.sampler.sample, order)
 
 
-def ask_again(task: Any, limit: int | None) -> None:
+def ask_again(task: Any, documents: Sequence[Any]) -> None:
     """Have an lm-eval task that was asked once keep its prompts and documents for the next."""
     task.build_all_requests = partial(_forget_answers, task)
     # Reading a question from `datasets` again costs more than judging an answer to it.
-    documents = list(task.doc_iterator(limit=limit))
-    task.doc_iterator = partial(_again, documents)
+    task.doc_iterator = partial(_again, list(enumerate(documents)))
 
 
 def _permuted(sample: Callable[..., Sequence], order: int, *args: Any, **given: Any) -> list:
@@ -167,6 +183,23 @@ def _without_question(request: Any) -> Any:
     prompt, answer = request.arguments
     shortened.arguments = (last_line(prompt), answer)
     return shortened
+
+
+def _turns_without_question(turns: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The user's last turn, cut short, and the beginning of the answer, if there is one."""
+    last = max(i for i, turn in enumerate(turns) if turn["role"] == "user")
+    return [turns[last] | {"content": last_line(turns[last]["content"])}, *turns[last + 1 :]]
+
+
+@contextmanager
+def _weights_left_alone(model: Any) -> Iterator[None]:
+    """lm-eval ties the head of any model that it is given to the embeddings, if its configuration
+    says so."""
+    model.tie_weights = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        del model.tie_weights
 
 
 def last_line(prompt: str) -> str:

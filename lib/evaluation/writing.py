@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from lib.models.prompts import prompt_ids
+from lib.models.untouched import untouched
 from lib.models.vocabulary import check_ids
 from lib.pruning.dropped import Dropped
 from lib.pruning.surgery import pruned
@@ -29,18 +31,22 @@ def continuations(
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    rows = [tokenizer(prompt, return_tensors="pt").to(model.device) for prompt in prompts]
+    rows = [torch.tensor([prompt_ids(tokenizer, one)], device=model.device) for one in prompts]
     for prompt, row in zip(prompts, rows, strict=True):
-        check_ids(row["input_ids"].tolist(), model.config, f"writing after '{prompt[:40]}'")
+        check_ids(row.tolist(), model.config, f"writing after '{prompt[:40]}'")
     for block in blocks:
         texts = []
-        with pruned(model, block), _generating(model, plan), torch.inference_mode():
+        with (
+            untouched(model, "generation"),
+            pruned(model, block),
+            _generating(model, plan),
+            torch.inference_mode(),
+        ):
             for row in rows:
-                # Token types are no input of a causal model, though some tokenizers make them.
-                given = {key: row[key] for key in ("input_ids", "attention_mask")}
-                out = model.generate(**given, generation_config=plan)
-                new = out[0, row["input_ids"].shape[1] :]
-                texts.append(tokenizer.decode(new, skip_special_tokens=True))
+                out = model.generate(
+                    row, attention_mask=torch.ones_like(row), generation_config=plan
+                )
+                texts.append(tokenizer.decode(out[0, row.shape[1] :], skip_special_tokens=True))
         yield {"prompts": list(prompts), "texts": texts}
 
 

@@ -79,11 +79,19 @@ def probe_inputs(opened: OpenStudy, condition: Condition, probe: Probe) -> dict[
         ordered = probe.order and probe.shots > 1  # else there is one order
         asked_as = probe.model_dump(exclude={"role"} if ordered else {"role", "order"})
         source = opened.task_source(probe)
-        return inputs | {"method": evaluate.METHOD, "task": asked_as, "source": source}
+        found = inputs | {"method": evaluate.METHOD, "task": asked_as, "source": source}
+        chat = {"chat_template": True} if opened.study.chat_template else {}
+        return found | prompt_inputs(opened) | chat
     inputs["text"] = opened.texts["validation"]
     if isinstance(probe, Loss):
         return inputs | {"method": evaluate.METHOD, "sample": probe.model_dump()}
-    return inputs | {"method": writing.METHOD, "writing": probe.model_dump()}
+    found = inputs | {"method": writing.METHOD, "writing": probe.model_dump()}
+    return found | prompt_inputs(opened)
+
+
+def prompt_inputs(opened: OpenStudy) -> dict[str, Any]:
+    """How prompts become tokens, where a tokenizer ends texts: they were once ended, too."""
+    return {"prompt_end": "left out"} if opened.ends_texts else {}
 
 
 def kind_and_name(condition: Condition, probe: Probe) -> tuple[str, str]:
@@ -228,9 +236,8 @@ def _values(
         return evaluate.losses(model, blocks, sequences, batch, text.pad_token_id, journal)
     if isinstance(probe, Writing):
         return writing.continuations(model, text, blocks, opened.writing_prompts, probe.tokens)
-    return evaluate.accuracies(
-        model, text, probe, opened.task_manager, blocks, batch, journal=journal
-    )
+    how = {"journal": journal, "chat_template": opened.study.chat_template}
+    return evaluate.accuracies(model, text, probe, opened.task_manager, blocks, batch, **how)
 
 
 def question_free(opened: OpenStudy, task: Task) -> dict[str, Any]:
@@ -247,6 +254,7 @@ def question_free(opened: OpenStudy, task: Task) -> dict[str, Any]:
             opened.task_manager,
             opened.study.batch,
             question_free=True,
+            chat_template=opened.study.chat_template,
         ),
         batch=opened.study.batch,
     )

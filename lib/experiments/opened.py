@@ -3,6 +3,7 @@
 import gc
 import json
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -13,10 +14,12 @@ from transformers import PreTrainedModel
 
 from lib import paths
 from lib import study as studies
+from lib.errors import UserError
 from lib.evaluation import evaluate, harness
 from lib.evidence.store import Store
 from lib.healing import recipe as recipes
-from lib.models import checkpoints, corpora
+from lib.models import checkpoints, corpora, prompts
+from lib.models.untouched import untouched
 from lib.models.vocabulary import check_ids
 from lib.pruning import geometry
 from lib.pruning import strategy as choosing
@@ -66,6 +69,14 @@ class OpenStudy:
     @cached_property
     def tokenizer(self) -> Any:
         return checkpoints.load_tokenizer(self.study, self.config)
+
+    @cached_property
+    def ends_texts(self) -> bool:
+        """Whether the tokenizer puts something behind every text. Where there is none at hand,
+        nothing can be asked, only found again: what an ordinary one was asked."""
+        with suppress(UserError):
+            return bool(prompts.endings(self.tokenizer))
+        return False
 
     @cached_property
     def task_manager(self) -> Any:
@@ -202,16 +213,17 @@ class OpenStudy:
         settings = self.study.distances
 
         def run() -> dict[str, Any]:
-            sequences = self.windows(text)
-            found = geometry.measure(
-                model(),
-                sequences,
-                self.study.batch,
-                settings.bootstrap,
-                settings.seed,
-                tokens=settings.tokens,
-                progress=lambda batches: tqdm(batches, desc=f"{name}distances", leave=False),
-            )
+            sequences, measured = self.windows(text), model()
+            with untouched(measured, "a pass over text"):
+                found = geometry.measure(
+                    measured,
+                    sequences,
+                    self.study.batch,
+                    settings.bootstrap,
+                    settings.seed,
+                    tokens=settings.tokens,
+                    progress=lambda batches: tqdm(batches, desc=f"{name}distances", leave=False),
+                )
             return {
                 "table": found.table.to_dict("list"),
                 "after_norm": found.after_norm.to_dict("list"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, enable_full_determinism
 
 from lib.errors import UserError
@@ -19,6 +20,7 @@ from lib.healing.adapters import evaluable
 from lib.healing.recipe import Damaged
 from lib.healing.teacher import Teacher
 from lib.healing.training import logged_steps, saved_steps, train
+from lib.models import untouched
 from lib.models.checkpoints import dtype, load_config, load_model
 from lib.models.corpora import describe, document_sequences, measured_on, windows
 from lib.models.four_bit import base_digest, linear4bit, load_4bit
@@ -56,8 +58,8 @@ def heal(
     weights, and so does one that was killed: `keep` is a folder for its state, and where the next
     one goes on. `kept`: a folder that gets what was trained, as the recipe keeps it.
 
-    Raises UserError for scattered layers with a teacher, and RuntimeError (a bug, here or in a
-    library) when the frozen base changed."""
+    Raises UserError for scattered layers with a teacher and where a library has changed weights
+    that it was to leave alone, and RuntimeError when those in 4-bit have changed."""
     if healing.teacher and not Dropped(dropped).contiguous:
         raise UserError(
             f"healing.teacher: goes with one block of layers, not with {Dropped(dropped)}"
@@ -77,6 +79,7 @@ def heal(
     teacher = Teacher(model, dropped) if healing.teacher and dropped else None
     if teacher is None:
         drop(model, dropped)
+    given = untouched.of_model(model)
     trained = recipe.prepare(model, healing)
     before = base_digest(trained)
     fresh = keep is None or not saved_steps(keep)
@@ -89,6 +92,7 @@ def heal(
         model.config.use_cache = cached  # which training switches off
     if base_digest(trained) != before:
         raise RuntimeError("the frozen 4-bit weights changed during training")
+    untouched.check(given, _frozen(trained), "training")
     report = {
         "linear4bit": len(linear4bit(trained)),
         "trainable_parameters": sum(p.numel() for p in trained.parameters() if p.requires_grad),
@@ -116,7 +120,20 @@ def reload(
     recipe = recipes.of(healing)
     model = recipe.base(study)
     drop(model, dropped)
-    return recipe.evaluable(recipe.restore(model, healing, kept), study, dropped, plain)
+    given = untouched.of_model(model)
+    trained = recipe.restore(model, healing, kept)
+    untouched.check(given, _frozen(trained), "restoring what was trained")
+    return recipe.evaluable(trained, study, dropped, plain)
+
+
+def _frozen(trained: nn.Module) -> untouched.Weights:
+    """What is not trained, by its names before peft wrapped the model."""
+    found = trained.named_parameters(remove_duplicate=False)
+    return untouched.weights(
+        (name.removeprefix("base_model.model.").replace(".base_layer", ""), parameter)
+        for name, parameter in found
+        if not parameter.requires_grad
+    )
 
 
 def _diverged(losses: list[float], vocabulary: int, healing: Healing) -> str | None:

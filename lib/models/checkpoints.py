@@ -19,7 +19,7 @@ from transformers import (
 
 from lib.errors import UserError
 from lib.evidence.records import digest, file_digest
-from lib.models import shards
+from lib.models import shards, tied
 from lib.models.anatomy import layers
 from lib.models.checkpoint_files import made_of
 from lib.models.hub import chain, explain
@@ -147,6 +147,17 @@ def load_tokenizer(study: Study, config: PretrainedConfig) -> PreTrainedTokenize
     return tokenizer
 
 
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write it as the checkpoint has it: where no token has a role, an ordinary one was taken for
+    padding, and whoever loads it as such leaves it out of texts."""
+    padding = tokenizer.pad_token
+    special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    if tokenizer.eos_token is None and padding not in special:
+        tokenizer.pad_token = None
+    tokenizer.save_pretrained(folder)
+    tokenizer.pad_token = padding
+
+
 def untrained_twin(study: Study) -> PreTrainedModel:
     """A model of the same configuration whose weights are transformers' own random start."""
     torch.manual_seed(study.controls.seed)
@@ -176,6 +187,18 @@ def check_tensors(study: Study) -> None:
     # One that was quantised before has other tensors than its configuration alone says.
     if not hasattr(config, "quantization_config"):
         _load(study, config, device_map="meta")
+
+
+def contradiction(study: Study) -> str | None:
+    """A line where the configuration of a local checkpoint says that its output head is the
+    embeddings, and its tensors say that it is not; None where they agree."""
+    if not study.model_is_local:
+        return None
+    head = tied.own_head(load_config(study), shards.read(Path(study.model)))
+    return head and (
+        f"model {study.model}: config.json says tie_word_embeddings: true, but {head} has values "
+        "of its own; these are used, and written with tie_word_embeddings: false"
+    )
 
 
 def checkpoint_digest(study: Study) -> str:

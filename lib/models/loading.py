@@ -7,6 +7,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
 from lib.errors import UserError
+from lib.models import tied
 
 logging.disable_progress_bar()
 PROBLEMS = ("missing_keys", "mismatched_keys", "unexpected_keys", "error_msgs")
@@ -17,8 +18,9 @@ def load_whole(source: str | Path, what: str, **options: Any) -> PreTrainedModel
 
     transformers fills tensors that a checkpoint lacks with random numbers and goes on; here
     missing, extra and mismatched tensors are UserErrors that begin with `what` and name one of
-    them. With device_map="meta" names and shapes alone are read and compared. Other errors, of
-    many kinds, are the libraries' own."""
+    them. With device_map="meta" names and shapes alone are read and compared. A head with values of
+    its own stays one, whatever the configuration says (`lib.models.tied`). Other errors, of many
+    kinds, are the libraries' own."""
     level = logging.get_verbosity()
     logging.set_verbosity(logging.CRITICAL)
     try:
@@ -41,4 +43,5 @@ def load_whole(source: str | Path, what: str, **options: Any) -> PreTrainedModel
                 f"{what}: {problem.replace('_', ' ')} in the checkpoint ({len(found)}), "
                 f"e.g. {found[0]}"
             )
+    tied.keep_apart(model)
     return model

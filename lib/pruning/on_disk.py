@@ -88,9 +88,9 @@ def prune(folder: Path, out: Path, dropped: Collection[int], hub_name: str | Non
 
     Holds a few MB of it in memory. Raises UserError for a checkpoint that is not whole or not
     understood, for layers it does not have, and when `out` is not empty or its disk too small."""
-    from lib.pruning.surgery import (
-        slice_config,  # imports torch: after the cheap checks of the command
-    )
+    # These import torch: after the cheap checks of the command.
+    from lib.models import tied
+    from lib.pruning.surgery import slice_config
 
     out = free_place(out, folder)
     config = load_config(folder)
@@ -106,6 +106,8 @@ def prune(folder: Path, out: Path, dropped: Collection[int], hub_name: str | Non
         check_modules(folder, whole, stack, config)
     else:
         check_tensors(folder, config)
+    if tied.own_head(config, whole):
+        tied.untie(config)
     names = shards.renamed(shards.without(whole, extra), stack, kept)
     slice_config(config, kept)
     if extra:

@@ -24,6 +24,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from lib.errors import UserError
 from lib.files import free_place, whole_or_not_at_all
 from lib.models.anatomy import layers_and_name, skeleton
+from lib.models.checkpoints import save_tokenizer
 from lib.pruning.dropped import Dropped, in_words
 
 Facts = dict[str, Any]  # "mlp.class" → "LlamaMLP", "self_attn.is_sliding" → True, …
@@ -112,7 +113,7 @@ def save_pruned(
         with pruned(model, dropped):
             model.save_pretrained(unfinished)
         if tokenizer is not None:
-            tokenizer.save_pretrained(unfinished)
+            save_tokenizer(tokenizer, unfinished)
 
 
 def slice_config(config: PretrainedConfig, kept: list[int]) -> None:

@@ -84,7 +84,7 @@ def by_task_and_shots(
 def _by_kind(
     opened: OpenStudy, group: Sequence[Asked], task: str, by_strategy: bool
 ) -> dict[tuple, np.ndarray]:
-    """By n, and strategy: 0 or 1 for each question."""
+    """By n, and strategy: the score of each question."""
     return {
         (condition.dropped.n, condition.strategy if by_strategy else ""): answers(
             opened, condition, asked

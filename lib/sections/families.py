@@ -151,7 +151,7 @@ def accuracy_by_run(qa: pd.DataFrame, state: str) -> Figure:
     for axes, ((name, shots), rows) in zip(panels.flat, tasks.items(), strict=False):
         _curves(axes, rows, "accuracy", strategies(qa)[0], state, styles)
         for column, (label, dash) in LEVELS.items():
-            for level in sorted(set(rows[column].round(6))):
+            for level in sorted(set(rows[column].dropna().round(6))):
                 axes.axhline(level, color=GREY, linestyle=dash, linewidth=1, label=label)
         axes.set(ylabel="Accuracy", ylim=(-0.01, 1.03))
         fraction_axis(axes)

@@ -166,12 +166,19 @@ def shaded_lines(axes: Axes, rows: pd.DataFrame, by: str, value: str, label: str
 def accuracy_levels(axes: Axes, rows: pd.DataFrame) -> None:
     base = _unpruned(rows)
     axes.axhline(base["accuracy"], color="0.6", linewidth=1, label="unpruned")
-    axes.axhline(base["guess"], color=GREY, linestyle="-.", linewidth=1, label="guessing")
-    axes.axhline(
-        base["constant"], color=GREY, linestyle=(0, (1, 3)), linewidth=1.4, label="constant answer"
-    )
+    if pd.isna(base["guess"]):
+        chance_unknown(axes)
+    else:
+        constant = {"linestyle": (0, (1, 3)), "linewidth": 1.4, "label": "constant answer"}
+        axes.axhline(base["guess"], color=GREY, linestyle="-.", linewidth=1, label="guessing")
+        axes.axhline(base["constant"], color=GREY, **constant)
     axes.set(ylabel="Accuracy", ylim=(0, 1.03))
     fraction_axis(axes)
+
+
+def chance_unknown(axes: Axes) -> None:
+    """In place of the line that a task whose chance is not known cannot have."""
+    axes.text(0.03, 0.03, "chance is not known", transform=axes.transAxes, fontsize="small")
 
 
 def loss_levels(axes: Axes, loss: pd.DataFrame) -> None:
@@ -198,7 +205,10 @@ def metric_levels(axes: Axes, key: tuple, level: tuple[float, float], zoom: bool
     metric, task, shots = key
     axes.axhline(level[0], color="0.6", linewidth=1, label="unpruned, unhealed")
     if metric == "accuracy":
-        axes.axhline(level[1], color=GREY, linestyle="-.", linewidth=1, label="chance")
+        if pd.isna(level[1]):
+            chance_unknown(axes)
+        else:
+            axes.axhline(level[1], color=GREY, linestyle="-.", linewidth=1, label="chance")
         axes.set(ylabel="Accuracy", ylim=(0, 1.03))
         axes.set_title(f"{task} ({shots}-shot)", fontsize="medium")
         return

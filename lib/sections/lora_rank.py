@@ -14,6 +14,7 @@ from lib.sections.figures import (
     GREY,
     MARKS,
     Levels,
+    chance_unknown,
     fraction_axis,
     grid,
     nothing,
@@ -72,7 +73,11 @@ def rank_panels(ranks: pd.DataFrame, levels: Levels) -> Figure:
             )
         whole, chance = level
         axes.axhline(whole, color="0.6", linewidth=1, label="unpruned, unhealed")
-        axes.axhline(chance, color=GREY, linestyle="-.", linewidth=1, label="chance (loss: ln V)")
+        if pd.isna(chance):
+            chance_unknown(axes)
+        else:
+            line = {"color": GREY, "linestyle": "-.", "linewidth": 1}
+            axes.axhline(chance, label="chance (loss: ln V)", **line)
         axes.set(ylabel="Accuracy" if metric == "accuracy" else "Loss / ln V", ylim=(0, 1.03))
         if metric != "accuracy":
             axes.set_ylim(0, max(1.03, rows["value"].max() * 1.05))

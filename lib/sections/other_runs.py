@@ -27,8 +27,8 @@ COLUMNS = {
     "angular_distances": ([], ["n", "start", "distance", "stderr"], []),
     "qa": (
         ["task", "strategy", "state", "healing", "weights"],
-        ["shots", "n", "fraction", "accuracy", "stderr", "guess", "constant"],
-        [],
+        ["shots", "n", "fraction", "accuracy", "stderr"],
+        ["guess", "constant"],
     ),
     "loss": (
         ["corpus", "strategy", "state", "healing", "weights"],

@@ -222,7 +222,8 @@ def headline(opened: OpenStudy, qa: pd.DataFrame, loss: pd.DataFrame) -> HTML:
     for task in qa[["task", "shots"]].drop_duplicates().itertuples(index=False, name=None):
         label = reading.named(*task)
         if task not in flat:
-            values[f"{label}: {why}"] = "–"
+            unknown = reading.of_task(qa, task)["chance"].isna().all()
+            values[f"{label}: {'its chance level is not known' if unknown else why}"] = "–"
             continue
         reached, *ends = map(reading.percent, flat[task])
         span = f" (95%: {' to '.join(ends)})" if ends[0] != ends[1] else ""

@@ -11,6 +11,7 @@ import pandas as pd
 
 from lib import paths
 from lib.errors import UserError
+from lib.evaluation import per_question
 from lib.experiments.conditions import Condition, main_conditions
 from lib.experiments.conditions import unpruned as whole
 from lib.experiments.measure import Probe, broken, healing_record, recorded
@@ -104,9 +105,8 @@ def sound(opened: OpenStudy, conditions: list[Condition]) -> list[Condition]:
 
 
 def answers(opened: OpenStudy, condition: Condition, task: Task) -> np.ndarray:
-    """For every question in order, 1 where the answer was right, else 0."""
-    correct = record(opened, condition, task)["correct"].values()
-    return np.array([int(one) for one in "".join(correct)])
+    """The score of every question in order: 1 where the answer was right, else 0, or between."""
+    return per_question.of_all_tasks(record(opened, condition, task)["correct"])
 
 
 def qa_table(
@@ -118,32 +118,31 @@ def qa_table(
     for task in opened.study.tasks if tasks is None else tasks:
         for condition in conditions:
             value = record(opened, condition, task)
-            chance = max(value["guess"], value["constant"])
             rows.append(
                 {"task": task.name, "shots": task.shots}
                 | columns(opened, condition)
                 | {key: value[key] for key in ("accuracy", "stderr", "n_questions")}
                 | by_subject(value["correct"])
-                | {"chance": chance, "guess": value["guess"], "constant": value["constant"]}
+                | {"chance": chance(value), "guess": value["guess"], "constant": value["constant"]}
                 | {"truncated_prompts": value["truncated_prompts"], "role": task.role}
             )
-    return tidy(rows)
+    levels = dict.fromkeys(("chance", "guess", "constant"), float)  # NaN where they are not known
+    return tidy(rows).astype(levels)
 
 
-def by_subject(correct: dict[str, str]) -> dict[str, float]:
+def chance(value: dict[str, Any]) -> float | None:
+    """What has to be beaten, of a record of answers; None where it is not known."""
+    return None if value["guess"] is None else max(value["guess"], value["constant"])
+
+
+def by_subject(correct: per_question.Correct) -> dict[str, float]:
     """The mean accuracy of a group's tasks, each counting alike whatever its number of questions,
-    and its standard error √Σ pᵢ(1−pᵢ)/(Nᵢ−1) over the number of tasks.
-
-    correct: by task, 0 or 1 for each question. For a task alone, its accuracy."""
-    shares = [answers.count("1") / len(answers) for answers in correct.values()]
-    spread = [
-        share * (1 - share) / max(len(answers) - 1, 1)
-        for share, answers in zip(shares, correct.values(), strict=True)
-    ]
-    count = len(shares)
+    and its standard error √Σ SEᵢ² over the number of tasks. For a task alone, its accuracy."""
+    tasks = [per_question.scores(of_task) for of_task in correct.values()]
+    count = len(tasks)
     return {
-        "by_subject": sum(shares) / count,
-        "by_subject_stderr": math.sqrt(sum(spread)) / count,
+        "by_subject": sum(map(per_question.mean, tasks)) / count,
+        "by_subject_stderr": math.sqrt(sum(map(per_question.variance, tasks))) / count,
     }
 
 
@@ -192,7 +191,8 @@ def metrics_table(opened: OpenStudy, conditions: list[Condition]) -> pd.DataFram
 
 
 def transition_table(opened: OpenStudy, conditions: list[Condition]) -> pd.DataFrame:
-    """Critical fraction and width of every curve, with 95% intervals; empty where none fits."""
+    """Critical fraction and width of every curve, with 95% intervals; empty where none fits, or
+    chance is not known."""
     curves: dict[tuple, list[Condition]] = {}
     for condition in sound(opened, conditions):
         if condition.strategy != "none":
@@ -204,11 +204,10 @@ def transition_table(opened: OpenStudy, conditions: list[Condition]) -> pd.DataF
             curve = [replace(members[0], strategy="none", dropped=UNPRUNED), *members]
             if broken(opened, curve[0]):
                 continue  # nothing to fall from
-            whole_model = record(opened, curve[0], task)
             found = fit(
                 np.array([opened.fraction(condition.dropped.n) for condition in curve]),
                 np.array([answers(opened, condition, task) for condition in curve]),
-                max(whole_model["guess"], whole_model["constant"]),
+                chance(record(opened, curve[0], task)),
             )
             model = columns(opened, members[0])
             rows.append(

@@ -2,6 +2,7 @@
 
 import re
 from html import escape
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -38,31 +39,40 @@ def curve(opened: OpenStudy, which: str) -> list[Condition]:
 def question_table(opened: OpenStudy) -> pd.DataFrame:
     """For every task and pruning, healed or not, how many questions the unpruned model and the
     pruned one both answer rightly (kept), only the former (lost), only the latter (gained), or
-    neither (wrong). `by_chance`: how many would be kept if both were right independently."""
+    neither (wrong). A score between 0 and 1 is so much of a question.
+
+    `by_chance`: how many would be kept if both were right independently; empty for such scores,
+    since it assumes that an answer is right or wrong."""
     rows = []
     for task in opened.study.tasks:
         for name in STATES:
             models = curve(opened, name)
-            right = np.array([answers(opened, one, task) for one in models]).astype(bool)
-            for one, now in zip(models, right, strict=True):
+            scores = np.array([answers(opened, one, task) for one in models])
+            whole, two_valued = scores[0], np.isin(scores, (0, 1)).all()
+            for one, now in zip(models, scores, strict=True):
                 rows.append(
                     {"task": task.name, "shots": task.shots, "models": name, "n": one.dropped.n}
                     | {"fraction": opened.fraction(one.dropped.n)}
-                    | {"kept": int((right[0] & now).sum()), "lost": int((right[0] & ~now).sum())}
-                    | {"gained": int((~right[0] & now).sum())}
-                    | {"wrong": int((~right[0] & ~now).sum())}
-                    | {"n_questions": right.shape[1]}
-                    | {"by_chance": float(right[0].mean() * now.sum())}
+                    | {"kept": _count(np.minimum(whole, now)), "lost": _count(whole - now)}
+                    | {"gained": _count(now - whole), "wrong": _count(1 - np.maximum(whole, now))}
+                    | {"n_questions": len(whole)}
+                    | {"by_chance": float(whole.mean() * now.sum()) if two_valued else None}
                 )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).astype({"by_chance": float})
+
+
+def _count(share: np.ndarray) -> float:
+    """Questions, where a share of each counts; whole ones as whole numbers."""
+    found = float(share.clip(0).sum())
+    return int(found) if found.is_integer() else found
 
 
 def lost_questions(opened: OpenStudy, task: Task, count: int) -> pd.DataFrame:
-    """Some questions that the unpruned model answers rightly: those healed prunings lose first,
-    those lost in the middle, and those kept longest; with the prompt's end, the right answer, and
-    up to which fraction it was given without a miss."""
+    """Some questions that the unpruned model answers rightly, with a score of 1: those healed
+    prunings lose first, those lost in the middle, and those kept longest; with the prompt's end,
+    the right answer, and up to which fraction it was given without a miss."""
     models = curve(opened, "healed")
-    right = np.array([answers(opened, one, task) for one in models]).astype(bool)
+    right = np.array([answers(opened, one, task) for one in models]) == 1
     fractions = [opened.fraction(one.dropped.n) for one in models]
     until = right.cumprod(axis=0).sum(axis=0)
     known = np.flatnonzero(right[0])
@@ -85,14 +95,19 @@ def _documents(opened: OpenStudy, task: Task) -> list[tuple[str, str]]:
     loaded = harness.load(opened.task_manager, task.name)["tasks"]
     for _, one in sorted(loaded.items()):
         for _, document in one.doc_iterator(limit=task.limit):
-            # Either may be the number of a choice.
             chosen = one.config.doc_to_choice is not None
-            both = [
-                one.doc_to_choice(document)[part] if chosen and isinstance(part, int) else str(part)
-                for part in (one.doc_to_text(document), one.doc_to_target(document))
-            ]
-            found.append(tuple(both))
+            choices = one.doc_to_choice(document) if chosen else []
+            both = one.doc_to_text(document), one.doc_to_target(document)
+            found.append(tuple(_words(part, choices) for part in both))
     return found
+
+
+def _words(part: Any, choices: list[str]) -> str:
+    """Of a question or an answer, which may be the number of a choice; of several answers each."""
+    several = part if isinstance(part, list) else [part]
+    return " / ".join(
+        choices[one] if choices and isinstance(one, int) else str(one) for one in several
+    )
 
 
 def texts_table(opened: OpenStudy) -> pd.DataFrame:
@@ -191,7 +206,8 @@ SECTION = Section(
                 "gained": "number that only this model answers rightly",
                 "wrong": "number that neither answers rightly",
                 "n_questions": "number of all questions",
-                "by_chance": "number that would be kept if both were right independently",
+                "by_chance": "number that would be kept if both were right independently; empty "
+                "where scores lie between 0 and 1",
             },
         ),
         Table(

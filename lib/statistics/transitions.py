@@ -35,13 +35,15 @@ def step(f: np.ndarray, chance: float, plateau: float, critical: float, s: float
     return chance + (plateau - chance) / (1 + np.exp(np.clip((f - critical) / s, -60, 60)))
 
 
-def fit(fractions: np.ndarray, correct: np.ndarray, chance: float) -> Transition | None:
-    """Fit one curve. `correct` is [n_fractions, n_questions] of 0 and 1, the first row unpruned.
+def fit(fractions: np.ndarray, correct: np.ndarray, chance: float | None) -> Transition | None:
+    """Fit one curve. `correct` is [n_fractions, n_questions], scores from 0 to 1, the first row
+    unpruned.
 
-    None where there is no transition to fit: fewer than four points, the unpruned one among them,
-    the unpruned accuracy not clearly above chance, or never less than half of the height lost."""
+    None where there is no transition to fit: chance not known, fewer than four points, the unpruned
+    one among them, the unpruned accuracy not clearly above chance, or never less than half of the
+    height lost."""
     accuracy = correct.mean(axis=1)
-    if not _testable(fractions, accuracy, chance, correct.shape[1]):
+    if chance is None or not _testable(fractions, accuracy, chance, correct[0]):
         return None
     best = _fit(fractions, accuracy, chance)
     rng = np.random.default_rng(0)
@@ -53,9 +55,11 @@ def fit(fractions: np.ndarray, correct: np.ndarray, chance: float) -> Transition
     return Transition(best[0], *critical, best[1], *width)
 
 
-def _testable(f: np.ndarray, accuracy: np.ndarray, chance: float, questions: int) -> bool:
-    height = accuracy[0] - chance
-    noise = np.sqrt(max(accuracy[0] * (1 - accuracy[0]), 0.25 / questions) / questions)
+def _testable(f: np.ndarray, accuracy: np.ndarray, chance: float, whole: np.ndarray) -> bool:
+    height, questions = accuracy[0] - chance, len(whole)
+    # The variance of one score, which is p (1 − p) of right and wrong answers.
+    spread = accuracy[0] * (1 - accuracy[0]) - (whole * (1 - whole)).mean()
+    noise = np.sqrt(max(spread, 0.25 / questions) / questions)
     return len(f) >= 4 and height > ABOVE_CHANCE * noise and accuracy.min() < chance + height / 2
 
 

@@ -23,6 +23,7 @@ import pandas as pd
 from scipy.stats import t
 
 from lib.book.comparing.edited import short
+from lib.evaluation import per_question
 from lib.evidence.listing import leaves
 from lib.evidence.records import Record, digest
 from lib.statistics.paired import paired
@@ -35,6 +36,7 @@ LEVEL = 0.05  # the chance to name any record of two runs that are alike
 PLACE = {"device", "threads"}  # of times: what they were taken on
 TIMES = {"read", "write", "peak_bytes"} | PLACE  # in records of costs
 PROBE = {"method", "task", "source", "text", "sample", "writing"}  # inputs not about the model
+PROBE |= {"prompt_end", "chat_template"}
 COUNTS = ("n_questions", "guess", "constant", "n_tokens", "n_sequences")
 # What records of another form than today's come to.
 UNFIT = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -120,12 +122,13 @@ def _by_numbers(published: Record, own: Record) -> Judged:
     if kind == "writing" and one != other and not strict:
         return Judged(published, own, "shown")
     if kind == "qa":
-        turned, count = int((_right(one) != _right(other)).sum()), one["n_questions"]
+        moved, count = np.abs(_scores(one) - _scores(other)), one["n_questions"]
+        judged.outcome = "within" if moved.any() else "equal"
+        turned = float(moved[moved > RELATIVE[full]].sum())  # of right and wrong ones, their number
         allowed = 0 if strict else max(1, int(TURNED[full] * count))
-        judged.outcome = "within" if turned else "equal"
         if turned > allowed:
             values = f"accuracy {one['accuracy']:.4g} / {other['accuracy']:.4g}: of {count} answers"
-            broken = [f"{values} {turned} are right in one run only, {allowed} may be"]
+            broken = [f"{values} {turned:g} are right in one run only, {allowed} may be"]
         one, other = ({key: of.get(key) for key in COUNTS} for of in (one, other))
     flat, other_flat = dict(leaves(one)), dict(leaves(other))
     for at in flat | other_flat:
@@ -150,7 +153,7 @@ def _by_chance(published: Record, own: Record, seeds: Seeds) -> Judged:
         return Judged(published, own, "differs", f"another {', '.join(wrong)}")
     key, (deviation, free), errors = "accuracy", seeds.get(kind, (0.0, 0)), []
     if kind == "qa":
-        errors = [(paired(_right(other)[None], _right(one)[None])[1], one["n_questions"] - 1)]
+        errors = [(paired(_scores(other)[None], _scores(one)[None])[1], one["n_questions"] - 1)]
     else:
         key, deviation = "loss", deviation * (one["loss"] + other["loss"]) / 2
         if free < KNOWN:
@@ -163,7 +166,7 @@ def _by_chance(published: Record, own: Record, seeds: Seeds) -> Judged:
     return Judged(published, own, "equal" if one == other else "chance", says, p)
 
 
-def _right(value: dict[str, Any]) -> np.ndarray:
-    """For each question of a record of answers, 1 where it was right, else 0; by sub-task."""
+def _scores(value: dict[str, Any]) -> np.ndarray:
+    """The score of each question of a record of answers; by sub-task."""
     correct = value["correct"]
-    return np.array([int(one) for name in sorted(correct) for one in correct[name]])
+    return per_question.of_all_tasks({name: correct[name] for name in sorted(correct)})

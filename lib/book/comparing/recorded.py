@@ -16,6 +16,7 @@ from lib.book import publish
 from lib.book.comparing import edited
 from lib.book.comparing.agreement import PLACE, UNFIT
 from lib.errors import UserError
+from lib.evaluation import per_question
 from lib.evidence.records import Record, digest, in_place, spelled
 from lib.evidence.store import Store
 from lib.experiments.opened import OpenStudy
@@ -23,8 +24,8 @@ from lib.schema import Study, Task
 from lib.sections import controls, tables
 
 # Inputs that no setting decides, but files, the machine and the version of the code.
-GIVEN = {"checkpoint", "tokenizer", "untrained", "text", "source", "method", "evaluated"}
-GIVEN |= {"code", "imports"}
+GIVEN = {"checkpoint", "tokenizer", "untrained", "text", "source", "method", "evaluated", "code"}
+GIVEN |= {"imports", "prompt_end"}
 
 
 @dataclass
@@ -102,12 +103,11 @@ def _contradiction(record: Record) -> str | None:
     try:
         dict(record["inputs"].get("healing") or {})
         if record["kind"] == "qa":
-            answers = "".join(value["correct"].values())
-            count, share = len(answers), answers.count("1") / len(answers)
-            stderr = math.sqrt(share * (1 - share) / max(count - 1, 1))
+            answers = per_question.of_all_tasks(value["correct"])
+            share, stderr = per_question.mean(answers), math.sqrt(per_question.variance(answers))
             says = [value["n_questions"], value["accuracy"], value["stderr"]]
-            if not np.allclose(says, [count, share, stderr], rtol=1e-9, atol=1e-12):
-                return f"says {says}, its own answers give {[count, share, stderr]}"
+            if not np.allclose(says, [len(answers), share, stderr], rtol=1e-9, atol=1e-12):
+                return f"says {says}, its own answers give {[len(answers), share, stderr]}"
     except UNFIT:
         return "edited: without what a record of its kind holds"
     return None
@@ -152,6 +152,7 @@ class _Published(OpenStudy):
     """Opened without its files: what they decided stands in its records."""
 
     checkpoint = weights = ""
+    ends_texts = False
     texts: ClassVar = {"validation": {}, "healing": {}}
 
     def task_source(self, task: Task) -> dict[str, Any]:

@@ -48,8 +48,11 @@ def of_task(qa: pd.DataFrame, task: tuple[str, int]) -> pd.DataFrame:
 
 
 def testable_tasks(qa: pd.DataFrame) -> list[tuple[str, int]]:
-    """Tasks on which the unpruned, unhealed model is above chance by three standard errors."""
+    """Tasks on which the unpruned, unhealed model is above chance by three standard errors; none
+    whose chance is not known."""
     base = of_state(qa[qa["strategy"] == "none"], "unhealed")
+    if len(base) and base["chance"].isna().all():
+        raise Untestable("chance is not known on any task")
     good = base[base["accuracy"] > base["chance"] + 3 * base["stderr"]]
     if good.empty:
         raise Untestable("the unpruned model is not above chance on any task")
