@@ -1,5 +1,6 @@
 """Texts become token sequences as an independent reading of the files says."""
 
+import copy
 import json
 import random
 from collections import Counter
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import sentences, write_jsonl
+from tokenizers.processors import TemplateProcessing
 
 from lib.errors import UserError
 from lib.models import corpora
@@ -59,6 +61,46 @@ def test_windows_take_shuffled_documents_whole(text: Text, tokenizer: Any) -> No
 def test_fewer_windows_are_the_first_of_more(text: Text, tokenizer: Any) -> None:
     more = corpora.windows(text, tokenizer, 12, 10, seed=3)
     assert torch.equal(more[:5], corpora.windows(text, tokenizer, 5, 10, seed=3))
+
+
+def with_settings(tokenizer: Any, kind: str) -> Any:
+    """A copy that is set up in a way that changes what it makes of long text when it cuts."""
+    found = copy.deepcopy(tokenizer)
+    inner = found.backend_tokenizer
+    if kind == "keeps the end":
+        found.truncation_side = "left"
+    elif kind == "ends in </s>":
+        special = [(token, found.convert_tokens_to_ids(token)) for token in ("<s>", "</s>")]
+        inner.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=special)
+    elif kind == "cuts by itself":
+        inner.enable_truncation(5, direction="left")
+        inner.enable_padding(length=600, direction="left")
+    return found
+
+
+SETTINGS = ["as it is", "keeps the end", "ends in </s>", "cuts by itself"]
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_documents_are_cut_alike_whatever_the_tokenizer_does(
+    text: Text, tokenizer: Any, kind: str
+) -> None:
+    """The first tokens of each document, special ones included; windows hold all of them."""
+    made = with_settings(tokenizer, kind)
+    end = [tokenizer.eos_token_id] if kind == "ends in </s>" else []
+    whole = [[*ids(tokenizer, document), *end] for document in DOCUMENTS]
+    length = min(map(len, whole)) + 3  # some are shorter
+    found = corpora.document_sequences(text, made, len(DOCUMENTS), length, seed=None)
+    assert found == [one[:length] for one in whole]
+    stream = [token for one in whole for token in one]
+    assert corpora.windows(text, made, 9, 20, seed=None).flatten().tolist() == stream[:180]
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_records_tell_where_the_tokenizer_would_cut_otherwise(tokenizer: Any, kind: str) -> None:
+    """Which it once did; by itself alone it does not cut in these libraries."""
+    found = corpora.cuts_otherwise(with_settings(tokenizer, kind))
+    assert found == (kind in ("keeps the end", "ends in </s>"))
 
 
 @pytest.mark.parametrize("length", [2, 9, 400])
@@ -126,7 +168,7 @@ BAD_FILES = {
     "words.jsonl": (b"not json at all\n", "cannot be read as .jsonl"),
     "bytes.txt": (b"\xff\xfe\x00\x01" * 20, "cannot be read as .txt"),
     "book.pdf": (b"%PDF", "ending in .jsonl, .json, .txt"),
-    "folder.txt": (None, "no such file"),
+    "folder.txt": (None, "no file in this folder"),
 }
 
 

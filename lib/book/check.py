@@ -112,7 +112,7 @@ def _check_texts(opened: OpenStudy) -> None:
     study, tokenizer = opened.study, opened.tokenizer
     for text in (study.validation_text, study.healing_text, *study.other_texts):
         corpora.source(text)
-        next(corpora.documents(text, seed=None))
+        corpora.check(text)
     corpora.check_disjoint(study.validation_text, study.healing_text)
     for text in study.other_texts:
         if study.text_name == text.name:

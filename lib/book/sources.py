@@ -100,7 +100,7 @@ def of_study(study: Study) -> dict[str, Any]:
         "model": _folder(study.model) if study.model_is_local else study.model,
         "tasks": _folder(study.task_path),
         "data": _folder(data),
-        "texts": [_file(text.path) if text.path else text.model_dump() for text in texts],
+        "texts": [_text(text.path) if text.path else text.model_dump() for text in texts],
         "controls": {name: _folder(paths.published(name)) for name in study.controls.studies},
     }
 
@@ -114,6 +114,10 @@ def _named(settings: dict[str, Any]) -> list[str]:
 
 def _file(path: str) -> str:
     return file_digest(Path(path)) if Path(path).is_file() else "missing"
+
+
+def _text(path: str) -> str | dict[str, str]:
+    return _folder(path) if Path(path).is_dir() else _file(path)
 
 
 def _folder(folder: str | Path | None) -> dict[str, str]:

@@ -68,7 +68,8 @@ def condition_inputs(opened: OpenStudy, condition: Condition) -> dict[str, Any]:
 
 def healing_inputs(opened: OpenStudy, healing: Healing) -> dict[str, Any]:
     """Everything that decides what a recipe trains, beside the model."""
-    return recipes.of(healing).inputs(healing) | {"text": opened.texts["healing"]}
+    text = opened.texts["healing"] if healing.packing else opened.cut_text("healing")
+    return recipes.of(healing).inputs(healing) | {"text": text}
 
 
 def probe_inputs(opened: OpenStudy, condition: Condition, probe: Probe) -> dict[str, Any]:
@@ -78,7 +79,7 @@ def probe_inputs(opened: OpenStudy, condition: Condition, probe: Probe) -> dict[
         asked_as = probe.model_dump(exclude={"role"} if probe.order else {"role", "order"})
         source = opened.task_source(probe)
         return inputs | {"method": evaluate.METHOD, "task": asked_as, "source": source}
-    inputs["text"] = opened.texts["validation"]
+    inputs["text"] = opened.cut_text("validation")
     if isinstance(probe, Loss):
         return inputs | {"method": evaluate.METHOD, "sample": probe.model_dump()}
     return inputs | {"method": writing.METHOD, "writing": probe.model_dump()}

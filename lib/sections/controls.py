@@ -22,6 +22,7 @@ from lib.sections.figures import (
     curves,
     evaluation_panels,
     grid,
+    legend_name,
     normalised,
     reference_styles,
     shared_legend,
@@ -134,7 +135,7 @@ def distance_panels(
             yerr=rows["stderr"],
             color=SHADES[0],
             marker="o",
-            label=title,
+            label=legend_name(title),
         )
         axes.set(ylabel="d(ℓ, ℓ+n)  [units of π]", ylim=(0, None))
         axes.set_title(f"n = {n}", fontsize="medium")

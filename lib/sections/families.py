@@ -27,8 +27,10 @@ from lib.sections.figures import (
     MARKS,
     SHADES,
     by_task,
+    fonts_for,
     fraction_axis,
     grid,
+    legend_name,
     normalised,
     panel_grid,
     shared_legend,
@@ -252,8 +254,9 @@ def _legend(figure: Figure, panels: np.ndarray, spare: Sequence[Axes] = ()) -> N
 
 
 def _plain(text: str) -> str:
-    """Text as it is, in lines of a panel's width; dollar signs would start a formula."""
-    return fill(text, 30).replace("$", r"\$")
+    """Text as it is, in lines of a panel's width."""
+    fonts_for(text)
+    return legend_name(fill(text, 30))
 
 
 SECTION = Section(

@@ -153,6 +153,9 @@ class _Published(OpenStudy):
     checkpoint = weights = ""
     texts: ClassVar = {"validation": {}, "healing": {}}
 
+    def cut_text(self, which: str) -> dict[str, Any]:
+        return {}
+
     def task_source(self, task: Task) -> dict[str, Any]:
         return {}
 
