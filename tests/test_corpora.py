@@ -3,16 +3,21 @@
 import copy
 import json
 import random
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import sentences, write_jsonl
+from conftest import Checkpoints, Studies, sentences, write_jsonl
 from tokenizers.processors import TemplateProcessing
 
+from lib import study
 from lib.errors import UserError
+from lib.experiments import measure
+from lib.experiments.conditions import unpruned
+from lib.experiments.opened import OpenStudy
 from lib.models import corpora
 from lib.schema import Text
 
@@ -101,6 +106,34 @@ def test_records_tell_where_the_tokenizer_would_cut_otherwise(tokenizer: Any, ki
     """Which it once did; by itself alone it does not cut in these libraries."""
     found = corpora.cuts_otherwise(with_settings(tokenizer, kind))
     assert found == (kind in ("keeps the end", "ends in </s>"))
+
+
+def test_records_of_cut_documents_alone_say_so(
+    tmp_path: Path, results_dir: Path, write_study: Studies, tiny_checkpoint: Checkpoints
+) -> None:
+    """And only where the tokenizer would cut otherwise: all others keep their digests."""
+    model = shutil.copytree(tiny_checkpoint("llama"), tmp_path / "model")
+    path = write_study(tmp_path, model="./model")
+
+    def texts() -> dict[str, dict[str, str]]:
+        opened = OpenStudy(study.load(str(path)))
+        whole, settings = unpruned(opened), opened.study
+        asked = {"loss": settings.loss, "writing": settings.writing}
+        found = {name: measure.probe_inputs(opened, whole, one) for name, one in asked.items()}
+        for packing in (True, False):
+            recipe = settings.healing.model_copy(update={"packing": packing})
+            found[f"healing {packing}"] = measure.healing_inputs(opened, recipe)
+        assert "text" not in measure.probe_inputs(opened, whole, settings.tasks[0])
+        return {name: inputs["text"] for name, inputs in found.items()}
+
+    before = texts()
+    assert all(list(text) == ["sha256"] for text in before.values())
+    file = model / "tokenizer_config.json"
+    settings = json.loads(file.read_text()) | {"truncation_side": "left"}
+    file.write_text(json.dumps(settings))
+    after = texts()
+    assert after.pop("healing True") == before.pop("healing True")
+    assert after == {name: text | {"cut": "here"} for name, text in before.items()}
 
 
 @pytest.mark.parametrize("length", [2, 9, 400])

@@ -135,7 +135,7 @@ ODD = {
     "like with NUL": ('like: "./a\\0.yaml"', "NUL"),
 }
 ODD |= {
-    f"{key} {value}": (f"{part}: {{{key}: {value}}}" if part else f"{key}: {value}", key)
+    f"{part} {key} {value}": (f"{part}: {{{key}: {value}}}" if part else f"{key}: {value}", key)
     for part, key, value in [
         ("", "batch", 10**10),
         ("", "pruned_layers", [10**10]),

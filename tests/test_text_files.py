@@ -70,9 +70,9 @@ def test_fields_that_nobody_reads_may_change(tmp_path: Path, kind: str) -> None:
 
 
 def test_text_that_looks_like_something_else_is_text(tmp_path: Path) -> None:
-    looks = ["2020-01-01", "2021-02-03", "12", "1e5", "null", "true", "NaN"]
-    rows = [{"text": one} for one in looks]
-    assert read(write_jsonl(tmp_path / "a.jsonl", rows)) == looks
+    for looks in (["2020-01-01", "2021-02-03"], ["12", "1e5", "null", "true", "NaN"]):
+        rows = [{"text": one} for one in looks]
+        assert read(write_jsonl(tmp_path / "a.jsonl", rows)) == looks
     number = written(tmp_path / "number.jsonl", f'{{"id": {"1" * 5000}, "text": "a"}}\n')
     assert read(number) == ["a"]
 
