@@ -281,7 +281,7 @@ class Writing(Group):
     n_prompts: Annotated[int, Field(ge=0, le=MOST)] = 3
     prompt_tokens: Positive = 24
     tokens: Positive = 32
-    prompts: list[str] = []
+    prompts: list[Annotated[str, Field(min_length=1)]] = []
     seed: Seed = 0
 
 

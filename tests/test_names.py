@@ -21,7 +21,7 @@ from lib.book.configuration import configuration
 from lib.claims.rules import reading
 from lib.errors import UserError
 from lib.schema import Study
-from lib.sections import figures, pages, tables
+from lib.sections import figures, other_texts, pages, tables
 
 NAMES = [
     "from $5 to $10", "cost $5_$", r"\$x\$ \(y\)", "100 $% of $", "a #1", "a: b", "x[2]", "{x} {0}",
@@ -193,3 +193,35 @@ def test_a_study_in_such_a_folder_loads_by_its_path(tmp_path: Path, write_study:
     for folder in FOLDERS:
         (tmp_path / folder).mkdir()
         assert study.load(str(write_study(tmp_path / folder))).name == "mine"
+
+
+def test_runs_may_be_called_as_columns_are() -> None:
+    """In tables with a column per run, among others."""
+    keys = pd.MultiIndex.from_tuples([("gromov", 1), ("gromov", 2)], names=["paper", "claim"])
+    titles = ["statement", "claim", "paper"]
+    wide = pd.DataFrame({title: [f"{title} {i}" for i in (1, 2)] for title in titles}, index=keys)
+    found = pages.with_statements(wide, pd.Series(["A.", "B."], index=keys))
+    assert [*found] == ["paper", "claim", "statement", *titles]
+    assert found.iloc[1].to_list() == ["gromov", 2, "B.", "statement 2", "claim 2", "paper 2"]
+    shown = BeautifulSoup(pages.show(found, words=True).data, "html.parser")
+    cells = [cell.text for cell in shown.find_all("tr")[1].find_all("td")]
+    assert cells == ["gromov", "1", "A.", "statement 1", "claim 1", "paper 1"]
+
+
+def test_texts_may_be_called_as_columns_are() -> None:
+    """The comparison of two texts comes out the same under other names."""
+    rows = [(n, start) for n in (1, 2, 3) for start in range(5 - n)]
+
+    def compared(*names: str) -> pd.DataFrame:
+        distances = pd.DataFrame(
+            [
+                {"text": name, "n": n, "start": start, "distance": (3 * n + 5 * start + i) % 7}
+                for i, name in enumerate(names)
+                for n, start in rows
+            ]
+        ).assign(stderr=0.1)
+        smallest = distances.groupby(["text", "n"], sort=False)["distance"].idxmin()
+        found = other_texts.text_pairs(distances, distances.loc[smallest])
+        return found.drop(columns=["text", "and"])
+
+    pd.testing.assert_frame_equal(compared("n", "start"), compared("one", "two"))

@@ -87,7 +87,8 @@ def with_references(opened: OpenStudy, name: str, own: pd.DataFrame, value: str)
     """One column of a table by n, side by side with the reference runs'."""
     found = by_run(opened, name, own)
     wide = found.pivot(index="n", columns="run", values=value)
-    return wide[list(dict.fromkeys(found["run"]))].rename_axis(columns=None).reset_index()
+    wide = wide[list(dict.fromkeys(found["run"]))].rename_axis(columns=None)
+    return wide.reset_index(allow_duplicates=True)  # a run may be called as the column of n is
 
 
 def blocks_by_run(opened: OpenStudy) -> pd.DataFrame:

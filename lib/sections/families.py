@@ -36,6 +36,7 @@ from lib.sections.figures import (
     shared_legend,
 )
 from lib.sections.other_runs import Run, every_run, table
+from lib.sections.pages import with_statements
 from lib.sections.section import Section, Table, every_claim
 from lib.sections.tables import strategies
 
@@ -135,8 +136,8 @@ def verdicts(runs: list[Run], own: pd.DataFrame) -> pd.DataFrame:
     found = pd.concat(parts, ignore_index=True)
     keys = ["paper", "claim"]
     wide = found.pivot(index=keys, columns="run", values="verdict")[[r.title for r in runs]]
-    wide.insert(0, "statement", found.groupby(keys)["statement"].first())
-    return wide.rename_axis(columns=None).reset_index()
+    statements = found.groupby(keys)["statement"].first()
+    return with_statements(wide, statements)
 
 
 def paper() -> pd.DataFrame:

@@ -100,12 +100,12 @@ def text_pairs(distances: pd.DataFrame, blocks: pd.DataFrame) -> pd.DataFrame:
     twice the standard error of their difference, as one in twenty would by chance."""
     starts = blocks.pivot(index="n", columns="text", values="start")
     wide = distances.pivot(index=["n", "start"], columns="text", values=["distance", "stderr"])
-    ranks = wide["distance"].groupby("n").rank()
+    ranks = wide["distance"].groupby(level="n").rank()
     small = ranks[ranks.index.get_level_values("n") <= (starts.index.max() + 1) / 2]
     rows = []
     for one, other in combinations(distances["text"].unique(), 2):
         shift = (starts[one] - starts[other]).abs()
-        alike = [of_n[one].corr(of_n[other]) for _, of_n in small.groupby("n")]
+        alike = [of_n[one].corr(of_n[other]) for _, of_n in small.groupby(level="n")]
         difference = (wide["distance", one] - wide["distance", other]).abs()
         stderr = np.hypot(wide["stderr", one], wide["stderr", other])
         rows.append(

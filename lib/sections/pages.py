@@ -171,9 +171,14 @@ def verdicts_by_run(opened: OpenStudy) -> pd.DataFrame:
     found = by_run(opened, "verdicts", own)
     keys = ["paper", "claim"]
     wide = found.pivot(index=keys, columns="run", values="verdict")
-    wide.insert(0, "statement", own.set_index(keys)["statement"])
-    wide = wide[["statement", *dict.fromkeys(found["run"])]]
-    return wide.rename_axis(columns=None).reset_index()
+    wide = wide[list(dict.fromkeys(found["run"]))]
+    return with_statements(wide, own.set_index(keys)["statement"])
+
+
+def with_statements(wide: pd.DataFrame, statements: pd.Series) -> pd.DataFrame:
+    """Verdicts by run, with what is claimed before them; a run may be called as any column is."""
+    wide.insert(0, "statement", statements, allow_duplicates=True)
+    return wide.rename_axis(columns=None).reset_index(allow_duplicates=True)
 
 
 def rules_table() -> HTML:
@@ -270,7 +275,8 @@ def key_numbers(values: dict[str, str]) -> HTML:
 def show(table: pd.DataFrame, digits: int = 3, words: bool = False) -> HTML:
     """A table for reading: rounded, without an index, empty where a value is missing; `words` for
     one of sentences."""
-    absent = {name: "" for name in table if table[name].dtype == "Int64"}  # na_rep leaves <NA>
+    # na_rep leaves <NA>
+    absent = {name: "" for name, kind in table.dtypes.items() if kind == "Int64"}
     table = table.astype(dict.fromkeys(absent, object)).fillna(absent)
     with pd.option_context("display.max_colwidth", None):
         html = table.to_html(
