@@ -234,6 +234,29 @@ def test_a_hub_dataset_without_network_is_one_line(ask: Any) -> None:
     assert "nobody/no-such-text" in message
 
 
+@pytest.mark.parametrize("bad", [None, 3, ["a"]])
+def test_rows_of_a_hub_dataset_have_to_be_text(bad: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"text": "a"}, {"text": " "}, {"text": bad}]
+    monkeypatch.setattr(corpora, "_load_dataset", lambda *_, **__: iter(rows))
+    found = corpora.documents(Text(dataset="a/b"), seed=None)
+    assert next(found) == "a"
+    with pytest.raises(UserError, match=r"^text a/b/train: the column 'text' must be text"):
+        next(found)
+
+
+def test_a_local_text_is_checked_to_its_end_and_a_hub_one_at_its_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"text": "a"}] * 100 + [{"text": 3}]
+    message = refusal(
+        Text(path=str(write_jsonl(tmp_path / "a.jsonl", rows))),
+        lambda: corpora.check(Text(path=str(tmp_path / "a.jsonl"))) or [],
+    )
+    assert "line 101" in message
+    monkeypatch.setattr(corpora, "_load_dataset", lambda *_, **__: iter(rows))
+    corpora.check(Text(dataset="a/b"))
+
+
 def test_a_source_is_identified_by_its_content(tmp_path: Path, build_dir: Path) -> None:
     rows = [{"text": document} for document in DOCUMENTS]
     first = Text(path=str(write_jsonl(tmp_path / "a.jsonl", rows)))

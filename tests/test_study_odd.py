@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from conftest import Load
 from test_study import refusal
+from transformers import set_seed
 
 from lib import study
 
@@ -186,6 +188,13 @@ def test_an_odd_file_is_refused_in_one_line(load: Load, kind: str) -> None:
     text, says = ODD[kind]
     message = refusal(lambda: load(f"model: x\n{text}\n" if "model:" not in text else text))
     assert says in message and len(message) < 600
+
+
+@pytest.mark.parametrize("seed", [0, 2**32 - 1])
+def test_every_seed_that_is_allowed_is_one_to_all_that_draw(load: Load, seed: int) -> None:
+    found = load(f"model: x\nhealing: {{seed: {seed}}}\ncontrols: {{seed: {seed}}}")
+    set_seed(found.healing.seed)
+    torch.manual_seed(found.controls.seed)
 
 
 def test_studies_like_each_other_are_refused(tmp_path: Path, load: Load) -> None:
