@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from lib import paths
+from lib.errors import UserError
 from lib.evidence.records import digest, file_digest
+from lib.models import text_files
 from lib.schema import Study
 
 LIB = paths.ROOT / "lib"
@@ -117,7 +119,12 @@ def _file(path: str) -> str:
 
 
 def _text(path: str) -> str | dict[str, str]:
-    return _folder(path) if Path(path).is_dir() else _file(path)
+    if not Path(path).is_dir():
+        return _file(path)
+    try:
+        return text_files.source(Path(path))
+    except UserError:
+        return "missing"
 
 
 def _folder(folder: str | Path | None) -> dict[str, str]:
