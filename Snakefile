@@ -79,6 +79,7 @@ for job in GRAPH.pending:
             runtime=lambda wildcards, attempt, job=job: job.minutes * attempt,
             gpu=job.gpus,
         message:
-            f"{job.what}, of study {GRAPH.study}"
+            # Formatted by Snakemake: braces stand for themselves.
+            f"{job.what}, of study {GRAPH.study}".replace("{", "{{").replace("}", "}}")
         shell:
             "{sys.executable:q} -m lib.book.worker {params.job} --study {GRAPH.study:q}"

@@ -11,8 +11,10 @@ python -m lib.run publish --study mine.yaml                # make it a reference
 """
 
 import argparse
+import glob
 import os
 import sys
+from pathlib import Path
 
 from lib import paths, study
 from lib.book import machine, progress
@@ -80,13 +82,14 @@ def book(name: str, sections: str | None, profile: str | None, dry: bool) -> int
     """Let Snakemake run what is missing or out of date; dry: only list it. profile: a folder with
     a config.yaml of Snakemake's, in place of profiles/default."""
     chosen = study.load(name)
-    config = {"study": chosen.file} | ({"sections": sections} if sections else {})
+    # An address, since Snakemake and its jobs read what they are handed as YAML: a # ends it there.
+    config = {"study": Path(chosen.file).as_uri()} | ({"sections": sections} if sections else {})
     configuration(config)
     folder = paths.from_home(profile or DEFAULT_PROFILE).resolve()
     if not (folder / "config.yaml").is_file():
         raise UserError(f"profile '{profile}': no folder with a config.yaml")
     command = [
-        *(sys.executable, "-m", "snakemake", "--workflow-profile", str(folder)),
+        *(sys.executable, "-m", "snakemake", "--workflow-profile", _profile(folder)),
         *("--directory", str(paths.ROOT), "--snakefile", str(paths.ROOT / "Snakefile")),
         *("--config", *(f"{key}={value}" for key, value in config.items())),
     ]
@@ -103,6 +106,15 @@ def book(name: str, sections: str | None, profile: str | None, dry: bool) -> int
     elif code > 0:
         print("the book is not complete; what was measured is kept", file=sys.stderr)
     return code
+
+
+def _profile(folder: Path) -> str:
+    """From the clone's folder, where Snakemake runs: it takes the path for a pattern, and the
+    clone may have any name."""
+    path = os.path.relpath(folder, paths.ROOT)
+    if glob.escape(path) != path:
+        raise UserError(f"profile {folder}: Snakemake takes no profile with *, ? or [ in its path")
+    return path
 
 
 if __name__ == "__main__":

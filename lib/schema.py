@@ -4,11 +4,13 @@
 """
 
 import math
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -31,9 +33,25 @@ TAKEN = ("none", "given")  # what tables call no choice, and layers that a perso
 NO_HEALING = "none"  # in place of the settings of healing: nothing is healed
 FRACTIONS = [0.25, 0.5, 0.75]  # at which models are healed
 
+MOST = 1_000_000_000  # of anything that is counted: more is a slip, and counts are multiplied
+MOST_EXAMPLES = 1000  # in a prompt
+
+
+def _on_one_line(text: str) -> str:
+    """White space as single spaces. Control characters would end lines of tables and figures."""
+    text = " ".join(text.split())
+    if any(unicodedata.category(character) == "Cc" for character in text):
+        raise PydanticCustomError("line", "Input should have no control characters")
+    return text
+
+
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1, le=MOST)]
+Several = Annotated[int, Field(ge=2, le=MOST)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # libraries that draw take no larger ones
+Shots = Annotated[int, Field(ge=0, le=MOST_EXAMPLES)]
+Line = Annotated[str, AfterValidator(_on_one_line)]
+Name = Annotated[str, AfterValidator(_on_one_line), Field(min_length=1)]
 
 
 class Group(BaseModel):
@@ -41,8 +59,8 @@ class Group(BaseModel):
 
 
 class Text(Group):
-    """Where text comes from: a local file (.jsonl with a "text" field, or .txt with documents
-    separated by blank lines), or a dataset on the hub."""
+    """Where text comes from: a local file or a folder of such (`lib.models.text_files`), or a
+    dataset on the hub."""
 
     path: str | None = None
     dataset: str | None = None
@@ -61,11 +79,11 @@ class Distances(Group):
     """Windows of `length` tokens; the distance is taken at the last token, as in the
     paper, or averaged over all tokens."""
 
-    n_sequences: Annotated[int, Field(ge=2)] = 128
-    length: Annotated[int, Field(ge=2)] = 256
+    n_sequences: Several = 128
+    length: Several = 256
     tokens: Literal["last", "all"] = "last"
     seed: Seed = 0
-    bootstrap: Annotated[int, Field(ge=100)] = 1000
+    bootstrap: Annotated[int, Field(ge=100, le=100_000)] = 1000
 
 
 class Task(Group):
@@ -76,19 +94,19 @@ class Task(Group):
     `order`: 0 for the examples as the harness gives them, another number for a permutation of
     them with that seed, the same for every question."""
 
-    name: str
-    shots: Annotated[int, Field(ge=0)] = 0
+    name: Name
+    shots: Shots = 0
     limit: Positive | None = None
     role: Literal["knowledge", "reading", "generation"] | None = None
-    order: Annotated[int, Field(ge=0)] = 0
+    order: Seed = 0
 
 
 class Loss(Group):
     """`sample: random` draws documents with the seed, `first` takes them in order.
     Documents are cut at `length` tokens, special tokens included."""
 
-    n_sequences: Annotated[int, Field(ge=2)] = 128
-    length: Annotated[int, Field(ge=2)] = 512
+    n_sequences: Several = 128
+    length: Several = 512
     sample: Literal["random", "first"] = "random"
     seed: Seed = 0
 
@@ -96,7 +114,7 @@ class Loss(Group):
 class Chosen(Group):
     """A pruning strategy by its name, with its own settings; or a user's own, `file`."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$", max_length=60)]
     file: str | None = None
     settings: dict[str, Any] = {}
 
@@ -141,7 +159,7 @@ class Healing(Group):
     micro_batch: Positive | None = None
     gradient_checkpointing: bool = False
     packing: bool = True
-    length: Annotated[int, Field(ge=8)] = 256
+    length: Annotated[int, Field(ge=8, le=MOST)] = 256
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3e-4
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.02
     seed: Seed = 0
@@ -229,9 +247,9 @@ class Prompts(Group):
 
     task: str | None = None
     limit: Positive | None = None
-    shots: Positive | None = None
-    orders: Annotated[int, Field(ge=2)] = 3
-    numbers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2)] | None = None
+    shots: Annotated[int, Field(ge=1, le=MOST_EXAMPLES)] | None = None
+    orders: Annotated[int, Field(ge=2, le=1000)] = 3
+    numbers: Annotated[list[Shots], Field(min_length=2)] | None = None
 
     @model_validator(mode="after")
     def enough_orders(self) -> "Prompts":
@@ -259,17 +277,17 @@ class Teacher(Group):
 
 
 class NamedText(Text):
-    name: Annotated[str, Field(min_length=1)]
+    name: Name
 
 
 class Writing(Group):
     """What the model writes, greedily: `tokens` after the first `prompt_tokens` of `n_prompts`
     documents of the validation text, and after each of the study's own `prompts`."""
 
-    n_prompts: Annotated[int, Field(ge=0)] = 3
+    n_prompts: Annotated[int, Field(ge=0, le=MOST)] = 3
     prompt_tokens: Positive = 24
     tokens: Positive = 32
-    prompts: list[str] = []
+    prompts: list[Annotated[str, Field(min_length=1)]] = []
     seed: Seed = 0
 
 
@@ -278,10 +296,10 @@ class Cost(Group):
     `batch` rows at once, then `tokens` are written one at a time; `repeats` of each."""
 
     fractions: Annotated[list[Fraction], Field(min_length=3)] = [0, 0.25, 0.5, 0.75]
-    length: Annotated[int, Field(ge=2)] = 64
+    length: Several = 64
     batch: Positive = 4
     tokens: Positive = 16
-    repeats: Annotated[int, Field(ge=3)] = 5
+    repeats: Annotated[int, Field(ge=3, le=MOST)] = 5
 
 
 class Controls(Group):
@@ -303,8 +321,8 @@ class Study(Group):
     revision: str | None = None
     shape: dict[str, Any] | None = None
     like: str | None = None
-    title: str = ""
-    about: str = ""
+    title: Line = ""
+    about: Line = ""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     batch: Positive = 32
@@ -312,7 +330,7 @@ class Study(Group):
     chat_template: bool = False
     validation_text: Text = Text(dataset="allenai/c4", config="en", split="validation")
     healing_text: Text = Text(dataset="allenai/c4", config="en", split="train")
-    text_name: str = ""
+    text_name: Line = ""
     tasks: Annotated[list[Task], Field(min_length=1)] = [
         Task(name="mmlu", shots=0, limit=10, role="knowledge"),
         Task(name="boolq", shots=0, limit=200, role="reading"),

@@ -10,18 +10,21 @@ The settings themselves are described in `lib.schema`.
 
 import itertools
 import math
+import os
 import random
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
-from lib import open_sets, paths
+from lib import open_sets, paths, strict_yaml
 from lib.errors import UserError
 from lib.schema import Study, Task, Text
+
+LONGEST_NAME = 100  # of a study: names of files begin with it
+LONGEST_PART = 255  # bytes between two slashes of a path, on any file system
 
 
 def find(name: str) -> Path:
@@ -40,16 +43,22 @@ def find(name: str) -> Path:
         )
     if path.suffix != ".yaml":
         raise UserError(f"study '{name}': the file's name must end in .yaml")
-    if not path.is_file():
+    try:
+        there = path.is_file()
+        path = path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, links in a circle, NUL
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"study '{name[:80]}': {reason}") from None
+    if not there:
         raise UserError(f"study '{name}': there is no such file")
-    path = path.resolve()
     if path.stem in shipped and path.parent != paths.STUDIES:
         raise UserError(
             f"study '{name}': the name '{path.stem}' belongs to a shipped study; rename the file"
         )
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", path.stem):
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", path.stem) or len(path.stem) > LONGEST_NAME:
         raise UserError(
-            f"study '{name}': the file's name may hold letters, digits, '.', '_' and '-' only"
+            f"study '{name}': the file's name may hold letters, digits, '.', '_' and '-' only, "
+            f"and at most {LONGEST_NAME} of them"
         )
     return path
 
@@ -59,15 +68,7 @@ def load(name: str) -> Study:
 
     Raises UserError: one line naming the file, the key and what is allowed."""
     path = find(str(name))
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"study {path.name}: not readable as YAML: {reason}") from None
-    if not isinstance(raw, dict):
-        raise UserError(f"study {path.name}: expected keys and values, e.g. 'model: ./checkpoint'")
-    # YAML reads 3e-4 as text (its floats need a dot); people write it all the same.
-    raw = _numbers(raw)
+    raw = _read(path)
     for key in ("name", "file"):  # fields, but never given in the file
         if key in raw:
             allowed = ", ".join(_allowed((key,)))
@@ -78,8 +79,6 @@ def load(name: str) -> Study:
         study = Study(**(raw | {"name": path.stem, "file": str(path)}))
     except ValidationError as error:
         raise UserError(f"study {path.name}: {_first_error(error)}") from None
-    except TypeError:
-        raise UserError(f"study {path.name}: keys must be text") from None
     for number, task in enumerate(study.tasks):
         if task.role is None:
             raise UserError(
@@ -87,6 +86,19 @@ def load(name: str) -> Study:
                 "knowledge, reading or generation; claims about healing tell these apart"
             )
     return _resolved(study, path.parent)
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            raw = strict_yaml.load(file.read(strict_yaml.LONGEST + 1))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"study {path.name}: not readable as YAML: {error}") from None
+    except UserError as error:
+        raise UserError(f"study {path.name}: {error}") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"study {path.name}: expected keys and values, e.g. 'model: ./checkpoint'")
+    return raw
 
 
 def base(study_file: Path, like: str) -> Path:
@@ -99,9 +111,9 @@ def _inherited(raw: dict[str, object], path: Path) -> dict[str, object]:
     within each section. What a study is called and compared with is not inherited, nor what goes
     with a model or text of its own."""
     own = base(path, str(raw["like"]))
-    found = None if own == path else load(str(own))
-    if found is None or found.like is not None:
+    if own == path or "like" in _read(own):
         raise UserError(f"study {path.name}: like: {raw['like']} may not have a 'like' itself")
+    found = load(str(own))
     gone = {"like", "title", "about", "controls"}
     gone |= {"revision", "shape"} if "model" in raw else set()
     gone |= {"text_name"} if "validation_text" in raw else set()
@@ -205,8 +217,15 @@ def _resolved(study: Study, folder: Path) -> Study:
         if value is None:
             return None
         path = paths.from_home(value)
-        marked = value.startswith(("./", "../", "~")) or path.is_absolute()
-        return str((folder / path).resolve()) if marked or always else value
+        if not (always or value.startswith(("./", "../", "~")) or path.is_absolute()):
+            return value
+        # Not `resolve`, which does not go on at links that lead to themselves.
+        found = os.path.realpath(folder / path)
+        if any(len(os.fsencode(part)) > LONGEST_PART for part in found.split("/")):
+            raise UserError(
+                f"study {study.name}.yaml: path '{value[:80]}…': a name in it is too long"
+            )
+        return found
 
     def text(source: Text) -> Text:
         return source.model_copy(update={"path": local(source.path, always=True)})
@@ -230,18 +249,8 @@ def _resolved(study: Study, folder: Path) -> Study:
 
 def _text_name(text: Text) -> str:
     if text.path is not None:
-        return Path(text.path).stem
+        return Path(text.path.removesuffix(".gz").removesuffix(".zst")).stem
     return "C4" if text.dataset == "allenai/c4" else str(text.dataset)
-
-
-def _numbers(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _numbers(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_numbers(inner) for inner in value]
-    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
-        return float(value)
-    return value
 
 
 def _first_error(error: ValidationError) -> str:
@@ -262,7 +271,11 @@ def _first_error(error: ValidationError) -> str:
     # Of healing as a whole the input is all of it.
     if not key or (owner and not first["loc"]):
         return f"key '{key}': {message}" if key else message
-    return f"key '{key}': {message}, not {first['input']!r}"
+    given = repr(first["input"])
+    given = given if len(given) <= 80 else f"{given[:79]}…"
+    if first["type"] == "string_type" and type(first["input"]) in (bool, int, float):
+        given += "; in quotes it is text"
+    return f"key '{key}': {message}, not {given}"
 
 
 def _allowed(loc: tuple) -> list[str]:

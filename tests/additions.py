@@ -1,9 +1,12 @@
 """What someone might add to the house, as files; tests/test_book.py puts them into a copy of it."""
 
+import gzip
 import json
+import re
 from pathlib import Path
 
 import yaml
+from bs4 import BeautifulSoup
 
 # A section: a notebook, its module, and a line of _toc.yml.
 NOTEBOOK = [
@@ -242,3 +245,40 @@ def compare_strategies(study: Path, own: Path) -> None:
     mine = {"name": "mine", "file": str(own / "mine.py")}
     settings["strategies"] = ["similarity", "simple", "every-other", mine]
     study.write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), "utf-8")
+
+
+# Each is something to one of the tools that it passes through, and nothing but a name to readers.
+CLONE = "x[2] {y} #1 it's $5, \u6a21\u578b"
+TITLE = 'Smoke #1: [x]{y} \\(z\\) & <b>"5"</b>, $5_$'
+OWN, OTHER = "_own $5_$ {0}", "**tales**: `a`_ | [b](c) 100 $% of $ <i>"
+
+
+def name_oddly(study: Path, folder: Path) -> None:
+    """What the study and its texts are called; the other text lies in a folder, compressed."""
+    text = study.parent.parent / "almanac/text/tales.jsonl"
+    (folder / "[texts] *").mkdir()
+    (folder / "[texts] *" / "a.jsonl.gz").write_bytes(gzip.compress(text.read_bytes()))
+    settings = yaml.safe_load(study.read_text("utf-8")) | {"title": TITLE, "text_name": OWN}
+    settings["other_texts"] = [{"name": OTHER, "path": str(folder / "[texts] *")}]
+    study.write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), "utf-8")
+
+
+def names_misread(pages: Path) -> list[tuple[str, str]]:
+    """The page and the name wherever a name is not shown as it is, or is mathematics."""
+    shown = {
+        "at_a_glance": [f"Another model: {TITLE}", TITLE],
+        "03_loss": [OWN],
+        "08_other_texts": [OWN, OTHER],
+        "12_families": [TITLE],
+        "13_controls": [TITLE],
+    }
+    misread = []
+    for page, names in shown.items():
+        text = (pages / f"{page}.html").read_text("utf-8")
+        for name in names:
+            found = BeautifulSoup(text, "html.parser").find_all(string=re.compile(re.escape(name)))
+            plain = [
+                one.find_parent(class_="mathjax_ignore") or one.find_parent("nav") for one in found
+            ]
+            misread += [] if plain and all(plain) else [(page, name)]
+    return misread

@@ -36,7 +36,8 @@ from transformers import (  # noqa: E402
     PreTrainedModel,
 )
 
-from lib import paths  # noqa: E402
+from lib import paths, study  # noqa: E402
+from lib.schema import Study  # noqa: E402
 
 WIDTHS = {"hidden_size": 64, "num_hidden_layers": 6, "num_attention_heads": 4}
 LLAMA_LIKE = WIDTHS | {"intermediate_size": 128, "num_key_value_heads": 2}
@@ -52,6 +53,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 Checkpoints = Callable[..., Path]
 Studies = Callable[..., Path]
+Load = Callable[..., Study]
 
 
 def pytest_sessionfinish() -> None:
@@ -227,6 +229,18 @@ def write_study(tiny_checkpoint: Checkpoints) -> Studies:
         return path
 
     return write
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    """`load("model: x")`: the study that this text is, in a file of the test's own."""
+
+    def write_and_load(text: str, name: str = "mine.yaml") -> Study:
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return study.load(str(path))
+
+    return write_and_load
 
 
 @pytest.fixture(scope="session")

@@ -60,8 +60,9 @@ def touched(folder: Path, add: Callable[[Path], None]) -> set[str]:
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory) -> tuple[Path, dict[str, set[str]]]:
     """The repository's files as git would hand them over, with a section, a strategy, a recipe and
-    a paper added, and a strategy that stands outside; and which files each addition touched."""
-    folder = copied(tmp_path_factory.mktemp("clone"))
+    a paper added, a strategy that stands outside, and odd names; and which files each addition
+    touched."""
+    folder = copied(tmp_path_factory.mktemp("clone") / additions.CLONE)
     counts = {
         "section": touched(folder, additions.add_section),
         "paper": touched(folder, additions.add_paper),
@@ -70,6 +71,7 @@ def bare(tmp_path_factory) -> tuple[Path, dict[str, set[str]]]:
     }
     own = tmp_path_factory.mktemp("outside")
     additions.compare_strategies(folder / "studies/smoke.yaml", own)
+    additions.name_oddly(folder / "studies/smoke.yaml", own)
     return folder, counts
 
 
@@ -228,6 +230,7 @@ def test_the_site_is_whole_and_fetches_nothing(copy):
         fetched += re.findall(r"<link[^>]*rel=\"stylesheet\"[^>]*href=\"(https?:)?//", text)
         assert not fetched, page
         assert "Traceback" not in text
+    assert additions.names_misread(html / "studies/smoke") == []
     figures = [page for page in pages if "<figure" in page.read_text(encoding="utf-8")]
     assert len(figures) == 14
     for page in figures:

@@ -1,16 +1,23 @@
 """Texts become token sequences as an independent reading of the files says."""
 
+import copy
 import json
 import random
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import sentences, write_jsonl
+from conftest import Checkpoints, Studies, sentences, write_jsonl
+from tokenizers.processors import TemplateProcessing
 
+from lib import study
 from lib.errors import UserError
+from lib.experiments import measure
+from lib.experiments.conditions import unpruned
+from lib.experiments.opened import OpenStudy
 from lib.models import corpora
 from lib.schema import Text
 
@@ -59,6 +66,74 @@ def test_windows_take_shuffled_documents_whole(text: Text, tokenizer: Any) -> No
 def test_fewer_windows_are_the_first_of_more(text: Text, tokenizer: Any) -> None:
     more = corpora.windows(text, tokenizer, 12, 10, seed=3)
     assert torch.equal(more[:5], corpora.windows(text, tokenizer, 5, 10, seed=3))
+
+
+def with_settings(tokenizer: Any, kind: str) -> Any:
+    """A copy that is set up in a way that changes what it makes of long text when it cuts."""
+    found = copy.deepcopy(tokenizer)
+    inner = found.backend_tokenizer
+    if kind == "keeps the end":
+        found.truncation_side = "left"
+    elif kind == "ends in </s>":
+        special = [(token, found.convert_tokens_to_ids(token)) for token in ("<s>", "</s>")]
+        inner.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=special)
+    elif kind == "cuts by itself":
+        inner.enable_truncation(5, direction="left")
+        inner.enable_padding(length=600, direction="left")
+    return found
+
+
+SETTINGS = ["as it is", "keeps the end", "ends in </s>", "cuts by itself"]
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_documents_are_cut_alike_whatever_the_tokenizer_does(
+    text: Text, tokenizer: Any, kind: str
+) -> None:
+    """The first tokens of each document, special ones included; windows hold all of them."""
+    made = with_settings(tokenizer, kind)
+    end = [tokenizer.eos_token_id] if kind == "ends in </s>" else []
+    whole = [[*ids(tokenizer, document), *end] for document in DOCUMENTS]
+    length = min(map(len, whole)) + 3  # some are shorter
+    found = corpora.document_sequences(text, made, len(DOCUMENTS), length, seed=None)
+    assert found == [one[:length] for one in whole]
+    stream = [token for one in whole for token in one]
+    assert corpora.windows(text, made, 9, 20, seed=None).flatten().tolist() == stream[:180]
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_records_tell_where_the_tokenizer_would_cut_otherwise(tokenizer: Any, kind: str) -> None:
+    """Which it once did; by itself alone it does not cut in these libraries."""
+    found = corpora.cuts_otherwise(with_settings(tokenizer, kind))
+    assert found == (kind in ("keeps the end", "ends in </s>"))
+
+
+def test_records_of_cut_documents_alone_say_so(
+    tmp_path: Path, results_dir: Path, write_study: Studies, tiny_checkpoint: Checkpoints
+) -> None:
+    """And only where the tokenizer would cut otherwise: all others keep their digests."""
+    model = shutil.copytree(tiny_checkpoint("llama"), tmp_path / "model")
+    path = write_study(tmp_path, model="./model")
+
+    def texts() -> dict[str, dict[str, str]]:
+        opened = OpenStudy(study.load(str(path)))
+        whole, settings = unpruned(opened), opened.study
+        asked = {"loss": settings.loss, "writing": settings.writing}
+        found = {name: measure.probe_inputs(opened, whole, one) for name, one in asked.items()}
+        for packing in (True, False):
+            recipe = settings.healing.model_copy(update={"packing": packing})
+            found[f"healing {packing}"] = measure.healing_inputs(opened, recipe)
+        assert "text" not in measure.probe_inputs(opened, whole, settings.tasks[0])
+        return {name: inputs["text"] for name, inputs in found.items()}
+
+    before = texts()
+    assert all(list(text) == ["sha256"] for text in before.values())
+    file = model / "tokenizer_config.json"
+    settings = json.loads(file.read_text()) | {"truncation_side": "left"}
+    file.write_text(json.dumps(settings))
+    after = texts()
+    assert after.pop("healing True") == before.pop("healing True")
+    assert after == {name: text | {"cut": "here"} for name, text in before.items()}
 
 
 @pytest.mark.parametrize("length", [2, 9, 400])
@@ -126,7 +201,7 @@ BAD_FILES = {
     "words.jsonl": (b"not json at all\n", "cannot be read as .jsonl"),
     "bytes.txt": (b"\xff\xfe\x00\x01" * 20, "cannot be read as .txt"),
     "book.pdf": (b"%PDF", "ending in .jsonl, .json, .txt"),
-    "folder.txt": (None, "no such file"),
+    "folder.txt": (None, "no file in this folder"),
 }
 
 
@@ -157,6 +232,29 @@ def test_a_hub_dataset_without_network_is_one_line(ask: Any) -> None:
     message = str(raised.value)
     assert "\n" not in message and "hub cannot be reached" in message
     assert "nobody/no-such-text" in message
+
+
+@pytest.mark.parametrize("bad", [None, 3, ["a"]])
+def test_rows_of_a_hub_dataset_have_to_be_text(bad: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"text": "a"}, {"text": " "}, {"text": bad}]
+    monkeypatch.setattr(corpora, "_load_dataset", lambda *_, **__: iter(rows))
+    found = corpora.documents(Text(dataset="a/b"), seed=None)
+    assert next(found) == "a"
+    with pytest.raises(UserError, match=r"^text a/b/train: the column 'text' must be text"):
+        next(found)
+
+
+def test_a_local_text_is_checked_to_its_end_and_a_hub_one_at_its_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"text": "a"}] * 100 + [{"text": 3}]
+    message = refusal(
+        Text(path=str(write_jsonl(tmp_path / "a.jsonl", rows))),
+        lambda: corpora.check(Text(path=str(tmp_path / "a.jsonl"))) or [],
+    )
+    assert "line 101" in message
+    monkeypatch.setattr(corpora, "_load_dataset", lambda *_, **__: iter(rows))
+    corpora.check(Text(dataset="a/b"))
 
 
 def test_a_source_is_identified_by_its_content(tmp_path: Path, build_dir: Path) -> None:

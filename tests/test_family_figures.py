@@ -38,9 +38,9 @@ def test_a_panel_holds_the_studies_that_have_its_task(state: str) -> None:
     panels = {axes.get_title(): axes for axes in figure.axes if axes.get_title()}
     shown = {title: set(lines(axes)) for title, axes in panels.items()}
     assert shown == {
-        "know (0-shot)": {"Own", "Same", r"Other \$X\$"},
+        "know (0-shot)": {"Own", "Same", "Other $X$"},
         "read (0-shot)": {"Own", "Same"},
-        "more (5-shot)": {r"Other \$X\$"},
+        "more (5-shot)": {"Other $X$"},
     }
     qa = runs[1].tables["qa"]
     wanted = qa[(qa["task"] == "read") & qa["strategy"].isin(["none", "similarity"])]

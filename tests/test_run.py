@@ -39,6 +39,8 @@ def refusal(call: Callable[[], object]) -> str:
         ("k=null", None),
         ("k=", None),
         ("k=0.5", 0.5),
+        ("k=[1e-1, 3e-4]", [0.1, 3e-4]),
+        ("k='3e-4'", "3e-4"),
         ("k=true", True),
         ("k=a=b", "a=b"),
         ("k=some text", "some text"),
@@ -53,7 +55,7 @@ def test_several_pairs_are_read_and_the_last_counts() -> None:
     assert notebooks.parse([]) == {}
 
 
-@pytest.mark.parametrize("pair", ["length", "k=[1", "k={"])
+@pytest.mark.parametrize("pair", ["length", "k=[1", "k={", "k={a: 1, a: 2}", "k=!!int ''"])
 def test_what_is_no_pair_is_refused(pair: str) -> None:
     assert pair.split("=")[0] in refusal(lambda: notebooks.parse([pair]))
 

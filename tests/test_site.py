@@ -215,9 +215,10 @@ def test_alone_another_study_takes_the_place_of_the_default(mine: study.Study) -
 def test_staged_pages_are_those_of_the_contents(
     default: study.Study, mine: study.Study, execute: Callable[..., None]
 ) -> None:
+    suffixes = site.suffixes([default, mine])
     for one in (default, mine):
         execute(one)
-        site.stage_study(one)
+        site.stage_study(one, suffixes[one.name])
         folder = site.STAGE / site.page_folder(one)
         assert (folder / "tables/verdicts.csv").read_text() == one.name
         assert {path.name for path in folder.glob("*.ipynb")} == set(SOURCES)

@@ -4,21 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import Load
 
 from lib import paths, study
 from lib.errors import UserError
-
-Load = Callable[..., study.Study]
-
-
-@pytest.fixture
-def load(tmp_path: Path) -> Load:
-    def write_and_load(text: str, name: str = "mine.yaml") -> study.Study:
-        path = tmp_path / name
-        path.write_text(text, encoding="utf-8")
-        return study.load(str(path))
-
-    return write_and_load
 
 
 def refusal(call: Callable[[], object]) -> str:
@@ -54,7 +43,8 @@ BAD_TYPES = [
     ("tasks: [mmlu]", ["tasks.0", "'mmlu'"]),
     ("tasks: [{shots: 1}]", ["tasks.0.name", "missing"]),
     ("title: null", ["title", "string"]),
-    ("about: 2024-01-01", ["about", "string"]),
+    ("revision: 1234567", ["revision", "not 1234567; in quotes it is text"]),
+    ("title: no", ["title", "string", "in quotes it is text"]),
     ("dtype: fp8", ["dtype", "'auto', 'float32', 'bfloat16' or 'float16'", "'fp8'"]),
     ("device: gpu", ["device", "'auto', 'cpu' or 'cuda'"]),
     ("loss: {sample: last}", ["loss.sample", "'random' or 'first'"]),

@@ -9,7 +9,7 @@ from lib import open_sets, paths
 
 LIB = Path(lib.__file__).parent
 WINGS = re.findall(r"^(\w+) {2,}\S", lib.__doc__ or "", re.M)
-GROUND = {"errors", "paths", "files", "schema", "study", "words", "open_sets"}
+GROUND = {"errors", "paths", "files", "schema", "study", "words", "open_sets", "strict_yaml"}
 
 
 def imports(path: Path) -> set[str]:

@@ -148,7 +148,7 @@ def _check_texts(opened: OpenStudy) -> None:
     healing_texts = [study.healing_text] if study.healing else []
     for text in (study.validation_text, *healing_texts, *study.other_texts):
         corpora.source(text)
-        next(corpora.documents(text, seed=None))
+        corpora.check(text)
     for text in healing_texts:
         corpora.check_disjoint(study.validation_text, text)
     for text in study.other_texts:

@@ -1,7 +1,9 @@
 """What `--config` and configuration files of Snakemake may say, checked."""
 
+import os
 import re
 from typing import Annotated, Any, Literal
+from urllib.parse import unquote_to_bytes
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -24,6 +26,13 @@ class Configuration(BaseModel):
     minutes: Annotated[int, Field(ge=1)] | None = None
     flops: Annotated[float, Field(gt=0)] | None = None
     elsewhere: bool = False
+
+    @field_validator("study")
+    @classmethod
+    def path(cls, value: str) -> str:
+        """A study's name or path, or the address of its file, `file:///…`."""
+        address = value.startswith("file://")
+        return os.fsdecode(unquote_to_bytes(value.removeprefix("file://"))) if address else value
 
     @field_validator("sections", mode="before")
     @classmethod

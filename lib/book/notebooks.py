@@ -10,10 +10,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from lib import paths, study
+from lib import paths, strict_yaml, study
 from lib.errors import UserError
 from lib.files import write_atomically
 
@@ -25,15 +24,15 @@ TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list}
 
 
 def parse(pairs: list[str]) -> dict[str, Any]:
-    """KEY=VALUE pairs, the values read as YAML: 3 is a number, [4, 8] a list, null None."""
+    """KEY=VALUE pairs, the values read as in a study: 3 is a number, [4, 8] a list, null None."""
     found = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
             raise UserError(f"parameter '{pair}': write it as KEY=VALUE")
         try:
-            found[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            found[key] = strict_yaml.load(value)
+        except UserError:
             raise UserError(f"parameter {key}: '{value}' cannot be read as a value") from None
     return found
 

@@ -21,6 +21,7 @@ import yaml
 from lib import paths, study
 from lib.book import page_tables
 from lib.errors import UserError
+from lib.evidence.records import digest
 from lib.schema import Study
 
 STAGE = paths.BUILD / "stage"
@@ -59,9 +60,10 @@ def build(chosen: Study) -> int:
     shutil.copytree(paths.ROOT / "book", STAGE / "book")
     shutil.copytree(paths.ROOT / "book" / "_static", STAGE / "_static")
     page_tables.write(STAGE / "book" / "tables")
+    named = suffixes(studies)
     for one in studies:
-        stage_study(one)
-    link_pages(studies[0])
+        stage_study(one, named[one.name])
+    link_pages(studies[0], named[studies[0].name])
     (STAGE / "_toc.yml").write_text(
         yaml.safe_dump(contents(studies), sort_keys=False, allow_unicode=True), encoding="utf-8"
     )
@@ -114,7 +116,8 @@ def page_folder(one: Study) -> str:
     return "notebooks" if one.name == paths.DEFAULT_STUDY else f"studies/{one.name}"
 
 
-def stage_study(one: Study) -> None:
+def stage_study(one: Study, suffix: str) -> None:
+    """suffix: of its labels, where it is not the default study."""
     folder = STAGE / page_folder(one)
     (folder / "tables").mkdir(parents=True)
     for table in paths.tables(one.name).glob("*.csv"):
@@ -124,7 +127,7 @@ def stage_study(one: Study) -> None:
     if one.name != paths.DEFAULT_STUDY:
         own = set().union(*(labels(notebook) for notebook in notebooks.values()))
         for notebook in notebooks.values():
-            rename_labels(notebook, own, suffix(one))
+            rename_labels(notebook, own, suffix)
     for name, notebook in notebooks.items():
         tidy(notebook)
         (folder / name).write_text(json.dumps(notebook, ensure_ascii=False), encoding="utf-8")
@@ -161,8 +164,20 @@ def renamed(text: str, own: set[str], suffix: str) -> str:
     return LABEL.sub(lambda m: f"{m[0]}-{suffix}" if m[0] in own else m[0], text)
 
 
-def suffix(one: Study) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", one.name.lower())
+def suffixes(studies: list[Study]) -> dict[str, str]:
+    """What labels of each study end in, by its name: that in small letters and dashes. Of names
+    that are the same so, the one that is written so, or else the first, has it plain."""
+    found: dict[str, str] = {}
+    for name in sorted(
+        (one.name for one in studies), key=lambda name: (_dashed(name) != name, name)
+    ):
+        plain = _dashed(name)
+        found[name] = plain if plain not in found.values() else f"{plain}-{digest(name, 6)}"
+    return found
+
+
+def _dashed(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower())
 
 
 def rename_labels(notebook: dict[str, Any], own: set[str], suffix: str) -> None:
@@ -175,15 +190,15 @@ def rename_labels(notebook: dict[str, Any], own: set[str], suffix: str) -> None:
                 figure[key] = renamed(figure[key], own, suffix)
 
 
-def link_pages(first: Study) -> None:
-    """Prose pages refer to the sections of the study that opens the book, whose labels may have its
-    name."""
+def link_pages(first: Study, suffix: str) -> None:
+    """Prose pages refer to the sections of the study that opens the book, whose labels may have a
+    suffix."""
     if first.name == paths.DEFAULT_STUDY:
         return
     sources = paths.sections().values()
     own = set().union(*(labels(json.loads(path.read_text("utf-8"))) for path in sources))
     for page in (STAGE / "book").glob("*.md"):
-        text = renamed(page.read_text("utf-8"), own, suffix(first))
+        text = renamed(page.read_text("utf-8"), own, suffix)
         page.write_text(text, encoding="utf-8")
 
 

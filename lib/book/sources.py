@@ -21,6 +21,7 @@ from lib.evaluation import task_files
 from lib.evidence import imports
 from lib.evidence.records import digest, file_digest
 from lib.files import files_below
+from lib.models import text_files
 from lib.models.checkpoint_files import made_of
 from lib.schema import Study
 
@@ -107,7 +108,7 @@ def of_study(study: Study) -> dict[str, Any]:
         "model": _checkpoint(study.model) if study.model_is_local else study.model,
         "tasks": _tasks(study.task_path),
         "data": _folder(data),
-        "texts": [_file(text.path) if text.path else text.model_dump() for text in texts],
+        "texts": [_text(text.path) if text.path else text.model_dump() for text in texts],
         "controls": {name: _folder(paths.published(name)) for name in study.controls.studies},
     }
 
@@ -146,6 +147,15 @@ def _tasks(folder: str | None) -> dict[str, str]:
     tasks = sorted(Path(folder).glob("**/*.yaml"))
     more = task_files.pulled_in(Path(folder), tasks) | task_files.named_in(tasks, paths.ROOT)
     return _folder(folder) | _digests(more)
+
+
+def _text(path: str) -> str | dict[str, str]:
+    if not Path(path).is_dir():
+        return _file(path)
+    try:
+        return text_files.source(Path(path))
+    except UserError:
+        return "missing"
 
 
 def _folder(folder: str | Path | None) -> dict[str, str]:

@@ -69,7 +69,8 @@ def condition_inputs(opened: OpenStudy, condition: Condition) -> dict[str, Any]:
 
 def healing_inputs(opened: OpenStudy, healing: Healing) -> dict[str, Any]:
     """Everything that decides what a recipe trains, beside the model."""
-    return recipes.of(healing).inputs(healing) | {"text": opened.texts["healing"]}
+    text = opened.texts["healing"] if healing.packing else opened.cut_text("healing")
+    return recipes.of(healing).inputs(healing) | {"text": text}
 
 
 def probe_inputs(opened: OpenStudy, condition: Condition, probe: Probe) -> dict[str, Any]:
@@ -82,7 +83,7 @@ def probe_inputs(opened: OpenStudy, condition: Condition, probe: Probe) -> dict[
         found = inputs | {"method": evaluate.METHOD, "task": asked_as, "source": source}
         chat = {"chat_template": True} if opened.study.chat_template else {}
         return found | prompt_inputs(opened) | chat
-    inputs["text"] = opened.texts["validation"]
+    inputs["text"] = opened.cut_text("validation")
     if isinstance(probe, Loss):
         return inputs | {"method": evaluate.METHOD, "sample": probe.model_dump()}
     found = inputs | {"method": writing.METHOD, "writing": probe.model_dump()}

@@ -105,6 +105,15 @@ class OpenStudy:
     def texts(self) -> "Sources":
         return Sources(self.study)
 
+    def cut_text(self, which: str) -> dict[str, Any]:
+        """What identifies one of `texts` of which documents are cut."""
+        return self.texts[which] | self._cut
+
+    @cached_property
+    def _cut(self) -> dict[str, str]:
+        # Records from when the tokenizer cut documents are of other tokens where it cuts otherwise.
+        return {"cut": "here"} if corpora.cuts_otherwise(self.tokenizer) else {}
+
     @cached_property
     def loss_sequences(self) -> list[list[int]]:
         loss = self.study.loss

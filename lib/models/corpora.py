@@ -3,8 +3,9 @@
 import hashlib
 import logging
 import random
+from array import array
 from collections.abc import Collection, Iterator
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,15 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from lib.errors import UserError
-from lib.evidence.records import file_digest
+from lib.models import text_files
 from lib.models.hub import explain
 from lib.schema import Loss, Text
 
-SUFFIXES = {".jsonl": "json", ".json": "json", ".txt": "text"}
 DISTINCT = 32  # tokens from which on a document is like no other
 SHUFFLE_BUFFER = 10_000  # documents held while a streamed hub dataset is shuffled
+# Characters held while local text is shuffled, which is read once more for each so many; a document
+# counts as some more than it has.
+HELD, EACH = 1 << 28, 200
 
 
 def describe(text: Text) -> str:
@@ -27,9 +30,9 @@ def describe(text: Text) -> str:
 
 
 def source(text: Text) -> dict[str, Any]:
-    """What identifies the text's content: a file's hash, or a hub dataset at a commit."""
+    """What identifies the text's content: hashes of files, or a hub dataset at a commit."""
     if text.path is not None:
-        return {"sha256": file_digest(_file(text))}
+        return text_files.source(Path(text.path))
     from huggingface_hub import HfApi
 
     try:
@@ -65,10 +68,8 @@ def _beginning(document: str) -> str:
 
 def _documents(text: Text, seed: int | None) -> Iterator[str]:
     if text.path is not None:
-        found = _local(text)
-        if seed is not None:
-            random.Random(seed).shuffle(found)
-        yield from found
+        path = Path(text.path)
+        yield from text_files.documents(path) if seed is None else _shuffled(path, seed)
         return
     try:
         stream = _load_dataset(text.dataset, text.config, split=text.split, revision=text.revision)
@@ -78,10 +79,39 @@ def _documents(text: Text, seed: int | None) -> Iterator[str]:
             if "text" not in row:
                 columns = ", ".join(row)
                 raise UserError(f"text {describe(text)}: no column 'text', only {columns}")
+            if not isinstance(row["text"], str):
+                raise UserError(f"text {describe(text)}: the column 'text' must be text everywhere")
             if row["text"].strip():
                 yield row["text"]
     except (OSError, ValueError, RuntimeError) as error:
         raise _hub_error(text, error) from None
+
+
+def _shuffled(path: Path, seed: int) -> Iterator[str]:
+    """All documents in the order that a list of them is shuffled into, without such a list."""
+    lengths = array("Q", map(len, text_files.documents(path)))
+    order = array("Q", range(len(lengths)))
+    random.Random(seed).shuffle(order)
+    end = 0
+    while end < len(order):
+        wanted, held = {}, 0
+        while end < len(order) and (not wanted or held < HELD):
+            wanted[order[end]] = ""
+            held += lengths[order[end]] + EACH
+            end += 1
+        for number, document in enumerate(text_files.documents(path)):
+            if number in wanted:
+                wanted[number] = document
+        yield from wanted.values()
+
+
+def check(text: Text) -> None:
+    """Read a local text to its end, and the beginning of one on the hub.
+
+    Raises UserError as `documents` does."""
+    for _ in documents(text, seed=None):
+        if text.path is None:
+            return
 
 
 def check_disjoint(validation: Text, healing: Text) -> None:
@@ -92,12 +122,14 @@ def check_disjoint(validation: Text, healing: Text) -> None:
         raise UserError(f"text {sources[0]}: is both validation_text and healing_text")
     if validation.path is None or healing.path is None:
         return
-    known = {document.strip() for document in documents(validation, seed=None)}
-    shared = [one for one in documents(healing, seed=None) if one.strip() in known]
-    if shared:
+    known = {fingerprint(document) for document in documents(validation, seed=None)}
+    found = documents(healing, seed=None)
+    shared = (_beginning(document) for document in found if fingerprint(document) in known)
+    if (first := next(shared, None)) is not None:
+        count = 1 + sum(1 for _ in shared)
         raise UserError(
-            f"text {sources[1]}: {len(shared)} of its documents are in {sources[0]} too, e.g. "
-            f"'{_beginning(shared[0])}'; healing may not see what it is measured on"
+            f"text {sources[1]}: {count} of its documents are in {sources[0]} too, e.g. "
+            f"'{first}'; healing may not see what it is measured on"
         )
 
 
@@ -109,8 +141,7 @@ def measured_on(
     compared as a whole (`check_disjoint`). Without short ones, such as headings, of which two texts
     have the same by chance."""
     found = documents(validation, sample.seed if sample.sample == "random" else None)
-    short = partial(tokenizer, truncation=True, max_length=DISTINCT)
-    used = ((document, short(document)["input_ids"]) for document in found)
+    used = ((document, _first_ids(tokenizer, document, DISTINCT)) for document in found)
     used = islice((pair for pair in used if _predicts(pair[1])), sample.n_sequences)
     return frozenset(fingerprint(document) for document, ids in used if len(ids) >= DISTINCT)
 
@@ -118,6 +149,20 @@ def measured_on(
 def _predicts(sequence: list[int]) -> bool:
     """Whether there is a token to predict."""
     return len(sequence) >= 2
+
+
+def _first_ids(tokenizer: PreTrainedTokenizerBase, document: str, length: int) -> list[int]:
+    """Cut here, not by the tokenizer: that may be set up to keep the end, or to put a special token
+    in the place of the text's last one."""
+    return tokenizer(document, verbose=False)["input_ids"][:length]
+
+
+def cuts_otherwise(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tokenizer would keep other tokens of a document than its first ones. Documents
+    were once cut so."""
+    document, length = "These are the first words of it, and those that are here the last.", 8
+    cut = tokenizer(document, truncation=True, max_length=length)["input_ids"]
+    return cut != _first_ids(tokenizer, document, length)
 
 
 def document_sequences(
@@ -131,10 +176,8 @@ def document_sequences(
     """`count` documents as token ids with their special tokens, cut at `length` tokens.
 
     Documents of fewer than two tokens have nothing to predict and are passed over."""
-    ids = (
-        tokenizer(document, truncation=True, max_length=length)["input_ids"]
-        for document in documents(text, seed, refused)
-    )
+    found = documents(text, seed, refused)
+    ids = (_first_ids(tokenizer, document, length) for document in found)
     found = list(islice(filter(_predicts, ids), count))
     return _enough(found, count, text, f"documents of at least 2 tokens (asked: {count})")
 
@@ -182,39 +225,6 @@ def _load_dataset(name: str, *arguments: str | None, **options: Any) -> Any:
 def _enough(found: list, count: int, text: Text, what: str) -> list:
     if len(found) < count:
         raise UserError(f"text {describe(text)}: too short, it gives {len(found)} {what}")
-    return found
-
-
-def _file(text: Text) -> Path:
-    path = Path(text.path)
-    if path.suffix not in SUFFIXES:
-        raise UserError(f"text {path}: allowed are files ending in {', '.join(SUFFIXES)}")
-    if not path.is_file():
-        raise UserError(f"text {path}: there is no such file")
-    return path
-
-
-def _local(text: Text) -> list[str]:
-    """All documents of a file. The datasets library reads the format; nothing is cached."""
-    path = _file(text)
-    if path.stat().st_size == 0:
-        raise UserError(f"text {path}: the file is empty")
-    kind = SUFFIXES[path.suffix]
-    options = {"sample_by": "paragraph"} if kind == "text" else {}
-    try:
-        rows = _load_dataset(kind, data_files=str(path), split="train", **options)
-        found = [row["text"] for row in rows]
-    except KeyError:
-        raise UserError(f"text {path}: lines need a field 'text'") from None
-    except Exception as error:  # the readers raise many kinds
-        cause = error.__cause__ or error
-        reason = " ".join(str(cause).split())[:160]
-        raise UserError(f"text {path}: cannot be read as {path.suffix}: {reason}") from None
-    if not all(isinstance(document, str) for document in found):
-        raise UserError(f"text {path}: the field 'text' must be text in every line")
-    found = [document for document in found if document.strip()]
-    if not found:
-        raise UserError(f"text {path}: no document in it has any text")
     return found
 
 

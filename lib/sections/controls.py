@@ -22,6 +22,7 @@ from lib.sections.figures import (
     curves,
     evaluation_panels,
     grid,
+    legend_name,
     normalised,
     reference_styles,
     shared_legend,
@@ -86,7 +87,8 @@ def with_references(opened: OpenStudy, name: str, own: pd.DataFrame, value: str)
     """One column of a table by n, side by side with the reference runs'."""
     found = by_run(opened, name, own)
     wide = found.pivot(index="n", columns="run", values=value)
-    return wide[list(dict.fromkeys(found["run"]))].rename_axis(columns=None).reset_index()
+    wide = wide[list(dict.fromkeys(found["run"]))].rename_axis(columns=None)
+    return wide.reset_index(allow_duplicates=True)  # a run may be called as the column of n is
 
 
 def blocks_by_run(opened: OpenStudy) -> pd.DataFrame:
@@ -134,7 +136,7 @@ def distance_panels(
             yerr=rows["stderr"],
             color=SHADES[0],
             marker="o",
-            label=title,
+            label=legend_name(title),
         )
         axes.set(ylabel="d(ℓ, ℓ+n)  [units of π]", ylim=(0, None))
         axes.set_title(f"n = {n}", fontsize="medium")

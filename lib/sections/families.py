@@ -27,13 +27,16 @@ from lib.sections.figures import (
     MARKS,
     SHADES,
     by_task,
+    fonts_for,
     fraction_axis,
     grid,
+    legend_name,
     normalised,
     panel_grid,
     shared_legend,
 )
 from lib.sections.other_runs import Run, every_run, table
+from lib.sections.pages import with_statements
 from lib.sections.section import Section, Table, every_claim
 from lib.sections.tables import strategies
 
@@ -133,8 +136,8 @@ def verdicts(runs: list[Run], own: pd.DataFrame) -> pd.DataFrame:
     found = pd.concat(parts, ignore_index=True)
     keys = ["paper", "claim"]
     wide = found.pivot(index=keys, columns="run", values="verdict")[[r.title for r in runs]]
-    wide.insert(0, "statement", found.groupby(keys)["statement"].first())
-    return wide.rename_axis(columns=None).reset_index()
+    statements = found.groupby(keys)["statement"].first()
+    return with_statements(wide, statements)
 
 
 def paper() -> pd.DataFrame:
@@ -252,8 +255,9 @@ def _legend(figure: Figure, panels: np.ndarray, spare: Sequence[Axes] = ()) -> N
 
 
 def _plain(text: str) -> str:
-    """Text as it is, in lines of a panel's width; dollar signs would start a formula."""
-    return fill(text, 30).replace("$", r"\$")
+    """Text as it is, in lines of a panel's width."""
+    fonts_for(text)
+    return legend_name(fill(text, 30))
 
 
 SECTION = Section(

@@ -13,9 +13,11 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib import font_manager
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import PercentFormatter
 
 from lib.sections.tables import strategies
@@ -35,6 +37,8 @@ def style() -> None:
     mpl.rcParams.update(
         {
             "svg.hashsalt": "layers",
+            "svg.fonttype": "path",
+            "text.parse_math": False,  # names of a study may hold dollar signs
             "figure.constrained_layout.use": True,
             "axes.edgecolor": "0.6",
             "grid.color": "0.9",
@@ -45,6 +49,19 @@ def style() -> None:
     from matplotlib_inline.backend_inline import set_matplotlib_formats
 
     set_matplotlib_formats("svg")
+
+
+def fonts_for(text: str) -> None:
+    """Leave the drawing of text to the reader's fonts where that of the figures has not all the
+    characters of `text`, as of Chinese."""
+    known = FT2Font(font_manager.findfont("DejaVu Sans")).get_charmap()
+    if not all(ord(character) in known for character in text):
+        mpl.rcParams["svg.fonttype"] = "none"
+
+
+def legend_name(name: str) -> str:
+    """A name for a legend, which would leave out those that begin with an underscore."""
+    return f"\N{THIN SPACE}{name}" if name.startswith("_") else name
 
 
 def nothing(why: str) -> Figure:

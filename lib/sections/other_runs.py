@@ -14,6 +14,7 @@ import pandas as pd
 
 from lib import paths
 from lib import study as studies
+from lib.claims.rules.reading import read
 from lib.errors import UserError
 from lib.experiments.conditions import main_conditions
 from lib.experiments.opened import OpenStudy
@@ -150,7 +151,7 @@ def _table(path: Path) -> pd.DataFrame:
     """A table whose columns are there and hold what they should."""
     words, numbers, gaps = COLUMNS[path.stem]
     try:
-        found = pd.read_csv(path)
+        found = read(path)
     except FileNotFoundError:
         raise Unusable(f"{path.name} is missing: not run to its end") from None
     except (OSError, ValueError):

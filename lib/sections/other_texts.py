@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lib.experiments.opened import OpenStudy
 from lib.sections.columns import BLOCK, DISTANCE
-from lib.sections.figures import DASHES, SHADES, grid, shared_legend
+from lib.sections.figures import DASHES, SHADES, grid, legend_name, shared_legend
 from lib.sections.section import Extra, Section, Table
 
 SURE = 0.95  # share of resamples that choose a start which is drawn filled
@@ -35,11 +35,14 @@ def introduce(opened: OpenStudy) -> HTML:
     own, others = opened.study.text_name, [text.name for text in opened.study.other_texts]
     if not others:
         return HTML(
-            f"<p>This study names no <code>other_texts</code>, so what follows shows its own text, "
+            '<p class="mathjax_ignore">This study names no <code>other_texts</code>, so what '
+            "follows shows its own text, "
             f"<em>{escape(own)}</em>, alone.</p>"
         )
     listed = ", ".join(f"<em>{escape(name)}</em>" for name in others)
-    return HTML(f"<p>Own text: <em>{escape(own)}</em>. Other texts: {listed}.</p>")
+    return HTML(
+        f'<p class="mathjax_ignore">Own text: <em>{escape(own)}</em>. Other texts: {listed}.</p>'
+    )
 
 
 def text_distances(found: Measured) -> pd.DataFrame:
@@ -97,12 +100,12 @@ def text_pairs(distances: pd.DataFrame, blocks: pd.DataFrame) -> pd.DataFrame:
     twice the standard error of their difference, as one in twenty would by chance."""
     starts = blocks.pivot(index="n", columns="text", values="start")
     wide = distances.pivot(index=["n", "start"], columns="text", values=["distance", "stderr"])
-    ranks = wide["distance"].groupby("n").rank()
+    ranks = wide["distance"].groupby(level="n").rank()
     small = ranks[ranks.index.get_level_values("n") <= (starts.index.max() + 1) / 2]
     rows = []
     for one, other in combinations(distances["text"].unique(), 2):
         shift = (starts[one] - starts[other]).abs()
-        alike = [of_n[one].corr(of_n[other]) for _, of_n in small.groupby("n")]
+        alike = [of_n[one].corr(of_n[other]) for _, of_n in small.groupby(level="n")]
         difference = (wide["distance", one] - wide["distance", other]).abs()
         stderr = np.hypot(wide["stderr", one], wide["stderr", other])
         rows.append(
@@ -169,7 +172,7 @@ def block_panels(blocks: pd.DataFrame) -> Figure:
     for axes, (name, style) in zip(panels.flat, styles.items(), strict=True):
         axes.plot(own["n"], own["start"], **band)
         rows = blocks[blocks["text"] == name]
-        axes.plot(rows["n"], rows["start"], **style, markersize=6, label=name)
+        axes.plot(rows["n"], rows["start"], **style, markersize=6, label=legend_name(name))
         unsure = rows[rows["support"] < SURE]
         hollow = style | {"linestyle": "", "markerfacecolor": "w"}
         axes.plot(unsure["n"], unsure["start"], **hollow, markersize=6)
@@ -199,7 +202,9 @@ def distance_lines(distances: pd.DataFrame, differences: pd.DataFrame) -> Figure
             rows = table[(table["n"] == n) & (table["text"] == name)]
             if len(rows):
                 at, middle, error = rows["start"], rows[value], rows["stderr"]
-                axes.errorbar(at, middle, error, **style, markerfacecolor="w", label=name)
+                axes.errorbar(
+                    at, middle, error, **style, markerfacecolor="w", label=legend_name(name)
+                )
         axes.set(ylabel=label, xlabel="Start layer ℓ of the block" if n == sizes[-1] else "")
         title = f"n = {n}" if value == "distance" else f"n = {n}, less the own text"
         axes.set_title(title, fontsize="medium")

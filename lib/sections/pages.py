@@ -1,5 +1,5 @@
 """What every section's notebook does besides measuring: open the study, show its settings, state
-its verdicts. Text that comes from files or models is escaped."""
+its verdicts. Text that comes from files or models is escaped, and no mathematics."""
 
 import ast
 import inspect
@@ -29,8 +29,10 @@ def open_study(name: str, **parameters: object) -> OpenStudy:
     """The study, with a section's own parameters laid over its settings.
 
     `open_study("almanac", distances={"length": 64})`; values of None leave the study's."""
+    opened = OpenStudy(study.override(study.load(name), **parameters))
     figures.style()
-    return OpenStudy(study.override(study.load(name), **parameters))
+    figures.fonts_for(json.dumps(study.effective(opened.study), ensure_ascii=False, default=str))
+    return opened
 
 
 def measured(opened: OpenStudy, section: Section) -> dict[str, pd.DataFrame]:
@@ -58,8 +60,9 @@ def settings(opened: OpenStudy, *parts: str) -> HTML:
     )
     unhealed = "healing" in parts and opened.study.healing is None
     return HTML(
-        f'<details class="settings"><summary>Settings of study <code>{escape(opened.study.name)}'
-        f"</code></summary><table><tbody>{rows}</tbody></table></details>"
+        '<details class="settings mathjax_ignore"><summary>Settings of study '
+        f"<code>{escape(opened.study.name)}</code></summary>"
+        f"<table><tbody>{rows}</tbody></table></details>"
         + (
             "<p>This study heals nothing: what is said of healing has no numbers here.</p>"
             * unhealed
@@ -115,7 +118,7 @@ def verdicts(opened: OpenStudy, ids: list[str] | None = None) -> HTML:
         if ids is None or found["paper"].nunique() > 1:
             parts.append(_heading(name))
         cards = "".join(_card(row) for row in rows.itertuples())
-        parts.append(f'<div class="claims">{cards}</div>')
+        parts.append(f'<div class="claims mathjax_ignore">{cards}</div>')
     return HTML("".join(parts))
 
 
@@ -173,9 +176,14 @@ def verdicts_by_run(opened: OpenStudy) -> pd.DataFrame:
     found = by_run(opened, "verdicts", own)
     keys = ["paper", "claim"]
     wide = found.pivot(index=keys, columns="run", values="verdict")
-    wide.insert(0, "statement", own.set_index(keys)["statement"])
-    wide = wide[["statement", *dict.fromkeys(found["run"])]]
-    return wide.rename_axis(columns=None).reset_index()
+    wide = wide[list(dict.fromkeys(found["run"]))]
+    return with_statements(wide, own.set_index(keys)["statement"])
+
+
+def with_statements(wide: pd.DataFrame, statements: pd.Series) -> pd.DataFrame:
+    """Verdicts by run, with what is claimed before them; a run may be called as any column is."""
+    wide.insert(0, "statement", statements, allow_duplicates=True)
+    return wide.rename_axis(columns=None).reset_index(allow_duplicates=True)
 
 
 def rules_table() -> HTML:
@@ -202,7 +210,8 @@ def introduce(opened: OpenStudy) -> HTML:
     n = max(1, opened.n_layers // 2)
     dropped = opened.chosen(opened.strategies[0], n)
     return HTML(
-        f"<p>This copy is about <strong>{escape(opened.study.title)}</strong>{escape(about)}: "
+        '<p class="mathjax_ignore">This copy is about '
+        f"<strong>{escape(opened.study.title)}</strong>{escape(about)}: "
         f"{opened.n_layers} layers, a vocabulary of {opened.vocab_size:,} tokens, evaluated in "
         f"{opened.weights}. To take out {n} layers, for example, its main strategy, "
         f"<em>{escape(opened.strategies[0])}</em>, says: "
@@ -266,16 +275,17 @@ def key_numbers(values: dict[str, str]) -> HTML:
         f'<span class="label">{escape(label)}</span></div>'
         for label, value in values.items()
     )
-    return HTML(f'<div class="key-numbers">{cards}</div>')
+    return HTML(f'<div class="key-numbers mathjax_ignore">{cards}</div>')
 
 
 def show(table: pd.DataFrame, digits: int = 3, words: bool = False) -> HTML:
     """A table for reading: rounded, without an index, empty where a value is missing; `words` for
     one of sentences."""
-    absent = {name: "" for name in table if table[name].dtype == "Int64"}  # na_rep leaves <NA>
+    # na_rep leaves <NA>
+    absent = {name: "" for name, kind in table.dtypes.items() if kind == "Int64"}
     table = table.astype(dict.fromkeys(absent, object)).fillna(absent)
     with pd.option_context("display.max_colwidth", None):
         html = table.to_html(
             index=False, na_rep="", float_format=lambda value: f"{value:.{digits}f}", border=0
         )
-    return HTML(f'<div class="table-box{" words mathjax_ignore" if words else ""}">{html}</div>')
+    return HTML(f'<div class="table-box mathjax_ignore{" words" if words else ""}">{html}</div>')

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from lib import paths
+from lib.claims.rules.reading import read
 from lib.errors import UserError
 from lib.evaluation import per_question
 from lib.experiments.conditions import Condition, main_conditions
@@ -238,7 +239,7 @@ def levels(opened: OpenStudy) -> dict[tuple, tuple[float, float]]:
 def reference_runs(opened: OpenStudy, name: str) -> pd.DataFrame:
     """A table of the study's reference runs, from published/, with a column `run`: their titles."""
     parts = [
-        pd.read_csv(file).assign(run=published_title(control))
+        read(file).assign(run=published_title(control))
         for control in opened.study.controls.studies
         if (file := paths.published(control) / "tables" / f"{name}.csv").exists()
     ]

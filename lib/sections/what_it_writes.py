@@ -149,7 +149,7 @@ def written(texts: pd.DataFrame) -> HTML:
         + show(side_by_side(texts, prompt), words=True).data
         for prompt in texts["prompt"].unique()
     )
-    return HTML(f'<div class="written">{"".join(parts)}</div>')
+    return HTML(f'<div class="written mathjax_ignore">{"".join(parts)}</div>')
 
 
 def question_panels(questions: pd.DataFrame) -> Figure:

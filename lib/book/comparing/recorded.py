@@ -155,6 +155,9 @@ class _Published(OpenStudy):
     ends_texts = False
     texts: ClassVar = {"validation": {}, "healing": {}}
 
+    def cut_text(self, which: str) -> dict[str, Any]:
+        return {}
+
     def task_source(self, task: Task) -> dict[str, Any]:
         return {}
 

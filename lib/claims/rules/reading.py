@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
+NAMES = ("run", "study", "task", "corpus", "text", "prompt", "strategy")  # columns of tables
 FLAT_LOSS = 0.05  # accuracy that a flat region may lose
 State = Literal["unhealed", "control", "healed"]
 
@@ -20,10 +21,16 @@ class Tables:
         path = self.folder / f"{name}.csv"
         if not path.exists():
             raise Untestable(f"{name}.csv has not been measured yet")
-        return pd.read_csv(path)
+        return read(path)
 
     def __contains__(self, name: str) -> bool:
         return (self.folder / f"{name}.csv").exists()
+
+
+def read(path: Path) -> pd.DataFrame:
+    """A table as it was written: a name that looks like a number, or like none, stays a name."""
+    names = dict.fromkeys(NAMES, str)
+    return pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""])
 
 
 class Untestable(Exception):
