@@ -112,7 +112,9 @@ class OpenStudy:
     @cached_property
     def _cut(self) -> dict[str, str]:
         # Records from when the tokenizer cut documents are of other tokens where it cuts otherwise.
-        return {"cut": "here"} if corpora.cuts_otherwise(self.tokenizer) else {}
+        with suppress(UserError):  # as above
+            return {"cut": "here"} if corpora.cuts_otherwise(self.tokenizer) else {}
+        return {}
 
     @cached_property
     def loss_sequences(self) -> list[list[int]]:
