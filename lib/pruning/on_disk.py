@@ -110,8 +110,8 @@ def prune(folder: Path, out: Path, dropped: Collection[int], hub_name: str | Non
     slice_config(config, kept)
     if extra:
         print(
-            f"note: left out are {len(extra)} tensors of multi-token prediction, which transformers "
-            f"does not load, e.g. {extra[0]}",
+            f"note: left out are {len(extra)} tensors of multi-token prediction, which "
+            f"transformers does not load, e.g. {extra[0]}",
             file=sys.stderr,
         )
     size = shards.kept_bytes(whole, names)
