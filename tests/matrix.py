@@ -20,10 +20,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from tiny import FAMILIES, VARIANTS, random_model, random_tokens, random_variant
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
-from zoo import MORE, STACK, STACKS
+from zoo import BEHIND, MORE, STACK, STACKS
 
 from lib.errors import UserError
 from lib.evaluation import evaluate, sweep
@@ -37,7 +38,7 @@ L = 6
 # A block, scattered layers, and one whole period of families in which kinds of layers alternate.
 DROPS = ((2, 3), (1, 2, 4), (1, 2, 3))
 CLOSE = 1e-3  # nats in a row's log-likelihood, as sums of float32
-FORMS = [*FAMILIES, *VARIANTS, *MORE]
+FORMS = [*FAMILIES, *VARIANTS, *MORE, *BEHIND]
 CLAIMED = {  # stacks of the families in tiny.py
     "gpt_neox": "gpt_neox.layers",
     "gpt2": "transformer.h",
@@ -49,6 +50,9 @@ CLAIMED = {  # stacks of the families in tiny.py
 
 def made(form: str) -> tuple[PreTrainedModel, str]:
     """A random model of a form, and the name of its list of layers."""
+    if form in BEHIND:
+        family, changes = BEHIND[form]
+        return random_model(family, settings=MORE[family] | changes), STACK
     if form in MORE:
         return random_model(form, settings=MORE[form]), STACKS.get(form, STACK)
     family = VARIANTS[form][0] if form in VARIANTS else form
@@ -167,8 +171,18 @@ def distances(model: PreTrainedModel, stack: str) -> str:
         )
         for r in found.itertuples()
     )
-    complete = len(unit) == L + 1 and len(found) == sum(L + 1 - n for n in range(1, L))
+    count = len(layers)
+    complete = len(unit) == count + 1 and len(found) == sum(count + 1 - n for n in range(1, count))
     return "right" if complete and worst < 1e-5 else f"WRONG by {worst:.2g}"
+
+
+def add_behind(folder: Path) -> None:
+    """Put a copy of the last layer's tensors behind it."""
+    tensors = load_file(folder / "model.safetensors")
+    last = max(int(name.split(".")[2]) for name in tensors if name.startswith(f"{STACK}."))
+    for name in [name for name in tensors if name.startswith(f"{STACK}.{last}.")]:
+        tensors[name.replace(f".{last}.", f".{last + 1}.", 1)] = tensors[name].clone()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def on_disk_and_back(model: PreTrainedModel, stack: str) -> str:
@@ -177,6 +191,8 @@ def on_disk_and_back(model: PreTrainedModel, stack: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         whole = Path(folder) / "whole"
         model.save_pretrained(whole)
+        if model.config.get_text_config().num_hidden_layers > L:
+            add_behind(whole)
         for number, dropped in enumerate(DROPS):
             out = Path(folder) / f"out{number}"
             try:

@@ -46,17 +46,21 @@ ANATOMY = {
 assert set(ANATOMY) == set(FAMILIES)
 
 forms = pytest.mark.parametrize("form", FORMS)
+# A block goes the way of scattered layers, in a variant as in its family.
+PAIRS = [
+    (form, kind) for form in FORMS for kind in DROPS if form in FAMILIES or kind == "scattered"
+]
+pruned_forms = pytest.mark.parametrize(("form", "kind"), PAIRS)
 # Healing sees weights and biases only: of the variants, those that have others.
-healed_forms = pytest.mark.parametrize("form", [*FAMILIES, "falcon alibi"])
-drops = pytest.mark.parametrize("kind", DROPS)
+HEALED = [("llama", "contiguous"), *((form, "scattered") for form in [*FAMILIES, "falcon alibi"])]
+healed_forms = pytest.mark.parametrize(("form", "kind"), HEALED)
 
 
 def parts(form: str) -> tuple[str, list[str]]:
     return ANATOMY[VARIANTS.get(form, (form, {}))[0]]
 
 
-@drops
-@forms
+@pruned_forms
 def test_logits_equal_a_loop_over_the_kept_layers(form: str, kind: str) -> None:
     model, tokens = random_variant(form), random_tokens(2, 12)
     reference = looped(model, parts(form)[0], KEPT[kind], tokens)
@@ -75,8 +79,7 @@ def test_kinds_of_layers_would_show_a_wrong_slice(form: str) -> None:
                 assert [value[i] for i in kept] != value[-len(kept) :]
 
 
-@drops
-@forms
+@pruned_forms
 def test_generation_with_a_cache_equals_without(form: str, kind: str) -> None:
     model, tokens = random_variant(form), random_tokens(2, 12)
     settings = {"max_new_tokens": 6, "do_sample": False, "eos_token_id": -1, "pad_token_id": 0}
@@ -87,8 +90,7 @@ def test_generation_with_a_cache_equals_without(form: str, kind: str) -> None:
     assert torch.equal(cached, plain)
 
 
-@drops
-@forms
+@pruned_forms
 def test_saved_and_loaded_equals_in_memory(form: str, kind: str, tmp_path) -> None:
     model, tokens = random_variant(form), random_tokens(2, 12)
     save_pruned(model, DROPS[kind], None, tmp_path / "out")
@@ -125,8 +127,7 @@ def test_a_kind_of_layer_may_go_altogether(form: str, gone: str, tmp_path) -> No
     assert torch.equal(logits_of(loaded.eval(), tokens), reference)
 
 
-@drops
-@forms
+@pruned_forms
 def test_afterwards_the_model_is_whole_again(form: str, kind: str) -> None:
     model, tokens = random_variant(form), random_tokens(2, 12)
     config = model.config.get_text_config()
@@ -208,7 +209,6 @@ def written_out(plain: PreTrainedModel, name: str, weight: torch.Tensor) -> None
         module.weight.data = (weight.T if transposed else weight).clone()
 
 
-@drops
 @healed_forms
 def test_the_ffn_is_in_4_bit_with_adapters_that_merge(
     form: str, kind: str, study_of, smoke
@@ -249,7 +249,6 @@ def test_the_ffn_is_in_4_bit_with_adapters_that_merge(
     assert torch.allclose(logits_of(adapted.eval(), tokens), reference, atol=2e-3)
 
 
-@drops
 @healed_forms
 def test_two_steps_of_healing_train_the_whole_ffn(form: str, kind: str, study_of, smoke) -> None:
     study, dropped = study_of(form), DROPS[kind]

@@ -186,10 +186,10 @@ def test_ids_that_texts_make_are_looked_at_wherever_they_are_run(with_extra, tok
 # Experts that are no modules.
 
 NAMED = {
-    "gpt_oss": (["gate_up_proj", "down_proj"], "none (its experts are tensors, not modules)"),
-    "granitemoe": (["input_linear", "output_linear"], "none (its experts are tensors"),
-    "lfm2": (["gate_proj"], "in_proj, out_proj, w1, w3, w2"),
-    "qwen3_moe": (["gate_proj"], "gate_up_proj, down_proj"),
+    "gpt_oss": (["gate_up_proj", "down_proj"], "has no linear modules"),
+    "granitemoe": (["input_linear", "output_linear"], "linear modules are gate_up_proj, down_proj"),
+    "lfm2": (["gate_proj"], "linear modules are in_proj, out_proj, w1, w3, w2)"),
+    "qwen3_moe": (["gate_proj"], "linear modules are gate_up_proj, down_proj"),
 }
 
 
@@ -200,8 +200,10 @@ def test_ffn_that_adapters_do_not_go_on(family):
     names, there = NAMED[family]
     for targets in (None, names):
         says = refusal(lambda targets=targets: anatomy.ffn_modules(model, targets))
-        assert "healing.targets" in says and "healing: none" in says
-        assert "a recipe without adapters" in says and f"it has {there}" in says
+        assert f"'{family}'" in says and there in says
+        assert "take a recipe without adapters, or healing: none" in says
+    if "gate_up_proj" in there:
+        assert len(anatomy.ffn_modules(model, ["gate_up_proj", "down_proj"])) == 2 * 6 * 4
 
 
 def test_a_section_that_heals_nothing_asks_for_no_targets(

@@ -12,7 +12,7 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from sharded import CONTIGUOUS, N_LAYERS, SCATTERED, assert_same, load, tensors
-from tiny import FORMS, random_model, random_tokens, random_variant, save
+from tiny import FAMILIES, FORMS, random_model, random_tokens, random_variant, save
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from lib import paths
@@ -22,9 +22,10 @@ from lib.pruning import on_disk
 from lib.pruning.dropped import span
 from lib.pruning.surgery import pruned, save_pruned
 
+FORMS_AND_DROPS = [(form, SCATTERED) for form in FORMS] + [(form, CONTIGUOUS) for form in FAMILIES]
 
-@pytest.mark.parametrize("dropped", [CONTIGUOUS, SCATTERED], ids=["contiguous", "scattered"])
-@pytest.mark.parametrize("form", FORMS)
+
+@pytest.mark.parametrize(("form", "dropped"), FORMS_AND_DROPS, ids=str)
 def test_equals_the_model_pruned_in_memory(form, dropped, tmp_path):
     model, tokens = random_variant(form), random_tokens(2, 12)
     model.save_pretrained(tmp_path / "whole", max_shard_size="100KB")

@@ -123,6 +123,11 @@ MORE: dict[str, dict[str, Any]] = {
     | {"layers_block_type": HYBRID, "mamba_d_state": 8, "n_mamba_heads": 8, "chunk_size": 8}
     | {"num_key_value_heads": 4, "use_mamba_kernels": False},
 }
+# As deep as the shipped ones, behind whose last layer there is one for a further token.
+BEHIND: dict[str, tuple[str, dict[str, Any]]] = {
+    "deepseek_v3 and one behind": ("deepseek_v3", {"num_hidden_layers": 61}),
+    "glm4_moe and one behind": ("glm4_moe", {"num_hidden_layers": 46}),
+}
 # Full names of the lists of layers, by hand, where it is not this one.
 STACK = "model.layers"
 STACKS = {

@@ -112,9 +112,7 @@ def ffn_modules(model: PreTrainedModel, targets: list[str] | None = None) -> lis
     stack, prefix = layers_and_name(model)
     if targets is None and family not in FFN:
         raise UserError(
-            f"model family '{family}': its FFN modules are not known; name them in the study's "
-            f"healing.targets, {_in_words(stack)}; or take a recipe without adapters, or healing: "
-            "none"
+            f"model family '{family}': its FFN modules are not known; {_possible(stack)}"
         )
     wanted = targets if targets is not None else FFN[family]
     found: dict[str, list[str]] = {target: [] for target in wanted}
@@ -131,9 +129,8 @@ def ffn_modules(model: PreTrainedModel, targets: list[str] | None = None) -> lis
     for target, names in found.items():
         if not names:
             raise UserError(
-                f"healing.targets: '{target}' matches no FFN module of '{family}' that adapters "
-                f"go on, {_in_words(stack)}; a recipe without adapters, or healing: none, needs no "
-                "targets"
+                f"healing.targets: '{target}' matches no FFN module of '{family}'; "
+                f"{_possible(stack)}"
             )
     return [name for names in found.values() for name in names]
 
@@ -144,8 +141,8 @@ def _outside_attention(stack: nn.ModuleList, prefix: str) -> Iterator[tuple[str,
             yield name, module
 
 
-def _in_words(stack: nn.ModuleList) -> str:
-    """Which modules may be named as those of an FFN."""
+def _possible(stack: nn.ModuleList) -> str:
+    """How such a model can be healed, or not: which modules may be named as those of its FFN."""
     found: list[str] = []
     for name, module in _outside_attention(stack, ""):
         if isinstance(module, nn.Linear | Conv1D):
@@ -153,8 +150,16 @@ def _in_words(stack: nn.ModuleList) -> str:
         elif is_fused(module):
             found += FFN["mixtral"]
     names = [name for name in dict.fromkeys(found) if not name.isdigit()]
-    fused = "" if names else " (its experts are tensors, not modules)"
-    return f"of linear modules outside attention it has {', '.join(names) or 'none'}{fused}"
+    other = "a recipe without adapters, or healing: none"
+    if not names:
+        return (
+            "outside attention it has no linear modules, which adapters go on, but tensors of its "
+            f"own layout; take {other}"
+        )
+    return (
+        "name them in the study's healing.targets (outside attention its linear modules are "
+        f"{', '.join(names)}), or take {other}"
+    )
 
 
 def linear_weight(model: nn.Module, name: str) -> torch.Tensor:

@@ -112,8 +112,8 @@ def prune(folder: Path, out: Path, dropped: Collection[int], hub_name: str | Non
     slice_config(config, kept)
     if extra:
         print(
-            f"{out}: left out are the {len(extra)} tensors of multi-token prediction, e.g. "
-            f"{extra[0]}: transformers loads none, and theirs is the layer behind the last one",
+            f"note: left out are {len(extra)} tensors of multi-token prediction, which "
+            f"transformers does not load, e.g. {extra[0]}",
             file=sys.stderr,
         )
     size = shards.kept_bytes(whole, names)
