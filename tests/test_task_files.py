@@ -136,6 +136,11 @@ def test_questions_that_are_shuffled_as_they_load_have_one_digest(study: Study) 
         ("group: [{x: [!function inner.words.f]}]", set()),
         ("x: !function own_task_words.f", {"own_task_words"}),
         ("x: &a {y: *a, z: !function own_package.inner.f}", {"own_package", "own_package.inner"}),
+        (
+            "x: !function own_task_words.f\ny: !function own_spaced.inner.f",
+            {"own_task_words", "own_spaced.inner"},
+        ),
+        ("x: !function lm_eval.tasks.hellaswag.utils.process_docs", set()),
         ("x: !function json.dumps", set()),
         ("x: !function numpy.mean", set()),
         ("not: [yaml", set()),
@@ -153,6 +158,7 @@ def test_what_a_task_pulls_in(
         "aside/base.yaml": "description: x",
         "aside/circle.yaml": "include: circle.yaml",
         "modules/own_task_words.py": "from lib import paths\nimport own_task_words\n",
+        "modules/own_spaced/inner.py": "",
         "modules/own_package/__init__.py": "",
         "modules/own_package/inner.py": "from . import absent\nfrom .... import far\n",
     }
