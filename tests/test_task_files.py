@@ -112,6 +112,25 @@ def test_what_code_says_of_a_document_counts(study: Study) -> None:
     assert source(study) == plain
 
 
+def test_what_a_task_of_its_own_class_says_counts(study: Study) -> None:
+    folder = Path(study.task_path)
+    (folder / "kind.py").write_text(
+        "import os\n\nfrom lm_eval.api.task import ConfigurableTask\n\n\n"
+        "class Kind(ConfigurableTask):\n    def __init__(self, config):\n"
+        "        super().__init__(config={k: v for k, v in config.items() if k != 'class'})\n\n"
+        "    def doc_to_text(self, doc):\n        return os.environ['ASKS'] + doc['question']\n"
+    )
+    (folder / "classed.yaml").write_text(
+        "{include: quiz.yaml, task: classed, class: !function kind.Kind}"
+    )
+    found = []
+    for words in ("Question: ", "Asked: "):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("ASKS", words)
+            found.append(source(study, "classed"))
+    assert {key for key in found[0] if found[0][key] != found[1][key]} == {"prompts"}
+
+
 def test_questions_that_are_shuffled_as_they_load_have_one_digest(study: Study) -> None:
     folder = Path(study.task_path)
     (folder / "shuffle.py").write_text(
