@@ -18,6 +18,8 @@ from lib.paths import from_home
 FULL = {errno.ENOSPC, errno.EDQUOT}
 # What file systems without hard links answer.
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+# And what those answer that cannot bring a folder to the disk.
+NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}
 POLL = 0.5  # seconds between two looks at what another process holds
 
 
@@ -259,5 +261,8 @@ def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            raise
     finally:
         os.close(handle)

@@ -5,6 +5,7 @@ import fcntl
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -15,7 +16,13 @@ import pytest
 
 from lib import files, paths
 from lib.errors import UserError
-from lib.files import claimed, copy_new, written_by_others
+from lib.files import (
+    claimed,
+    copy_new,
+    files_below,
+    whole_or_not_at_all,
+    written_by_others,
+)
 
 CLAIM = """
 import sys, time
@@ -140,3 +147,70 @@ def test_what_libraries_cannot_write_is_told_in_the_systems_words(tmp_path: Path
     with pytest.raises(RuntimeError, match="a bug"), written_by_others(tmp_path):
         raise RuntimeError("a bug")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_comes_to_the_disk_with_every_file_before_it_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a file system cannot do that with folders."""
+    done, fsync, rename = [], os.fsync, os.rename
+
+    def brought(handle: int) -> None:
+        fsync(handle)
+        done.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "fsync", brought)
+    monkeypatch.setattr(os, "rename", lambda old, new: (done.append("named"), rename(old, new)))
+    with whole_or_not_at_all(tmp_path / "out") as unfinished:
+        (unfinished / "inner").mkdir()
+        for name in ("weights", "inner/more"):
+            (unfinished / name).write_text(name)
+    named = done.index("named")
+    assert {"weights", "more", "inner", ".out.unfinished"} <= set(done[:named])
+    assert (tmp_path / "out" / "inner" / "more").read_text() == "inner/more"
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+def test_a_folder_that_cannot_be_brought_to_the_disk_is_one_line(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(handle: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    with (
+        pytest.raises(UserError, match=r"^(cannot write|no space left to write) .*out"),
+        whole_or_not_at_all(tmp_path / "out") as unfinished,
+    ):
+        (unfinished / "weights").write_text("")
+        monkeypatch.setattr(os, "fsync", fails)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(UserError, match=r"^cannot write .*/file/out: Not a directory$"),
+        whole_or_not_at_all(tmp_path / "file" / "out"),
+    ):
+        pass
+
+
+def test_files_below_a_folder_are_told_without_what_is_hidden_or_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "inner/b", ".hidden", ".dir/c", "inner/x.pyc"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    (tmp_path / "link").symlink_to("nowhere")
+    assert set(files_below(tmp_path)) == {"a", "inner/b", ".dir/c"}
+    scandir = os.scandir
+
+    def goes(folder: str) -> object:
+        shutil.rmtree(tmp_path / "inner", ignore_errors=True)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", goes)
+    assert set(files_below(tmp_path)) == {"a", ".dir/c"}
+    assert files_below(tmp_path / "nowhere") == {}

@@ -161,11 +161,13 @@ def test_damage_is_named_and_not_merged(lora: World, tmp_path: Path) -> None:
     kept = there / "adapters" / lora.kept.name
     one_bit(kept)
     (line,) = verify(there)
-    assert line.startswith(f"adapters {kept}: {WEIGHTS} is not what was written")
+    assert line == f"adapters {kept}: {WEIGHTS} is not what was written"
     merged = merge([there], tmp_path / "new")
     assert merged.adapters == 0
     assert merged.damaged == [f"adapters {kept}: {WEIGHTS} is not what was written; left out"]
     (kept / WEIGHTS).unlink()
+    assert [f"{WEIGHTS} is missing" in line for line in verify(there)] == [True]
+    (kept / WEIGHTS).symlink_to(kept / WEIGHTS)  # a link that loops
     assert [f"{WEIGHTS} is missing" in line for line in verify(there)] == [True]
     (kept / sums.NAME).write_text("nothing")
     assert [f"{sums.NAME} is damaged" in line for line in verify(there)] == [True]

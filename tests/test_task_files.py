@@ -112,6 +112,25 @@ def test_what_code_says_of_a_document_counts(study: Study) -> None:
     assert source(study) == plain
 
 
+def test_what_a_task_of_its_own_class_says_counts(study: Study) -> None:
+    folder = Path(study.task_path)
+    (folder / "kind.py").write_text(
+        "import os\n\nfrom lm_eval.api.task import ConfigurableTask\n\n\n"
+        "class Kind(ConfigurableTask):\n    def __init__(self, config):\n"
+        "        super().__init__(config={k: v for k, v in config.items() if k != 'class'})\n\n"
+        "    def doc_to_text(self, doc):\n        return os.environ['ASKS'] + doc['question']\n"
+    )
+    (folder / "classed.yaml").write_text(
+        "{include: quiz.yaml, task: classed, class: !function kind.Kind}"
+    )
+    found = []
+    for words in ("Question: ", "Asked: "):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("ASKS", words)
+            found.append(source(study, "classed"))
+    assert {key for key in found[0] if found[0][key] != found[1][key]} == {"prompts"}
+
+
 def test_questions_that_are_shuffled_as_they_load_have_one_digest(study: Study) -> None:
     folder = Path(study.task_path)
     (folder / "shuffle.py").write_text(
@@ -136,6 +155,11 @@ def test_questions_that_are_shuffled_as_they_load_have_one_digest(study: Study) 
         ("group: [{x: [!function inner.words.f]}]", set()),
         ("x: !function own_task_words.f", {"own_task_words"}),
         ("x: &a {y: *a, z: !function own_package.inner.f}", {"own_package", "own_package.inner"}),
+        (
+            "x: !function own_task_words.f\ny: !function own_spaced.inner.f",
+            {"own_task_words", "own_spaced.inner"},
+        ),
+        ("x: !function lm_eval.tasks.hellaswag.utils.process_docs", set()),
         ("x: !function json.dumps", set()),
         ("x: !function numpy.mean", set()),
         ("not: [yaml", set()),
@@ -153,6 +177,7 @@ def test_what_a_task_pulls_in(
         "aside/base.yaml": "description: x",
         "aside/circle.yaml": "include: circle.yaml",
         "modules/own_task_words.py": "from lib import paths\nimport own_task_words\n",
+        "modules/own_spaced/inner.py": "",
         "modules/own_package/__init__.py": "",
         "modules/own_package/inner.py": "from . import absent\nfrom .... import far\n",
     }

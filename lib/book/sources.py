@@ -145,8 +145,8 @@ def _tasks(folder: str | None) -> dict[str, str]:
     if folder is None:
         return {}
     tasks = sorted(Path(folder).glob("**/*.yaml"))
-    more = task_files.pulled_in(Path(folder), tasks) | task_files.named_in(tasks, paths.ROOT)
-    return _folder(folder) | _digests(more)
+    named = task_files.named_in(Path(folder), tasks, paths.ROOT)
+    return _folder(folder) | _digests(task_files.pulled_in(Path(folder), tasks) | named)
 
 
 def _text(path: str) -> str | dict[str, str]:

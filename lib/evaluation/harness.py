@@ -263,8 +263,8 @@ def task_source(study: Study, task: Task, manager: Any) -> dict[str, Any]:
         documents.update(text.encode())
         # Code may read anything, so what it says counts. Templates stand in the files.
         if task.name in own and _by_code(one):
-            said = [_prompt(one, one.config, document) for document in asked]
-            said += [_prompt(one, one.fewshot_cfg, document) for document in examples]
+            said = [_prompt(one, document) for document in asked]
+            said += [_prompt(one, document, one.fewshot_cfg) for document in examples]
             prompts.update(json.dumps([name, said], default=str).encode())
             source["prompts"] = prompts.hexdigest()
     return source | {"documents": documents.hexdigest()}
@@ -274,18 +274,21 @@ def _by_code(one: Any) -> bool:
     """Whether Python of a task's own puts its prompts together."""
     from lm_eval.api.task import ConfigurableTask
 
-    given = [getattr(of, key) for of in (one.config, one.fewshot_cfg) for key in PROMPT]
-    return type(one) is not ConfigurableTask or any(map(callable, given))
+    return type(one) is not ConfigurableTask or any(
+        callable(getattr(of, key)) for of in (one.config, one.fewshot_cfg) for key in PROMPT
+    )
 
 
-def _prompt(one: Any, config: Any, document: Any) -> list[Any]:
-    """What a task says of a document: prompt, choices and answer, as a part of its settings has
-    them.
+def _prompt(one: Any, document: Any, shown: Any = None) -> list[Any]:
+    """What a task says of a document: prompt, choices where it has some, and answer. shown: the
+    settings of examples.
 
     Raises UserError where its code fails."""
-    given = {key: getattr(config, key) for key in PROMPT}
+    keys = [key for key in PROMPT if key != "doc_to_choice" or one.OUTPUT_TYPE == "multiple_choice"]
     try:
-        return [getattr(one, key)(document, how) for key, how in given.items() if how is not None]
+        return [
+            getattr(one, key)(document, *([getattr(shown, key)] if shown else [])) for key in keys
+        ]
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(f"lm-eval task '{one.config.task}': cannot be asked: {reason}") from None

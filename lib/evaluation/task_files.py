@@ -13,6 +13,8 @@ import yaml
 from lib.evidence.imports import imported
 from lib.files import files_below
 
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 
 def pulled_in(folder: Path, tasks: Iterable[Path]) -> dict[str, Path]:
     """What task files use beside `files_below` their folder: hidden files and such
@@ -25,16 +27,17 @@ def pulled_in(folder: Path, tasks: Iterable[Path]) -> dict[str, Path]:
     return {name: path for name, path in sorted(files.items()) if path not in known}
 
 
-def named_in(tasks: Iterable[Path], cwd: Path) -> dict[str, Path]:
-    """Files that task files and their helpers name, such as data: text in them that is the place
-    of a file, from where it is named or from the working directory of jobs."""
+def named_in(folder: Path, tasks: Iterable[Path], cwd: Path) -> dict[str, Path]:
+    """Files that task files and their helpers name, such as data, by their places relative to the
+    folder: text in them that is the place of a file, from where it is named or from the working
+    directory of jobs."""
     included, helpers, names = _closure(tasks)
     found = {}
     for path in sorted({*included, *helpers, *imported(helpers, names).values()}):
         for text in set(_texts(path)):
             for place in (path.parent / text, cwd / text):
                 if _is_file(place):
-                    found[str(place)] = place
+                    found[os.path.relpath(place, folder)] = place
     return found
 
 
@@ -65,7 +68,7 @@ def _closure(tasks: Iterable[Path]) -> tuple[set[Path], set[Path], set[str]]:
 def _nodes(path: Path) -> Iterator[yaml.Node]:
     """All nodes of a YAML file, its root first; none of a file that is no YAML."""
     try:
-        todo = [yaml.compose(path.read_bytes(), Loader=yaml.SafeLoader)]
+        todo = [yaml.compose(path.read_bytes(), Loader=LOADER)]
     except (OSError, yaml.YAMLError, RecursionError):
         return
     seen: set[int] = set()  # an anchor may be used many times

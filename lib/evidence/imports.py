@@ -11,7 +11,6 @@ import sys
 import sysconfig
 from collections.abc import Iterable
 from functools import cache
-from importlib.machinery import PathFinder
 from importlib.util import module_from_spec, resolve_name, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -73,20 +72,17 @@ def _named(module: str, path: Path) -> list[str]:
 
 def _file(name: str) -> Path | None:
     """The file of a module, if it is one of the user's own; nothing is imported to find it."""
-    top, *_ = parts = name.split(".")
-    if top in sys.stdlib_module_names:
+    if name.partition(".")[0] in sys.stdlib_module_names:
         return None
-    origin = getattr(sys.modules.get(name), "__file__", None)
-    where = None
-    for end in range(1, len(parts) + 1) if origin is None else ():
-        spec = PathFinder.find_spec(".".join(parts[:end]), where)
-        if spec is None:
-            return None
-        origin, where = spec.origin, spec.submodule_search_locations
-    path = Path(origin or "").resolve()
-    if path.suffix != ".py" or any(path.is_relative_to(place) for place in _installed()):
+    loaded = getattr(sys.modules.get(name), "__file__", None)
+    parts = name.replace(".", "/")
+    places = [Path(place, parts) for place in sys.path] if loaded is None else []
+    tried = [Path(loaded)] if loaded else []
+    tried += [one for place in places for one in (place / "__init__.py", place.with_suffix(".py"))]
+    path = next((one.resolve() for one in tried if one.is_file()), None)
+    if path is None or path.suffix != ".py":
         return None
-    return path if path.is_file() else None
+    return None if any(path.is_relative_to(place) for place in _installed()) else path
 
 
 @cache

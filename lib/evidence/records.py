@@ -216,6 +216,10 @@ def verify(place: Path) -> list[str]:
         if path.suffix in LEFT:
             problems.append(f"evidence {path}: {LEFT[path.suffix]}")
     for folder in sorted((place / "adapters").glob("[!.]*")):
-        if problem := sums.damage(folder):
-            problems.append(f"adapters {folder}: {problem}; they are not used, but healed again")
+        try:
+            problem = sums.damage(folder)
+        except OSError as error:
+            problem = f"cannot be read: {error.strerror}"
+        if problem:
+            problems.append(f"adapters {folder}: {problem}")
     return problems
