@@ -12,11 +12,13 @@ from lib.schema import Study
 
 def endings(tokenizer: PreTrainedTokenizerBase) -> int:
     """How many special tokens a tokenizer puts behind every text; mostly none."""
-    whole = tokenizer.encode("a")
-    text = tokenizer.encode("a", add_special_tokens=False)
-    more = len(whole) - len(text)
-    before = next((i for i in range(more + 1) if whole[i : i + len(text)] == text), more)
-    return more - before
+    for letter in "a1的":
+        if text := tokenizer.encode(letter, add_special_tokens=False):  # it knows that one
+            whole = tokenizer.encode(letter)
+            more = len(whole) - len(text)
+            before = next((i for i in range(more + 1) if whole[i : i + len(text)] == text), more)
+            return more - before
+    return 0
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
