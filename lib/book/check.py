@@ -1,4 +1,10 @@
-"""Everything that can be found wrong with a study without measuring: seconds, before hours."""
+"""Everything that can be found wrong with a study without measuring: seconds, before hours.
+
+Each check is a function that raises UserError; what stands on something that is wrong already is
+not looked at, so that one mistake gives one line.
+"""
+
+from collections.abc import Callable
 
 from transformers import PreTrainedModel
 
@@ -13,68 +19,119 @@ from lib.healing import recipe as recipes
 from lib.healing.training import check_tensorboard
 from lib.models import anatomy, checkpoints, corpora, four_bit, shapes
 from lib.pruning.dropped import check_n, span
-from lib.schema import Adapters, Study
+from lib.schema import Adapters, Study, Text
 from lib.sections.tables import published_title
 
 ENOUGH = 1_000_000  # tokens; a text that has so many is not checked for more
 
+# Runs a check and keeps the mistakes that it finds; whether there were none.
+Sound = Callable[..., bool]
+
 
 def check(study: Study, here: bool = True) -> None:
-    """Raises UserError, one line, for the first mistake found. here: what it measures it measures
-    on this machine, whose device and memory have to do."""
+    """Raises UserError with a line for every mistake found. here: what it measures it measures on
+    this machine, whose device and memory have to do."""
     if not here:
         study = study.model_copy(update={"device": "cpu"})
-    checkpoints.device(study)
-    check_tensorboard()
+    lines: list[str] = []
+
+    def sound(step: Callable[..., object], *arguments: object) -> bool:
+        try:
+            step(*arguments)
+        except UserError as error:
+            lines.extend(error.lines)
+            return False
+        return True
+
     opened = OpenStudy(study)
-    model = anatomy.skeleton(opened.config)
-    anatomy.layers(model)
-    checkpoints.check_tensors(study)
-    if here:
-        _check_device(opened, model)
-    for n in study.pruned_layers or []:
-        check_n(n, opened.n_layers)
-    asked = {"healing": study.healing.fractions, "lora_rank": study.lora_rank.fractions}
-    asked |= {"healing_seeds": study.healing_seeds.fractions} if study.healing_seeds.seeds else {}
-    asked |= {"teacher": study.teacher.fractions} if study.teacher.seeds else {}
-    for part, fractions in asked.items():
-        if not opened.healed_ns(fractions):
-            raise UserError(
-                f"study {study.name}: {part}.fractions {fractions} stand for no layer of "
-                f"{opened.n_layers}"
-            )
-    tried = [study.healing]
-    if isinstance(study.healing, Adapters):
-        tried += [study.healing.model_copy(update={"rank": rank}) for rank in study.lora_rank.ranks]
-    for healing in tried:
-        recipes.of(healing).check(study, model, healing)
-    for strategy in opened.strategies:
-        one = opened.strategy(strategy)
-        # A rule's choice is known, and checked, beforehand: every one, since a table has them all.
-        expected = [one.expected(n, opened.n_layers) for n in range(1, opened.n_layers)]
-        if study.healing.teacher and not all(dropped.contiguous for dropped in expected):
-            raise UserError(
-                f"study {study.name}: healing.teacher goes with blocks of layers; strategy "
-                f"{strategy} drops scattered ones"
-            )
+    device = sound(checkpoints.device, study)
+    sound(check_tensorboard)
+    sound(_check_micro_batch, study)
+    _check_controls(study, sound)
+    strategies = [name for name in opened.strategies if sound(opened.strategy, name)]
+    tokenizer = False
+    if sound(checkpoints.check_config, study):
+        tokenizer = sound(checkpoints.check_tokenizer, study)
+        if sound(checkpoints.check_tensors, study):
+            model = anatomy.skeleton(opened.config)
+            if device and here:
+                sound(_check_device, opened, model)
+            _check_layers(opened, strategies, sound)
+            _check_healing(opened, model, sound)
+            sound(costs.check, opened)
+    if tokenizer:
+        _check_lengths(opened, sound)
+    _check_texts(opened, sound, tokenizer)
+    _check_tasks(opened, sound)
+    if lines:
+        raise UserError(*lines)
+
+
+def _check_micro_batch(study: Study) -> None:
     if study.healing.micro_batch and study.healing.batch % study.healing.micro_batch:
         raise UserError(f"study {study.name}: healing.micro_batch does not divide healing.batch")
+
+
+def _check_controls(study: Study, sound: Sound) -> None:
     known = sorted(path.parent.name for path in paths.published("").glob("*/study.json"))
-    for control in study.controls.studies:
+
+    def check_known(control: str) -> None:
         if control not in known:
             raise UserError(
                 f"study {study.name}: controls.studies: no run '{control}' in published/; "
                 f"there are {', '.join(known) or 'none'}"
             )
-    titles = [study.title, *map(published_title, study.controls.studies)]
-    if len(set(titles)) < len(titles):
+        published_title(control)
+
+    def check_titles(titles: list[str]) -> None:
+        if len(set(titles)) < len(titles):
+            raise UserError(
+                f"study {study.name}: controls.studies: two runs have the same title: {titles}"
+            )
+
+    found = [control for control in study.controls.studies if sound(check_known, control)]
+    sound(check_titles, [study.title, *map(published_title, found)])
+
+
+def _check_layers(opened: OpenStudy, strategies: list[str], sound: Sound) -> None:
+    study, n_layers = opened.study, opened.n_layers
+    for n in study.pruned_layers or []:
+        sound(check_n, n, n_layers)
+    for strategy in strategies:
+        sound(_check_choices, opened, strategy)
+
+
+def _check_choices(opened: OpenStudy, strategy: str) -> None:
+    """A rule's choice is known, and checked, beforehand: every one, since a table has them all."""
+    one, n_layers = opened.strategy(strategy), opened.n_layers
+    expected = [one.expected(n, n_layers) for n in range(1, n_layers)]
+    if opened.study.healing.teacher and not all(dropped.contiguous for dropped in expected):
         raise UserError(
-            f"study {study.name}: controls.studies: two runs have the same title: {titles}"
+            f"study {opened.study.name}: healing.teacher goes with blocks of layers; strategy "
+            f"{strategy} drops scattered ones"
         )
-    costs.check(opened)
-    _check_lengths(opened)
-    _check_texts(opened)
-    harness.check_tasks(study, opened.task_manager, [*study.tasks, *opened.prompt_tasks])
+
+
+def _check_healing(opened: OpenStudy, model: PreTrainedModel, sound: Sound) -> None:
+    study = opened.study
+
+    def check_fractions(part: str, fractions: list[float]) -> None:
+        if not opened.healed_ns(fractions):
+            raise UserError(
+                f"study {study.name}: {part}.fractions {fractions} stand for no layer of "
+                f"{opened.n_layers}"
+            )
+
+    asked = {"healing": study.healing.fractions, "lora_rank": study.lora_rank.fractions}
+    asked |= {"healing_seeds": study.healing_seeds.fractions} if study.healing_seeds.seeds else {}
+    asked |= {"teacher": study.teacher.fractions} if study.teacher.seeds else {}
+    for part, fractions in asked.items():
+        sound(check_fractions, part, fractions)
+    tried = [study.healing]
+    if isinstance(study.healing, Adapters):
+        tried += [study.healing.model_copy(update={"rank": rank}) for rank in study.lora_rank.ranks]
+    for healing in tried:
+        sound(recipes.of(healing).check, study, model, healing)
 
 
 def _check_device(opened: OpenStudy, model: PreTrainedModel) -> None:
@@ -90,7 +147,7 @@ def _check_device(opened: OpenStudy, model: PreTrainedModel) -> None:
     memory.check_memory(study, shapes.shape_of(opened.config, study.healing.ffn))
 
 
-def _check_lengths(opened: OpenStudy) -> None:
+def _check_lengths(opened: OpenStudy, sound: Sound) -> None:
     study = opened.study
     longest = getattr(opened.config.get_text_config(), "max_position_embeddings", None)
     lengths = {
@@ -100,41 +157,61 @@ def _check_lengths(opened: OpenStudy) -> None:
     lengths["writing: prompt and tokens,"] = (
         max([study.writing.prompt_tokens, *own]) + study.writing.tokens
     )
-    for name, length in lengths.items():
+
+    def check_length(name: str, length: int) -> None:
         if longest is not None and length > longest:
             raise UserError(
                 f"study {study.name}: {name} {length} is above the model's context of {longest}"
             )
 
+    for name, length in lengths.items():
+        sound(check_length, name, length)
 
-def _check_texts(opened: OpenStudy) -> None:
-    """The texts are there and can be read; local ones are long enough."""
-    study, tokenizer = opened.study, opened.tokenizer
-    for text in (study.validation_text, study.healing_text, *study.other_texts):
-        corpora.source(text)
-        next(corpora.documents(text, seed=None))
-    corpora.check_disjoint(study.validation_text, study.healing_text)
+
+def _check_texts(opened: OpenStudy, sound: Sound, tokenizer: bool) -> None:
+    """The texts are there and can be read; local ones are long enough, where there is a tokenizer
+    to count with."""
+    study = opened.study
+    validation, healing = study.validation_text, study.healing_text
+    every = (validation, healing, *study.other_texts)
+    readable = [text for text in every if sound(_check_readable, text)]
+    if validation in readable and healing in readable:
+        sound(corpora.check_disjoint, validation, healing)
     for text in study.other_texts:
-        if study.text_name == text.name:
-            raise UserError(
-                f"study {study.name}: other_texts: '{text.name}' is the name of the validation text"
-            )
-        if corpora.describe(text) == corpora.describe(study.validation_text):
-            raise UserError(
-                f"study {study.name}: other_texts: '{text.name}' is the validation text itself"
-            )
-    for text in (study.validation_text, *study.other_texts):
-        if text.path is not None:
-            distances = study.distances
-            count = min(distances.n_sequences, ENOUGH // distances.length)
-            corpora.windows(text, tokenizer, count, distances.length, seed=None)
-    if study.validation_text.path is not None:
-        opened.loss_sequences  # noqa: B018  (raises when there are too few)
-    if study.healing_text.path is not None:
-        healing = study.healing
-        cut = corpora.windows if healing.packing else corpora.document_sequences
-        count = min(_most_steps(opened) * healing.batch, ENOUGH // healing.length)
-        cut(study.healing_text, tokenizer, count, healing.length, seed=None)
+        sound(_check_other, study, text.name, text)
+    long = [text for text in readable if text.path is not None and tokenizer]
+    for text in long:
+        if text is healing:
+            sound(_check_healing_text, opened)
+        elif sound(_check_windows, opened, text) and text is validation:
+            sound(lambda: opened.loss_sequences)
+
+
+def _check_readable(text: Text) -> None:
+    corpora.source(text)
+    next(corpora.documents(text, seed=None))
+
+
+def _check_other(study: Study, name: str, text: Text) -> None:
+    if study.text_name == name:
+        raise UserError(
+            f"study {study.name}: other_texts: '{name}' is the name of the validation text"
+        )
+    if corpora.describe(text) == corpora.describe(study.validation_text):
+        raise UserError(f"study {study.name}: other_texts: '{name}' is the validation text itself")
+
+
+def _check_windows(opened: OpenStudy, text: Text) -> None:
+    distances = opened.study.distances
+    count = min(distances.n_sequences, ENOUGH // distances.length)
+    corpora.windows(text, opened.tokenizer, count, distances.length, seed=None)
+
+
+def _check_healing_text(opened: OpenStudy) -> None:
+    healing, text = opened.study.healing, opened.study.healing_text
+    cut = corpora.windows if healing.packing else corpora.document_sequences
+    count = min(_most_steps(opened) * healing.batch, ENOUGH // healing.length)
+    cut(text, opened.tokenizer, count, healing.length, seed=None)
 
 
 def _most_steps(opened: OpenStudy) -> int:
@@ -146,4 +223,20 @@ def _most_steps(opened: OpenStudy) -> int:
     n_layers = opened.n_layers
     deepest = [span(n_layers - n, n_layers) for n in opened.healed_ns(teacher.fractions)]
     steps = [equal_time_steps(opened, healing, block) for block in deepest]
-    return max(steps)
+    return max(steps, default=healing.steps)
+
+
+def _check_tasks(opened: OpenStudy, sound: Sound) -> None:
+    study = opened.study
+    asked = [*study.tasks, *opened.prompt_tasks]
+    if not sound(harness.try_local_tasks, study):
+        return
+    if not sound(lambda: opened.task_manager):
+        # Those of the study's own folder are read all the same.
+        own = harness.local_tasks(study)
+        asked = [task for task in asked if task.name in own]
+        study = study.model_copy(update={"tasks": [t for t in study.tasks if t.name in own]})
+    manager = harness.task_manager(study)
+    for name in dict.fromkeys(task.name for task in asked):
+        alike = [task for task in asked if task.name == name]
+        sound(harness.check_tasks, study, manager, alike)
