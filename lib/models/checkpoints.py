@@ -275,5 +275,5 @@ def _loading_error(study: Study, error: Exception, what: str = "model") -> UserE
     """One line for whatever the library raised while it loaded a part of the checkpoint."""
     if not study.model_is_local and any(isinstance(one, HfHubHTTPError) for one in chain(error)):
         return UserError(f"{what} {study.model}: {explain(error, 'model', study.model)}")
-    reason = " ".join(str(error).split())
-    return UserError(f"{what} {study.model}: cannot be loaded: {reason[:200]}")
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return UserError(f"{what} {study.model}: cannot be loaded: {reason}")

@@ -1,6 +1,7 @@
 """Trying out what files make of a library, in a copy of this process that has limits: a file that
 lies may ask for any amount of time and memory, or end the process that reads it."""
 
+import faulthandler
 import json
 import os
 import resource
@@ -56,6 +57,8 @@ def _run(what: str, step: Callable[[], object], writer: int) -> None:
         nothing = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):  # what libraries say when they crash
             os.dup2(nothing, stream)
+        faulthandler.disable()
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         # Threads of the process that was copied are not there.
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         torch.set_num_threads(1)

@@ -155,7 +155,7 @@ def load_config(folder: Path) -> "PretrainedConfig":
             qwen.register()
         return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # whatever a damaged file leads to
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"checkpoint {folder}: config.json: {reason}") from None
 
 
