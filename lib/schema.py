@@ -228,7 +228,7 @@ def of_file(kind: str, name: str, given: dict[str, Any], settings: Callable[[Any
     except UserError as error:
         raise PydanticCustomError("open_set", "{words}", {"words": str(error)}) from None
     except ValidationError as error:
-        inner = {"model": model, "error": error.errors()[0], "kind": kind, "name": name}
+        inner = {"model": model, "errors": error.errors(), "kind": kind, "name": name}
         raise PydanticCustomError("settings", "{kind} {name}", inner) from None
 
 

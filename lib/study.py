@@ -13,7 +13,7 @@ import math
 import os
 import random
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +78,17 @@ def load(name: str) -> Study:
     try:
         study = Study(**(raw | {"name": path.stem, "file": str(path)}))
     except ValidationError as error:
-        raise UserError(f"study {path.name}: {_first_error(error)}") from None
-    for number, task in enumerate(study.tasks):
-        if task.role is None:
-            raise UserError(
-                f"study {path.name}: key 'tasks.{number}.role' is missing ({task.name}): say "
-                "knowledge, reading or generation; claims about healing tell these apart"
-            )
+        raise UserError(*(f"study {path.name}: {one}" for one in _errors(error))) from None
+    except TypeError:
+        raise UserError(f"study {path.name}: keys must be text") from None
+    missing = [
+        f"study {path.name}: key 'tasks.{number}.role' is missing ({task.name}): say knowledge, "
+        "reading or generation; claims about healing tell these apart"
+        for number, task in enumerate(study.tasks)
+        if task.role is None
+    ]
+    if missing:
+        raise UserError(*missing)
     return _resolved(study, path.parent)
 
 
@@ -155,7 +159,8 @@ def override(study: Study, **changes: object) -> Study:
     try:
         return Study(**values, name=study.name, file=study.file)
     except ValidationError as error:
-        raise UserError(f"parameters of study {study.name}: {_first_error(error)}") from None
+        lines = [f"parameters of study {study.name}: {one}" for one in _errors(error)]
+        raise UserError(*lines) from None
 
 
 def _orders(shots: int, count: int) -> list[int]:
@@ -253,12 +258,19 @@ def _text_name(text: Text) -> str:
     return "C4" if text.dataset == "allenai/c4" else str(text.dataset)
 
 
-def _first_error(error: ValidationError) -> str:
-    first = error.errors()[0]
-    loc, owner = first["loc"], None
-    if first["type"] == "settings":  # of a strategy or recipe, checked as its own file says
-        owner, first = first["ctx"]["model"], first["ctx"]["error"]
-        loc = (*loc, *first["loc"])
+def _errors(error: ValidationError) -> Iterator[str]:
+    """All of them, a line each."""
+    for one in error.errors():
+        if one["type"] == "settings":  # of a strategy or recipe, checked as its own file says
+            for inner in one["ctx"]["errors"]:
+                yield _line(inner, (*one["loc"], *inner["loc"]), one["ctx"]["model"])
+        else:
+            yield _line(one, one["loc"])
+
+
+def _line(first: Any, loc: tuple, owner: type[BaseModel] | None = None) -> str:
+    """An error of pydantic for people. owner: whose settings it is about, where that is no part of
+    the schema."""
     key = ".".join(str(part) for part in loc)
     if first["type"] == "extra_forbidden":
         allowed = [*owner.model_fields] if owner else _allowed(loc)

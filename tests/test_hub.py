@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from lib import paths
 from lib import study as studies
 from lib.errors import UserError
 from lib.models import checkpoints, corpora
+from lib.pruning import on_disk
 from lib.schema import Text
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
@@ -124,3 +126,63 @@ def test_from_the_command_line_there_is_no_traceback(hub, tmp_path):
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1].startswith("error: ")
     assert "accept its licence at" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def cached(monkeypatch, tmp_path, tiny_checkpoint):
+    """`cached(commit, …)`: snapshots of some/model in the hub's cache, which is offline."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    checkpoints._hub_commit.cache_clear()
+
+    def make(*commits: str, main: str | None = None):
+        folder = tmp_path / "models--some--model"
+        for commit in commits:
+            shutil.copytree(tiny_checkpoint("llama"), folder / "snapshots" / commit)
+        if main is not None:
+            (folder / "refs").mkdir()
+            (folder / "refs/main").write_text(main)
+        return folder
+
+    return make
+
+
+OTHER = "f" * 40
+
+
+@pytest.mark.parametrize(
+    ("commits", "main", "found"),
+    [
+        ([SHA], SHA, SHA),
+        ([SHA], f"{SHA}\n", SHA),  # copied by hand
+        ([SHA], None, SHA),  # fetched by its commit
+        ([OTHER, SHA], SHA, SHA),
+        ([OTHER, SHA], f" {SHA}\r\n", SHA),
+    ],
+)
+def test_a_cached_model_is_found(commits, main, found, cached, tmp_path):
+    snapshots = cached(*commits, main=main) / "snapshots"
+    assert checkpoints.commit(study("some/model")) == found
+    assert on_disk.find("some/model") == snapshots / found
+    assert checkpoints.commit(study("some/model").model_copy(update={"revision": SHA})) == SHA
+
+
+def test_what_a_cache_does_not_say_is_asked_for(cached):
+    folder = cached(OTHER, SHA)
+    for ask in (
+        lambda: checkpoints.commit(study("some/model")),
+        lambda: on_disk.find("some/model"),
+    ):
+        with pytest.raises(UserError) as raised:
+            ask()
+        message = str(raised.value)
+        assert f"revision: {SHA} or {OTHER}" in message and str(folder / "snapshots") in message
+    again = study("some/model").model_copy(update={"revision": OTHER})
+    assert checkpoints.commit(again) == OTHER
+
+
+def test_a_cache_without_the_revision_is_no_cache_of_it(cached):
+    cached(SHA, main=OTHER)
+    with pytest.raises(UserError, match="not in the cache"):
+        checkpoints.commit(study("some/model"))
+    with pytest.raises(UserError, match="nor a model in the hub's cache"):
+        on_disk.find("some/model")

@@ -1,6 +1,11 @@
-"""Everything that can be found wrong with a study without measuring: seconds, before hours."""
+"""Everything that can be found wrong with a study without measuring: seconds, before hours.
+
+Each check is a function that raises UserError; what stands on something that is wrong already is
+not looked at, so that one mistake gives one line.
+"""
 
 import sys
+from collections.abc import Callable
 
 from transformers import PreTrainedModel
 
@@ -18,58 +23,63 @@ from lib.healing.training import check_tensorboard
 from lib.models import anatomy, checkpoints, corpora, four_bit, prompts, shapes
 from lib.models.vocabulary import beyond, check_ids
 from lib.pruning.dropped import check_n, span
-from lib.schema import Adapters, Study
+from lib.schema import Adapters, Study, Text
 from lib.sections import section as sections
 from lib.sections.tables import published_title
 
 ENOUGH = 1_000_000  # tokens; a text that has so many is not checked for more
 
+# Runs a check and keeps the mistakes that it finds; whether there were none.
+Sound = Callable[..., bool]
+
 
 def check(study: Study, here: bool = True, section: str | None = None) -> None:
-    """Raises UserError, one line, for the first mistake found. here: what it measures it measures
-    on this machine, whose device and memory have to do. section: only this one is to be run, by
-    name; what healing alone needs is asked only where it heals something."""
+    """Raises UserError with a line for every mistake found. here: what it measures it measures on
+    this machine, whose device and memory have to do. section: only this one is to be run, by name;
+    what healing alone needs is asked only where it heals something."""
     if not here:
         study = study.model_copy(update={"device": "cpu"})
-    checkpoints.device(study)
+    lines: list[str] = []
+
+    def sound(step: Callable[..., object], *arguments: object) -> bool:
+        try:
+            step(*arguments)
+        except UserError as error:
+            lines.extend(error.lines)
+            return False
+        return True
+
     opened = OpenStudy(study)
-    model = anatomy.skeleton(opened.config)
-    anatomy.layers(model)
-    evaluated, timed = _needs(opened, section)
-    if not any(one.healing or one.weights == "nf4" for one in evaluated):
-        study = study.model_copy(update={"healing": None})
-        opened = OpenStudy(study)
-    checkpoints.check_tensors(study)
-    if note := checkpoints.contradiction(study):
-        print(f"note: {note}", file=sys.stderr)
-    if here:
-        _check_device(opened, model)
-    for n in study.pruned_layers or []:
-        check_n(n, opened.n_layers)
-    if study.healing:
-        _check_healing(opened, model)
-    for strategy in opened.strategies:
-        # A rule's choice is known, and checked, beforehand: every one, since a table has them all.
-        for n in range(1, opened.n_layers):
-            opened.strategy(strategy).expected(n, opened.n_layers)
-    check_cuts(opened, bool(evaluated), timed)
-    known = sorted(path.parent.name for path in paths.published("").glob("*/study.json"))
-    for control in study.controls.studies:
-        if control not in known:
-            raise UserError(
-                f"study {study.name}: controls.studies: no run '{control}' in published/; "
-                f"there are {', '.join(known) or 'none'}"
-            )
-    titles = [study.title, *map(published_title, study.controls.studies)]
-    if len(set(titles)) < len(titles):
-        raise UserError(
-            f"study {study.name}: controls.studies: two runs have the same title: {titles}"
-        )
-    costs.check(opened)
-    _check_lengths(opened)
-    _check_texts(opened)
-    prompts.check_chat_template(study, opened.tokenizer)
-    harness.check_tasks(study, opened.task_manager, [*study.tasks, *opened.prompt_tasks])
+    device = sound(checkpoints.device, study)
+    _check_controls(study, sound)
+    strategies = [name for name in opened.strategies if sound(opened.strategy, name)]
+    tokenizer = False
+    if sound(checkpoints.check_config, study):
+        tokenizer = sound(checkpoints.check_tokenizer, study)
+        if strategies == list(opened.strategies):
+            evaluated, timed = _needs(opened, section)
+            if not any(one.healing or one.weights == "nf4" for one in evaluated):
+                opened = OpenStudy(study.model_copy(update={"healing": None}))
+            sound(check_cuts, opened, bool(evaluated), timed)
+        if sound(checkpoints.check_tensors, study):
+            _note(study, checkpoints.contradiction(study))
+            model = anatomy.skeleton(opened.config)
+            if device and here:
+                sound(_check_device, opened, model)
+            _check_layers(opened, strategies, sound)
+            if opened.study.healing:
+                sound(check_tensorboard)
+                sound(_check_micro_batch, opened.study)
+                _check_healing(opened, model, sound)
+            sound(costs.check, opened)
+    if tokenizer:
+        _note(study, beyond(opened.tokenizer, opened.config))
+        sound(prompts.check_chat_template, study, opened.tokenizer)
+        _check_lengths(opened, sound)
+    _check_texts(opened, sound, tokenizer)
+    _check_tasks(opened, sound)
+    if lines:
+        raise UserError(*lines)
 
 
 def _needs(opened: OpenStudy, section: str | None) -> tuple[list[Condition], bool]:
@@ -82,33 +92,77 @@ def _needs(opened: OpenStudy, section: str | None) -> tuple[list[Condition], boo
     return found, timed
 
 
-def _check_healing(opened: OpenStudy, model: PreTrainedModel) -> None:
+def _note(study: Study, text: str | None) -> None:
+    if text:
+        print(f"note: model {study.model}: {text}", file=sys.stderr)
+
+
+def _check_micro_batch(study: Study) -> None:
+    if study.healing.micro_batch and study.healing.batch % study.healing.micro_batch:
+        raise UserError(f"study {study.name}: healing.micro_batch does not divide healing.batch")
+
+
+def _check_controls(study: Study, sound: Sound) -> None:
+    known = sorted(path.parent.name for path in paths.published("").glob("*/study.json"))
+
+    def check_known(control: str) -> None:
+        if control not in known:
+            raise UserError(
+                f"study {study.name}: controls.studies: no run '{control}' in published/; "
+                f"there are {', '.join(known) or 'none'}"
+            )
+        published_title(control)
+
+    def check_titles(titles: list[str]) -> None:
+        if len(set(titles)) < len(titles):
+            raise UserError(
+                f"study {study.name}: controls.studies: two runs have the same title: {titles}"
+            )
+
+    found = [control for control in study.controls.studies if sound(check_known, control)]
+    sound(check_titles, [study.title, *map(published_title, found)])
+
+
+def _check_layers(opened: OpenStudy, strategies: list[str], sound: Sound) -> None:
+    study, n_layers = opened.study, opened.n_layers
+    for n in study.pruned_layers or []:
+        sound(check_n, n, n_layers)
+    for strategy in strategies:
+        sound(_check_choices, opened, strategy)
+
+
+def _check_choices(opened: OpenStudy, strategy: str) -> None:
+    """A rule's choice is known, and checked, beforehand: every one, since a table has them all."""
+    one, n_layers = opened.strategy(strategy), opened.n_layers
+    expected = [one.expected(n, n_layers) for n in range(1, n_layers)]
+    taught = opened.study.healing and opened.study.healing.teacher
+    if taught and not all(dropped.contiguous for dropped in expected):
+        raise UserError(
+            f"study {opened.study.name}: healing.teacher goes with blocks of layers; strategy "
+            f"{strategy} drops scattered ones"
+        )
+
+
+def _check_healing(opened: OpenStudy, model: PreTrainedModel, sound: Sound) -> None:
     study = opened.study
-    check_tensorboard()
-    asked = {"healing": study.fractions, "lora_rank": study.lora_rank.fractions}
-    asked |= {"healing_seeds": study.healing_seeds.fractions} if study.healing_seeds.seeds else {}
-    asked |= {"teacher": study.teacher.fractions} if study.teacher.seeds else {}
-    for part, fractions in asked.items():
+
+    def check_fractions(part: str, fractions: list[float]) -> None:
         if not opened.healed_ns(fractions):
             raise UserError(
                 f"study {study.name}: {part}.fractions {fractions} stand for no layer of "
                 f"{opened.n_layers}"
             )
+
+    asked = {"healing": study.fractions, "lora_rank": study.lora_rank.fractions}
+    asked |= {"healing_seeds": study.healing_seeds.fractions} if study.healing_seeds.seeds else {}
+    asked |= {"teacher": study.teacher.fractions} if study.teacher.seeds else {}
+    for part, fractions in asked.items():
+        sound(check_fractions, part, fractions)
     tried = [study.healing]
     if isinstance(study.healing, Adapters):
         tried += [study.healing.model_copy(update={"rank": rank}) for rank in study.lora_rank.ranks]
     for healing in tried:
-        recipes.of(healing).check(study, model, healing)
-    for strategy in opened.strategies if study.healing.teacher else []:
-        one = opened.strategy(strategy)
-        expected = [one.expected(n, opened.n_layers) for n in range(1, opened.n_layers)]
-        if not all(dropped.contiguous for dropped in expected):
-            raise UserError(
-                f"study {study.name}: healing.teacher goes with blocks of layers; strategy "
-                f"{strategy} drops scattered ones"
-            )
-    if study.healing.micro_batch and study.healing.batch % study.healing.micro_batch:
-        raise UserError(f"study {study.name}: healing.micro_batch does not divide healing.batch")
+        sound(recipes.of(healing).check, study, model, healing)
 
 
 def _check_device(opened: OpenStudy, model: PreTrainedModel) -> None:
@@ -124,7 +178,7 @@ def _check_device(opened: OpenStudy, model: PreTrainedModel) -> None:
     memory.check_memory(study, shapes.shape_of(opened.config, study.ffn))
 
 
-def _check_lengths(opened: OpenStudy) -> None:
+def _check_lengths(opened: OpenStudy, sound: Sound) -> None:
     study = opened.study
     longest = getattr(opened.config.get_text_config(), "max_position_embeddings", None)
     parts = ("distances", "loss", "healing") if study.healing else ("distances", "loss")
@@ -133,50 +187,69 @@ def _check_lengths(opened: OpenStudy) -> None:
     lengths["writing: prompt and tokens,"] = (
         max([study.writing.prompt_tokens, *own]) + study.writing.tokens
     )
-    for name, length in lengths.items():
+
+    def check_length(name: str, length: int) -> None:
         if longest is not None and length > longest:
             raise UserError(
                 f"study {study.name}: {name} {length} is above the model's context of {longest}"
             )
 
+    for name, length in lengths.items():
+        sound(check_length, name, length)
 
-def _check_texts(opened: OpenStudy) -> None:
-    """The texts are there and can be read; local ones are long enough."""
-    study, tokenizer = opened.study, opened.tokenizer
-    if note := beyond(tokenizer, opened.config):
-        print(f"note: model {study.model}: {note}", file=sys.stderr)
-    healing_texts = [study.healing_text] if study.healing else []
-    for text in (study.validation_text, *healing_texts, *study.other_texts):
-        corpora.source(text)
-        corpora.check(text)
-    for text in healing_texts:
-        corpora.check_disjoint(study.validation_text, text)
+
+def _check_texts(opened: OpenStudy, sound: Sound, tokenizer: bool) -> None:
+    """The texts are there and can be read; local ones are long enough, where there is a tokenizer
+    to count with."""
+    study = opened.study
+    validation, healing = study.validation_text, study.healing_text if study.healing else None
+    every = (validation, *([healing] if healing else []), *study.other_texts)
+    readable = [text for text in every if sound(_check_readable, text)]
+    if validation in readable and healing in readable:
+        sound(corpora.check_disjoint, validation, healing)
     for text in study.other_texts:
-        if study.text_name == text.name:
-            raise UserError(
-                f"study {study.name}: other_texts: '{text.name}' is the name of the validation text"
-            )
-        if corpora.describe(text) == corpora.describe(study.validation_text):
-            raise UserError(
-                f"study {study.name}: other_texts: '{text.name}' is the validation text itself"
-            )
-    for text in (study.validation_text, *study.other_texts):
-        if text.path is not None:
-            distances = study.distances
-            count = min(distances.n_sequences, ENOUGH // distances.length)
-            found = corpora.windows(text, tokenizer, count, distances.length, seed=None)
-            check_ids(found.tolist(), opened.config, f"text {corpora.describe(text)}")
-    if study.validation_text.path is not None:
-        # Raises when there are too few.
-        what = f"text {corpora.describe(study.validation_text)}"
-        check_ids(opened.loss_sequences, opened.config, what)
-    if study.healing and study.healing_text.path is not None:
-        healing = study.healing
-        cut = corpora.windows if healing.packing else corpora.document_sequences
-        count = min(_most_steps(opened) * healing.batch, ENOUGH // healing.length)
-        found = cut(study.healing_text, tokenizer, count, healing.length, seed=None)
-        what = f"text {corpora.describe(study.healing_text)}"
-        check_ids(([int(i) for i in row] for row in found), opened.config, what)
+        sound(_check_other, study, text.name, text)
+    long = [text for text in readable if text.path is not None and tokenizer]
+    for text in long:
+        if text is healing:
+            sound(_check_healing_text, opened)
+        elif sound(_check_windows, opened, text) and text is validation:
+            sound(_check_loss_text, opened)
+
+
+def _check_readable(text: Text) -> None:
+    corpora.source(text)
+    corpora.check(text)
+
+
+def _check_other(study: Study, name: str, text: Text) -> None:
+    if study.text_name == name:
+        raise UserError(
+            f"study {study.name}: other_texts: '{name}' is the name of the validation text"
+        )
+    if corpora.describe(text) == corpora.describe(study.validation_text):
+        raise UserError(f"study {study.name}: other_texts: '{name}' is the validation text itself")
+
+
+def _check_windows(opened: OpenStudy, text: Text) -> None:
+    distances = opened.study.distances
+    count = min(distances.n_sequences, ENOUGH // distances.length)
+    found = corpora.windows(text, opened.tokenizer, count, distances.length, seed=None)
+    check_ids(found.tolist(), opened.config, f"text {corpora.describe(text)}")
+
+
+def _check_loss_text(opened: OpenStudy) -> None:
+    what = f"text {corpora.describe(opened.study.validation_text)}"
+    check_ids(opened.loss_sequences, opened.config, what)
+
+
+def _check_healing_text(opened: OpenStudy) -> None:
+    healing, text = opened.study.healing, opened.study.healing_text
+    cut = corpora.windows if healing.packing else corpora.document_sequences
+    count = min(_most_steps(opened) * healing.batch, ENOUGH // healing.length)
+    found = cut(text, opened.tokenizer, count, healing.length, seed=None)
+    rows = ([int(token) for token in row] for row in found)
+    check_ids(rows, opened.config, f"text {corpora.describe(text)}")
 
 
 def _most_steps(opened: OpenStudy) -> int:
@@ -188,4 +261,20 @@ def _most_steps(opened: OpenStudy) -> int:
     n_layers = opened.n_layers
     deepest = [span(n_layers - n, n_layers) for n in opened.healed_ns(teacher.fractions)]
     steps = [equal_time_steps(opened, healing, block) for block in deepest]
-    return max(steps)
+    return max(steps, default=healing.steps)
+
+
+def _check_tasks(opened: OpenStudy, sound: Sound) -> None:
+    study = opened.study
+    asked = [*study.tasks, *opened.prompt_tasks]
+    if not sound(harness.try_local_tasks, study):
+        return
+    if not sound(lambda: opened.task_manager):
+        # Those of the study's own folder are read all the same.
+        own = harness.local_tasks(study)
+        asked = [task for task in asked if task.name in own]
+        study = study.model_copy(update={"tasks": [t for t in study.tasks if t.name in own]})
+    manager = harness.task_manager(study)
+    for name in dict.fromkeys(task.name for task in asked):
+        alike = [task for task in asked if task.name == name]
+        sound(harness.check_tasks, study, manager, alike)

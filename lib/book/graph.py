@@ -256,7 +256,7 @@ def _planned(
         lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
         if not lines:
             raise RuntimeError(f"planning the jobs of {study.name} failed:\n{done.stderr}")
-        raise UserError(lines[-1].removeprefix("error: "))
+        raise UserError(*(line.removeprefix("error: ") for line in lines))
     for old in note.parent.glob(f"{study.name}-????????????????.json"):
         old.unlink(missing_ok=True)
     write_atomically(note, done.stdout)

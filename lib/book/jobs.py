@@ -177,8 +177,8 @@ def _measure(opened: OpenStudy, names: Sequence[str]) -> None:
 def prepare(study: Study, config: Configuration, cores: int, start: float = 0.0) -> dict[str, Any]:
     """Check a study; its jobs, with the cores, memory, GPUs and time that each gets.
 
-    cores: of this machine; start: seconds that a process takes to begin. Raises UserError for the
-    first mistake found."""
+    cores: of this machine; start: seconds that a process takes to begin. Raises UserError for all
+    mistakes found."""
     elsewhere, gpus = config.elsewhere, config.gpus
     if not elsewhere:
         check(study)

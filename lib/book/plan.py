@@ -4,33 +4,32 @@ the model's shape alone.
     python -m lib.run book --study llama-2-70b --plan
 
 Counts are exact where the model's configuration is known. Times are estimates: the seconds per
-token of one decoder layer of this shape, measured here and now, times layers times tokens. The
-model's head, loading, and whatever is done between passes are left out.
+token of one decoder layer of this shape, measured here and now, times layers times tokens. A layer
+too large to be made for that is taken to be as fast as a plain product of matrices. The model's
+head, loading, and whatever is done between passes are left out.
 """
 
-import copy
 import re
-import time
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import torch
-from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers import PretrainedConfig
 
+from lib.book import timing
 from lib.book.memory import memory
-from lib.errors import UserError
 from lib.evaluation import harness
 from lib.evaluation.sweep import layer_passes
 from lib.evidence.records import digest
 from lib.experiments import measure
 from lib.experiments.conditions import Condition
+from lib.experiments.costs import multiplied
 from lib.experiments.opened import OpenStudy
 from lib.healing import recipe as recipes
 from lib.models import checkpoints
-from lib.models.anatomy import decoder
+from lib.models.anatomy import skeleton
 from lib.models.shapes import Shape, planned_config, shape_of
+from lib.models.trial import trial
 from lib.pruning.dropped import Dropped, span
-from lib.pruning.surgery import slice_config
 from lib.schema import Loss, Study, Task
 from lib.sections import section
 from lib.words import spoken
@@ -40,7 +39,7 @@ from lib.words import spoken
 KNOWN = {"mmlu": (14_042, 117), "boolq": (3_270, 160)}
 UNKNOWN = "not known without its data"
 UNHEALED = "unhealed"  # the part with which everything is compared
-TRIAL = 2e11  # floating-point operations of one timed pass
+LARGE = 2.5e8  # parameters of a layer that is not made to be timed: 1 GB in float32
 BACK = 3  # forward passes that one forward and back counts for, where it is not timed
 
 
@@ -231,45 +230,25 @@ class Speed(NamedTuple):
 
 def speed(study: Study, shape: Shape, flops: float | None = None) -> Speed:
     """Of one layer of the model: as so many operations per second allow, or timed here."""
-    if flops is None:
+    if flops is not None:
+        operations = 2 * max(shape.by_layer)
+    elif is_large(shape):
+        one = skeleton(timing.one_layer(shape.config))
+        # Of experts as many as a token is sent to; the head is left out.
+        operations = 2 * (multiplied(one) - one.get_output_embeddings().weight.numel())
+        flops = timing.flops(study)
+    else:
         return measured_speed(shape.config, study, max(shape.by_layer))
-    each = 2 * max(shape.by_layer) / flops
-    return Speed(each, BACK * each)
+    return Speed(operations / flops, BACK * operations / flops)
+
+
+def is_large(shape: Shape) -> bool:
+    return max(shape.by_layer) > LARGE
 
 
 def measured_speed(config: PretrainedConfig, study: Study, per_layer: int) -> Speed:
-    """Timed on one layer of this shape with made-up weights, on the study's device.
-
-    Raises UserError where it does not fit into memory."""
-    device, dtype = checkpoints.device(study), checkpoints.dtype(study)
-    one = copy.deepcopy(config)
-    slice_config(one, [0])
-    text = one.get_text_config()
-    text.vocab_size, text.pad_token_id = 256, 0
-    try:
-        model = AutoModelForCausalLM.from_config(one, dtype=dtype, trust_remote_code=False)
-    except (RuntimeError, MemoryError) as error:
-        raise UserError(f"one layer of this model does not fit here: {error}") from None
-    stack = decoder(model.to(device)).requires_grad_(False)
-    length = int(min(512, max(16, TRIAL / (2 * per_layer))))
-    inputs = torch.randn(1, length, text.hidden_size, device=device, dtype=dtype)
-
-    def timed(training: bool) -> float:
-        entering = inputs.clone().requires_grad_(training)
-        start = time.perf_counter()
-        with torch.set_grad_enabled(training):
-            output = stack(inputs_embeds=entering, use_cache=False).last_hidden_state
-            if training:
-                output.sum().backward()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return (time.perf_counter() - start) / length
-
-    found = {}
-    for training in (False, True):
-        timed(training)  # the first one sets things up
-        found[training] = min(timed(training) for _ in range(3))
-    return Speed(found[False], found[True])
+    """Timed on one layer of this shape. Raises UserError where it does not fit into memory."""
+    return Speed(*timing.of_layer(config, study, per_layer))
 
 
 def rows(opened: Planned, pace: Speed) -> dict[str, tuple[int, float]]:
@@ -288,8 +267,12 @@ def rows(opened: Planned, pace: Speed) -> dict[str, tuple[int, float]]:
 
 def plan(study: Study) -> str:
     """All of it, as text."""
+    if study.model_is_local:
+        checkpoints.check_config(study)
     config, own = planned_config(study)
+    trial(f"study {study.name}: shape", lambda: shape_of(config, study.ffn))
     shape = shape_of(config, study.ffn)
+    harness.try_local_tasks(study)
     pace = speed(study, shape)
     opened = Planned(study, config)
     todo = rows(opened, pace)
@@ -313,9 +296,10 @@ def plan(study: Study) -> str:
         lines.append(
             f"task {task.name}, {task.shots}-shot: {source if source == UNKNOWN else size}"
         )
+    timed = "a product of matrices" if is_large(shape) else "one layer"
     per_token = 2 * sum(shape.by_layer) / shape.n_layers
     lines += [
-        f"ESTIMATES, from one layer timed here on {checkpoints.device(study)}: "
+        f"ESTIMATES, from {timed} timed here on {checkpoints.device(study)}: "
         f"{1 / pace.forward:,.0f} tokens/s forward ({per_token / pace.forward / 1e9:,.0f} "
         f"GFLOP/s), {1 / pace.training:,.0f} tokens/s forward and back",
         f"  {'':58} {'models':>6} {'time':>10}",

@@ -282,7 +282,7 @@ def _explain(log: Path, code: int) -> None:
     lines = log.read_text("utf-8", "replace").splitlines()
     mistakes = [line for line in lines if line.startswith("error: ")]
     if code and mistakes:
-        raise UserError(mistakes[-1].removeprefix("error: "))
+        raise UserError(*(line.removeprefix("error: ") for line in mistakes))
     if code:
         print("\n".join(lines[-20:]), file=sys.stderr)
 

@@ -24,6 +24,7 @@ from lib.evaluation.lm_eval_insides import ask_again, ask_in_order, harness
 from lib.evidence.journal import Journal
 from lib.evidence.records import file_digest
 from lib.files import files_below
+from lib.models.trial import trial
 from lib.pruning.dropped import Dropped
 from lib.schema import Study, Task
 
@@ -156,6 +157,16 @@ def local_tasks(study: Study) -> dict[str, Path]:
     return {name: entry.yaml_path for name, entry in index.items()}
 
 
+def try_local_tasks(study: Study) -> None:
+    """The YAML files of the study's `task_path` can be read, soon and in little memory.
+
+    Raises UserError otherwise."""
+    for path in sorted(Path(study.task_path).rglob("*.yaml")) if study.task_path else []:
+        if not path.is_file():
+            raise UserError(f"task_path {path}: is no file: a pipe, a device, a folder, or no link")
+    trial(f"study {study.name}: task_path {study.task_path}", lambda: local_tasks(study))
+
+
 def task_manager(study: Study) -> Any:
     """lm-eval's task manager; its thousands of own tasks only where the study names one."""
     own = local_tasks(study)
@@ -163,14 +174,15 @@ def task_manager(study: Study) -> Any:
 
     needs_defaults = any(task.name not in own for task in study.tasks)
     manager = TaskManager(include_path=study.task_path, include_defaults=needs_defaults)
-    for task in study.tasks:
-        if task.name not in manager.all_tasks:
-            nowhere = f"none readable in {study.task_path}" if study.task_path else "none"
-            known = _some(sorted(own)) or nowhere
-            raise UserError(
-                f"study {study.name}: unknown lm-eval task '{task.name}'; "
-                f"local tasks: {known}; all others: `lm-eval ls tasks`"
-            )
+    nowhere = f"none readable in {study.task_path}" if study.task_path else "none"
+    unknown = [
+        f"study {study.name}: unknown lm-eval task '{task.name}'; local tasks: "
+        f"{_some(sorted(own)) or nowhere}; all others: `lm-eval ls tasks`"
+        for task in study.tasks
+        if task.name not in manager.all_tasks
+    ]
+    if unknown:
+        raise UserError(*unknown)
     return manager
 
 

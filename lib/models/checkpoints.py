@@ -1,11 +1,12 @@
 """Loading causal language models: checkpoints are checked before they are believed."""
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError
 from transformers import (
     AutoConfig,
@@ -16,16 +17,20 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.quantizers.auto import AutoQuantizationConfig
 
 from lib.errors import UserError
 from lib.evidence.records import digest, file_digest
-from lib.models import shards, tied
-from lib.models.anatomy import layers
+from lib.models import beforehand, shards, tied
+from lib.models.anatomy import layers, skeleton
 from lib.models.checkpoint_files import made_of
-from lib.models.hub import chain, explain
+from lib.models.hub import cached_snapshot, chain, explain
 from lib.models.loading import load_whole
+from lib.models.trial import trial
 from lib.schema import Study
 
+# For trying a tokenizer: runs of each kind of character, at which badly made patterns explode.
+SAMPLE = " ".join(f"{one * 60}!" for one in "aA1 _-.,\n'é中") + " It was 3 o'clock. " * 20
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -47,14 +52,20 @@ def dtype(study: Study) -> torch.dtype:
 def load_config(study: Study) -> PretrainedConfig:
     """The model's config, if it is a causal language model's.
 
-    Raises UserError: no such folder or repository, not a causal LM, remote code needed."""
+    Raises UserError: no such folder or repository, files that cannot be what they are named, not a
+    causal LM, remote code needed."""
     if study.model_is_local and not (Path(study.model) / "config.json").is_file():
         raise UserError(f"model {study.model}: no checkpoint there (no config.json)")
+    revision = commit(study)
     try:
-        config = AutoConfig.from_pretrained(
-            study.model, revision=commit(study), trust_remote_code=False
-        )
-    except (OSError, ValueError, KeyError) as error:
+        folder = study.model
+        if not study.model_is_local:
+            folder = Path(hf_hub_download(study.model, "config.json", revision=revision)).parent
+        beforehand.look(Path(folder))
+        config = AutoConfig.from_pretrained(study.model, revision=revision, trust_remote_code=False)
+    except UserError:
+        raise
+    except Exception as error:  # values of wrong types surface as many kinds
         raise _loading_error(study, error) from None
     known = AutoModelForCausalLM._model_mapping
     if type(config) not in known:
@@ -88,6 +99,7 @@ def config_of_shape(study: Study) -> PretrainedConfig:
 
     Raises UserError for a shape that is none."""
     shape = dict(study.shape or {})
+    beforehand.check_layers(f"study {study.name}: shape", shape)
     try:
         return AutoConfig.for_model(shape.pop("model_type"), **shape)
     except Exception as error:  # an unknown type, values that do not go together
@@ -168,6 +180,46 @@ def untrained_twin(study: Study) -> PreTrainedModel:
     return twin.eval()
 
 
+def check_config(study: Study) -> None:
+    """A model can be made of the checkpoint's configuration, soon and in little memory.
+
+    Raises UserError otherwise."""
+
+    def make() -> None:
+        config = load_config(study)
+        try:
+            model = skeleton(config)
+            layers(model)
+        except UserError:
+            raise
+        except Exception as error:  # constructors raise many kinds
+            raise _loading_error(study, error) from None
+        if study.model_is_local:
+            beforehand.check_size(Path(study.model), model.num_parameters())
+
+    _try(study, make)
+
+
+def check_tokenizer(study: Study) -> None:
+    """The checkpoint's tokenizer can be loaded and encodes a text, soon and in little memory.
+
+    Raises UserError otherwise."""
+
+    def encode() -> None:
+        tokenizer = load_tokenizer(study, load_config(study))
+        try:
+            tokenizer(SAMPLE, verbose=False)
+        except Exception as error:
+            raise _loading_error(study, error, what="tokenizer") from None
+
+    _try(study, encode)
+
+
+def _try(study: Study, step: Callable[[], object]) -> None:
+    """With limits where the files are at hand: a download may take as long as it does."""
+    trial(f"model {study.model}", step) if study.model_is_local else step()
+
+
 def check_files(study: Study) -> None:
     """Every safetensors file of a local checkpoint is there, whole, and as its index says.
 
@@ -187,6 +239,11 @@ def check_tensors(study: Study) -> None:
     # One that was quantised before has other tensors than its configuration alone says.
     if not hasattr(config, "quantization_config"):
         _load(study, config, device_map="meta")
+        return
+    try:
+        AutoQuantizationConfig.from_dict(config.quantization_config)
+    except Exception as error:  # of a kind that is not known here
+        raise _loading_error(study, error) from None
 
 
 def contradiction(study: Study) -> str | None:
@@ -217,10 +274,8 @@ def commit(study: Study) -> str | None:
     try:
         return _hub_commit(study.model, study.revision)
     except Exception as error:  # no network, no such repository, …
-        revision = study.revision or "main"
-        cached = try_to_load_from_cache(study.model, "config.json", revision=revision)
-        if isinstance(cached, str):
-            return Path(cached).parent.name
+        if found := cached_snapshot(study.model, study.revision):
+            return found.name
         raise UserError(
             f"model {study.model}: not a local folder, and {explain(error, 'model', study.model)}; "
             "paths start with ./, ../, ~ or /"
@@ -236,5 +291,5 @@ def _loading_error(study: Study, error: Exception, what: str = "model") -> UserE
     """One line for whatever the library raised while it loaded a part of the checkpoint."""
     if not study.model_is_local and any(isinstance(one, HfHubHTTPError) for one in chain(error)):
         return UserError(f"{what} {study.model}: {explain(error, 'model', study.model)}")
-    reason = " ".join(str(error).split())
-    return UserError(f"{what} {study.model}: cannot be loaded: {reason[:200]}")
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return UserError(f"{what} {study.model}: cannot be loaded: {reason}")

@@ -23,7 +23,9 @@ from lib.errors import UserError
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 BUFFER = 1 << 20  # bytes held in memory; more is slower, being more than processors keep close
-LARGEST_HEADER = 100_000_000  # what readers of the format accept
+# Bytes of a header or an index. Readers of the format accept 100 MB, but such a one takes gigabytes
+# to read, and the largest models have a few MB.
+LARGEST_HEADER = 1 << 25
 # Bits per element. Types that are not listed here are copied like the rest, their sizes unchecked.
 BITS = {"BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "I16": 16, "U16": 16}
 BITS |= {"F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32}
@@ -105,7 +107,7 @@ def layer_stack(shards: list[Shard], n_layers: int) -> str:
         prefix, number = _first_number(name)
         if prefix and not any(word in prefix for word in OTHER_TOWERS):
             numbers[prefix].add(number)
-    stacks = [prefix for prefix, of in numbers.items() if of == set(range(n_layers))]
+    stacks = [prefix for prefix, of in numbers.items() if _complete(of, n_layers)]
     if len(stacks) == 1:
         return stacks[0]
     folder = shards[0].path.parent
@@ -256,14 +258,15 @@ def _copy(old: int, new: int, start: int, size: int, advance: Callable[[int], ob
 def _index(folder: Path) -> dict[str, Any]:
     problem = UserError(f"checkpoint {folder}: {INDEX} is damaged")
     try:
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        with open(folder / INDEX, encoding="utf-8") as file:
+            index = json.loads(file.read(LARGEST_HEADER))
         names = index["weight_map"].values()
         if any(Path(name).name != name for name in names) or not names:
             raise problem
         # transformers, too, reads no index without metadata, which may be empty.
         if not isinstance(index["metadata"], dict):
             raise problem
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise problem from None
     return index
 
@@ -314,15 +317,19 @@ def _first_number(name: str) -> tuple[str, int]:
     "h.3.attn.weight"; ("", 0) where there is none."""
     parts = name.split(".")
     for i, part in enumerate(parts):
-        if part.isdecimal():
+        if part.isdecimal() and len(part) < 10:
             return ".".join(parts[:i]), int(part)
     return "", 0
 
 
+def _complete(numbers: set[int], n_layers: int) -> bool:
+    return len(numbers) == n_layers and all(0 <= number < n_layers for number in numbers)
+
+
 def _spans(numbers: set[int], n_layers: int) -> str:
-    missing = sorted(set(range(n_layers)) - numbers)
-    extra = sorted(numbers - set(range(n_layers)))
+    missing = next((number for number in range(n_layers) if number not in numbers), None)
+    extra = min((number for number in numbers if number >= n_layers), default=None)
     parts = [f"{len(numbers)} layers"]
-    parts += [f"{missing[0]} is missing"] if missing else []
-    parts += [f"{extra[0]} is extra"] if extra else []
+    parts += [f"{missing} is missing"] if missing is not None else []
+    parts += [f"{extra} is extra"] if extra is not None else []
     return ", ".join(parts)

@@ -18,7 +18,6 @@ import json
 import re
 import sys
 from collections.abc import Collection
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +27,7 @@ from lib import open_sets, paths
 from lib import study as studies
 from lib.errors import UserError
 from lib.files import check_space, free_place, whole_or_not_at_all
-from lib.models import shards
+from lib.models import beforehand, shards
 from lib.pruning.card import card
 from lib.pruning.dropped import Dropped, check_n, in_words, kept_layers, parse_layers
 from lib.pruning.strategy import shipped
@@ -58,6 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
         folder = find(options.checkpoint)
         out = free_place(Path(options.out), folder)
         shards.read(folder)  # cheap: before anything long
+        check_config(folder)
         n_layers = _text_config(load_config(folder)).num_hidden_layers
         if options.drop is not None:
             dropped = parse_layers(options.drop, n_layers)
@@ -139,12 +139,10 @@ def find(name: str) -> Path:
     if folder.exists():
         raise UserError(f"checkpoint {name}: a file; give the folder that it is in")
     if re.fullmatch(r"(\w[\w.-]*/)?\w[\w.-]*", name):
-        from huggingface_hub import try_to_load_from_cache
+        from lib.models.hub import cached_snapshot
 
-        with suppress(ValueError):  # no possible name
-            cached = try_to_load_from_cache(name, "config.json")
-            if isinstance(cached, str):
-                return Path(cached).parent
+        if cached := cached_snapshot(name):
+            return cached
         raise UserError(
             f"checkpoint {name}: neither a folder nor a model in the hub's cache here; "
             f"`hf download {name}` fetches one"
@@ -159,6 +157,7 @@ def load_config(folder: Path) -> "PretrainedConfig":
         raise UserError(f"checkpoint {folder}: no config.json there")
     from transformers import AutoConfig  # imports torch
 
+    beforehand.look(folder)
     try:
         if json.loads((folder / "config.json").read_bytes())["model_type"] == "qwen":
             from lib.models import qwen
@@ -166,8 +165,23 @@ def load_config(folder: Path) -> "PretrainedConfig":
             qwen.register()
         return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # whatever a damaged file leads to
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"checkpoint {folder}: config.json: {reason}") from None
+
+
+def check_config(folder: Path) -> None:
+    """A model can be made of the checkpoint's configuration, soon and in little memory.
+
+    Raises UserError otherwise."""
+    from lib.models.anatomy import skeleton  # imports torch
+    from lib.models.trial import trial
+
+    def make() -> None:
+        config = load_config(folder)
+        _text_config(config)
+        beforehand.check_size(folder, skeleton(config).num_parameters())
+
+    trial(f"checkpoint {folder}", make)
 
 
 def check_tensors(folder: Path, config: "PretrainedConfig") -> None:

@@ -247,7 +247,15 @@ def reference_runs(opened: OpenStudy, name: str) -> pd.DataFrame:
 
 
 def published_title(control: str) -> str:
-    return json.loads((paths.published(control) / "study.json").read_text("utf-8"))["title"]
+    """Raises UserError where the run's own file does not say it."""
+    path = paths.published(control) / "study.json"
+    try:
+        title = json.loads(path.read_text("utf-8"))["title"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        title = None
+    if not isinstance(title, str):
+        raise UserError(f"published run '{control}': {path} is damaged: it says no title")
+    return title
 
 
 def by_run(opened: OpenStudy, name: str, own: pd.DataFrame) -> pd.DataFrame:
