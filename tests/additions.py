@@ -266,7 +266,7 @@ def name_oddly(study: Path, folder: Path) -> None:
 def names_misread(pages: Path) -> list[tuple[str, str]]:
     """The page and the name wherever a name is not shown as it is, or is mathematics."""
     shown = {
-        "at_a_glance": [f"Another model: {TITLE}", TITLE],
+        "at_a_glance": [TITLE],
         "03_loss": [OWN],
         "08_other_texts": [OWN, OTHER],
         "12_families": [TITLE],
@@ -277,8 +277,6 @@ def names_misread(pages: Path) -> list[tuple[str, str]]:
         text = (pages / f"{page}.html").read_text("utf-8")
         for name in names:
             found = BeautifulSoup(text, "html.parser").find_all(string=re.compile(re.escape(name)))
-            plain = [
-                one.find_parent(class_="mathjax_ignore") or one.find_parent("nav") for one in found
-            ]
+            plain = [one.find_parent(class_="mathjax_ignore") for one in found]
             misread += [] if plain and all(plain) else [(page, name)]
     return misread

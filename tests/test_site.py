@@ -265,3 +265,12 @@ def test_old_addresses_lead_to_where_pages_are_now(
             assert "//" not in text  # nothing of another host
             (target,) = set(re.findall(r'(?:url=|href=")([^"]+)"', text))
             assert target == f"{path.stem[3:]}.html" and target[:-5] in names
+
+
+def test_a_title_in_the_contents_begins_no_formula(default: study.Study, mine: study.Study) -> None:
+    """It reads as it is: what parts the marks of a formula is not seen."""
+    title = r"from $5 to $$10$$ \(x\) \[y\] \begin{z} *a* [b] `c` {d} <e>"
+    other = mine.model_copy(update={"title": title})
+    caption = site.contents([default, other])["parts"][-1]["caption"]
+    assert caption.replace("\N{WORD JOINER}", "") == f"Another model: {title}"
+    assert not re.search(r"\$\$|\\[(\[a-z]", caption)

@@ -210,7 +210,9 @@ def contents(studies: list[Study]) -> dict[str, Any]:
         pages = [path.stem for path in paths.sections().values()]
         toc["parts"].append(
             {
-                "caption": f"Another model: {other.title}",
+                # MathJax looks for formulas in the contents too: a joiner parts what begins one.
+                "caption": "Another model: "
+                + re.sub(r"(\\|\$(?=\$))", "\\1\N{WORD JOINER}", other.title),
                 "chapters": [{"file": f"{page_folder(other)}/{page}"} for page in pages],
             }
         )

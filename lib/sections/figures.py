@@ -120,6 +120,7 @@ def looks(table: pd.DataFrame) -> dict[str, dict]:
 def reference_styles(references: pd.DataFrame) -> list[tuple[str, dict]]:
     """Each reference run's name and how its line is drawn, the same in every figure."""
     names = list(dict.fromkeys(references["run"]))
+    fonts_for("".join(names))
     return [
         (name, {"color": shade, "linestyle": dash, "linewidth": 1.1, "label": f"reference: {name}"})
         for name, shade, dash in zip(names, cycle(SHADES[2:]), cycle(DASHES), strict=False)

@@ -31,7 +31,9 @@ def open_study(name: str, **parameters: object) -> OpenStudy:
     `open_study("almanac", distances={"length": 64})`; values of None leave the study's."""
     opened = OpenStudy(study.override(study.load(name), **parameters))
     figures.style()
-    figures.fonts_for(json.dumps(study.effective(opened.study), ensure_ascii=False, default=str))
+    one = opened.study
+    named = [*one.tasks, *one.other_texts, *one.strategies]
+    figures.fonts_for("".join([one.title, one.text_name, *(part.name for part in named)]))
     return opened
 
 
