@@ -19,6 +19,7 @@ from pathlib import Path
 from lib import study
 from lib.book.check import check
 from lib.errors import UserError
+from lib.evidence import ownership
 from lib.experiments import measure
 from lib.experiments.conditions import Condition
 from lib.experiments.opened import OpenStudy
@@ -45,6 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         chosen = study.load(options.study)
         check(chosen)
         opened = OpenStudy(chosen)
+        ownership.take(chosen, opened.checkpoint)
         export(opened, _condition(opened, options), out)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

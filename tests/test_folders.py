@@ -15,7 +15,7 @@ import pytest
 
 from lib import files, paths
 from lib.errors import UserError
-from lib.files import claimed, copy_new, written_by_others
+from lib.files import claimed, copy_new, whole_or_not_at_all, written_by_others
 
 CLAIM = """
 import sys, time
@@ -30,7 +30,11 @@ with claimed(Path(sys.argv[1]), "another process is healing this model; waiting"
 def claiming(place: Path) -> subprocess.Popen:
     command = [sys.executable, "-c", CLAIM, place]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=paths.ROOT, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(
+        command, cwd=paths.ROOT, stdout=pipe, stderr=pipe, text=True,
+        # A shell that starts tests in the background has them ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
 
 
 def waiting(one: subprocess.Popen) -> None:
@@ -140,3 +144,21 @@ def test_what_libraries_cannot_write_is_told_in_the_systems_words(tmp_path: Path
     with pytest.raises(RuntimeError, match="a bug"), written_by_others(tmp_path):
         raise RuntimeError("a bug")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("system", ["exchanges folders", "does not"])
+def test_a_folder_is_replaced_by_one_that_is_whole(
+    system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if system == "does not":
+        monkeypatch.setattr(files.ctypes, "CDLL", lambda *_, **__: object())
+    out = tmp_path / "out"
+    for content in ("old", "new"):
+        with whole_or_not_at_all(out, anew=True) as unfinished:
+            (unfinished / "sub").mkdir()
+            (unfinished / "sub" / content).write_text(content)
+            assert content == "old" or os.listdir(out / "sub") == ["old"]
+        assert os.listdir(tmp_path) == ["out"] and os.listdir(out / "sub") == [content]
+    with pytest.raises(OSError), whole_or_not_at_all(out) as unfinished:  # unless it is said
+        (unfinished / "more").write_text("more")
+    assert os.listdir(tmp_path) == ["out"] and os.listdir(out / "sub") == ["new"]

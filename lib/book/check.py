@@ -59,7 +59,7 @@ def check(study: Study, here: bool = True) -> None:
             )
     if study.healing.micro_batch and study.healing.batch % study.healing.micro_batch:
         raise UserError(f"study {study.name}: healing.micro_batch does not divide healing.batch")
-    known = sorted(path.parent.name for path in paths.published("").glob("*/study.json"))
+    known = sorted(path.parent.name for path in paths.published("").glob("[!.]*/study.json"))
     for control in study.controls.studies:
         if control not in known:
             raise UserError(

@@ -50,7 +50,8 @@ def file_digest(path: Path) -> str:
         return known
     with open(path, "rb") as file:
         value = hashlib.file_digest(file, "sha256").hexdigest()
-    write_atomically(note, value)
+    with suppress(UserError):  # a clone that is only read: it is worked out anew each time
+        write_atomically(note, value)
     return value
 
 

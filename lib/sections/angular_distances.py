@@ -15,6 +15,7 @@ from lib.sections.figures import GREY, SHADES, grid
 from lib.sections.pages import key_numbers
 from lib.sections.section import Extra, Section, Table
 
+CELLS = 1000  # of a heat map; one of more is drawn as pixels, and not each as a shape
 RESCALED = "Distance, rescaled in each row"
 
 
@@ -97,7 +98,8 @@ def distance_map(
     tables = [("", distances)] + ([("untrained twin", untrained)] if untrained is not None else [])
     figure, panels = grid(len(tables), 1, width=7, height=4.6)
     for axes, (title, table) in zip(panels.flat, tables, strict=True):
-        heat_map(axes, table, cbar_kws={"label": RESCALED})
+        pixels = len(table) > CELLS
+        heat_map(axes, table, cbar_kws={"label": RESCALED}, rasterized=pixels)
         axes.set(xlabel="", ylabel="Block size n  [layers]")
         axes.set_title(title, fontsize="medium")
     mark(panels[0, 0], optimal)
