@@ -1,5 +1,5 @@
-"""Runs of a small study, each ended by a signal while a notebook and other jobs are at work, as it
-was started: on a terminal, in the background of a script, or with nohup.
+"""Runs of a small study, each ended by a signal while a notebook is at work, as it was started: on
+a terminal, in the background of a script, or with nohup.
 
     .venv/bin/python benchmarks/stopped_runs.py
 
@@ -15,6 +15,7 @@ import contextlib
 import os
 import pty
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -91,10 +92,18 @@ def by_a_script(clone: Path, command: list[str], nohup: bool) -> Started:
     return Started(int((clone / "pid").read_text()), None, shell.poll)
 
 
-def begun(clone: Path, study: Path, way: str) -> Started:
-    """A run at a moment when a notebook is at work and something is recorded."""
+def asking(study: Path) -> list[str]:
     command = [sys.executable, "-m", "lib.run", "book", "--study", str(study)]
-    command += ["--sections", "01,02"]
+    return [*command, "--sections", "01"]
+
+
+def begun(clone: Path, study: Path, way: str) -> Started:
+    """A run from the beginning, at a moment when a notebook is at work and something is recorded."""
+    for old in ("results", "_build/executed"):
+        shutil.rmtree(clone / old, ignore_errors=True)
+    for old in ("pid", "said"):
+        (clone / old).unlink(missing_ok=True)
+    command = asking(study)
     run = (
         on_a_terminal(clone, command)
         if way == "terminal"
@@ -124,10 +133,7 @@ def one(clone: Path, study: Path, way: str, how: signal.Signals, expected: Any) 
     sigkill(left)
     said = run.said.decode() if way == "terminal" else (clone / "said").read_text()
     last = [line for line in said.replace("\r", "\n").splitlines() if line.strip()][-1:]
-    again = subprocess.run(
-        [sys.executable, "-m", "lib.run", "book", "--study", str(study), "--sections", "01,02"],
-        cwd=clone, capture_output=True, text=True,
-    )  # fmt: skip
+    again = subprocess.run(asking(study), cwd=clone, capture_output=True)
     stood = found(clone)
     lost = sum(stood.get(path) != moment for path, moment in kept.items())
     same = values(clone) == expected
@@ -151,19 +157,22 @@ def one(clone: Path, study: Path, way: str, how: signal.Signals, expected: Any) 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.parse_args()
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
+    names = [one.name.removeprefix("SIG") for one in SIGNALS]
+    parser.add_argument("--signals", nargs="+", choices=names, default=names)
+    options = parser.parse_args()
+    signals = [signal.Signals[f"SIG{name}"] for name in options.signals]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         study = folder / "stopped.yaml"
-        study.write_text(yaml.safe_dump(STUDY | {"title": "Stopped"}), encoding="utf-8")
-        alone = copied(folder / "alone")
-        command = [sys.executable, "-m", "lib.run", "book", "--study", str(study)]
-        subprocess.run([*command, "--sections", "01,02"], cwd=alone, check=True)
-        expected, rows = values(alone), []
-        for way in WAYS:
-            for how in SIGNALS:
-                clone = copied(folder / f"{way}-{how.name}")
-                rows.append(one(clone, study, way, how, expected))
+        study.write_text(
+            yaml.safe_dump(STUDY | {"title": "Stopped", "controls": {"untrained": True}}),
+            encoding="utf-8",
+        )
+        clone = copied(folder / "clone")
+        subprocess.run(asking(study), cwd=clone, check=True)
+        expected = values(clone)
+        rows = [one(clone, study, way, how, expected) for way in options.ways for how in signals]
     good = [row.pop("good") for row in rows]
     print(tabulate(rows, headers="keys", tablefmt="github"))
     return 0 if all(good) else 1

@@ -10,7 +10,6 @@ from itertools import cycle
 from textwrap import fill
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -19,7 +18,7 @@ from matplotlib.figure import Figure
 from lib import paths
 from lib.experiments.conditions import main_conditions
 from lib.pruning.dropped import most_similar
-from lib.sections.angular_distances import RESCALED, heat_map, mark
+from lib.sections.angular_distances import distance_bar, heat_map, mark
 from lib.sections.columns import CURVE
 from lib.sections.figures import (
     DASHES,
@@ -207,18 +206,14 @@ def distance_maps(distances: pd.DataFrame, optimal: pd.DataFrame) -> Figure:
     figure, panels, spare = panel_grid(len(runs), height=3.4)
     for axes, run in zip(panels.flat, runs, strict=False):
         rows = distances[distances["run"] == run]
-        # As pixels: a deep model has thousands of cells.
-        heat_map(axes, rows, labels=7, cbar=False, rasterized=True)
+        heat_map(axes, rows, labels=7)
         mark(axes, optimal[optimal["run"] == run], size=3)
         axes.set(xlabel="Start layer ℓ of the block", ylabel="Block size n  [layers]")
         axes.set_title(_plain(run), fontsize="medium")
     panels[0, 0].legend(loc="upper right")
     for axes in spare:
         axes.axis("off")
-    shades = mpl.cm.ScalarMappable(mpl.colors.Normalize(0, 1), "viridis_r")
-    figure.colorbar(
-        shades, ax=list(panels.flat), label=RESCALED, location="bottom", shrink=0.6, aspect=30
-    )
+    distance_bar(figure, panels.flat, location="bottom", shrink=0.6, aspect=30)
     return figure
 
 
