@@ -98,7 +98,7 @@ def asking(study: Path) -> list[str]:
 
 
 def begun(clone: Path, study: Path, way: str) -> Started:
-    """A run from the beginning, at a moment when a notebook is at work and something is recorded."""
+    """A run from its beginning, when a notebook is at work and something is recorded."""
     for old in ("results", "_build/executed"):
         shutil.rmtree(clone / old, ignore_errors=True)
     for old in ("pid", "said"):
@@ -137,9 +137,7 @@ def one(clone: Path, study: Path, way: str, how: signal.Signals, expected: Any) 
     stood = found(clone)
     lost = sum(stood.get(path) != moment for path, moment in kept.items())
     same = values(clone) == expected
-    good = not left and not lost and same and again.returncode == 0 and (code == 0) == goes_on
-    print(f"{way}, {how.name}: {'as it should be' if good else 'NOT as it should be'}", flush=True)
-    return {
+    row = {
         "started": way,
         "signal": how.name,
         f"processes after {LIMIT:.0f} s": "it goes on, as asked; 0 after its end"
@@ -151,8 +149,10 @@ def one(clone: Path, study: Path, way: str, how: signal.Signals, expected: Any) 
         "lost": lost,
         "next run": "ends with all values" if same and not again.returncode else "NO",
         "last line": (last or ["–"])[0].strip()[-90:] if how != signal.SIGKILL else "–",
-        "good": good,
+        "good": not left and not lost and same and again.returncode == 0 and (code == 0) == goes_on,
     }
+    print(*row.values(), sep=" | ", flush=True)
+    return row
 
 
 def main() -> int:
@@ -165,10 +165,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         study = folder / "stopped.yaml"
-        study.write_text(
-            yaml.safe_dump(STUDY | {"title": "Stopped", "controls": {"untrained": True}}),
-            encoding="utf-8",
-        )
+        settings = STUDY | {"title": "Stopped", "controls": {"untrained": True}}
+        study.write_text(yaml.safe_dump(settings), encoding="utf-8")
         clone = copied(folder / "clone")
         subprocess.run(asking(study), cwd=clone, check=True)
         expected = values(clone)
