@@ -3,6 +3,7 @@
 Three processes stand for a run, for Snakemake and for a job, connected as the real ones are."""
 
 import fcntl
+import hashlib
 import os
 import pty
 import signal
@@ -17,8 +18,9 @@ from pathlib import Path
 import pytest
 
 from lib import paths
-from lib.book import scheduler
+from lib.book import progress, scheduler
 from lib.errors import UserError
+from lib.evidence import records
 
 RUN = """
 import sys
@@ -166,7 +168,7 @@ def test_what_a_killed_process_had_started_ends_with_it(
     assert run.left() == []
     if victim == "scheduler":
         assert run.process.returncode == 128 + signal.SIGKILL
-        assert run.said() == "error: Snakemake was killed (SIGKILL), and all jobs with it\n"
+        assert run.said() == f"error: Snakemake was killed (SIGKILL); its log is {run.folder}/log\n"
 
 
 def test_a_terminal_that_is_closed_ends_the_run(start: Callable[..., Started]) -> None:
@@ -236,12 +238,19 @@ def test_what_goes_wrong_before_any_job_is_one_line(tmp_path: Path, build_dir: P
         scheduler.watch("mine", command, tmp_path / "snakemake.log")
 
 
-@pytest.mark.parametrize("call", [scheduler.watch, scheduler.listing])
 def test_a_clone_that_cannot_be_written_is_one_line(
-    call: Callable[..., int], tmp_path: Path
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "file").touch()
-    log = tmp_path / "file" / "logs" / "snakemake.log"
-    arguments = (["true"], log) if call is scheduler.listing else ("mine", ["true"], log)
-    with pytest.raises(UserError, match=r"^cannot write .*snakemake\.log: Not a directory$"):
-        call(*arguments)
+    """And what is only remembered there does not stop those who read it."""
+    (tmp_path / "file").write_text("text")
+    monkeypatch.setattr(paths, "BUILD", tmp_path / "file" / "_build")
+    log = paths.BUILD / "logs" / "snakemake.log"
+    for call in (
+        lambda: scheduler.watch("mine", ["true"], log),
+        lambda: scheduler.listing(["true"], log),
+        progress.only_run,
+    ):
+        with pytest.raises(UserError, match=r"^cannot write .*file/_build.*: Not a directory$"):
+            call()
+    digest = records.file_digest(tmp_path / "file")
+    assert digest == hashlib.sha256(b"text").hexdigest()

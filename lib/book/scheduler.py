@@ -76,7 +76,7 @@ def _ended(seen: progress.Watch | None, code: int, log: Path) -> int:
         )
     if code < 0:
         how = signal.Signals(-code).name
-        print(f"error: Snakemake was killed ({how}), and all jobs with it", file=sys.stderr)
+        print(f"error: Snakemake was killed ({how}); its log is {log}", file=sys.stderr)
         return 128 - code
     if not killed and (seen is None or not seen.failed()):
         _explain(log, code)
