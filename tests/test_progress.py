@@ -251,9 +251,11 @@ def test_elsewhere_there_is_a_line_per_job_and_one_a_minute(
     screen.last -= 60
     screen.show(watch)
     tell(watch.todo[0], "done", 20)
+    tell(watch.todo[1], "stopped", 1)
     screen.show(watch)
     screen.close()
     assert console.file.getvalue() == (
         "0 of 4 jobs, 0%, about 40 s left\n"
         "job a: 20 s (1 of 4 jobs, 25%, about 60 s left, longer than estimated)\n"
+        "error: job b was told to end (by a signal, or a time limit)\n"
     )

@@ -30,6 +30,7 @@ EVERY = 1.0  # seconds between looks
 QUIET = 60.0  # seconds between lines where nothing can be drawn anew
 # A job that is over its estimate is taken to need a quarter of what it has taken, once more.
 MORE = 0.25
+BADLY = ("failed", "stopped")  # states of jobs
 TRUST = 30.0  # seconds of work that went as estimated, before any is seen
 LONGER = 1.25  # times the estimate of all work, above which that is said
 
@@ -130,7 +131,8 @@ class Watch:
         return [job for job in self.running() if not job.ended.exists()]
 
     def failed(self) -> bool:
-        return any(self._is(job, "failed") for job in self.todo)
+        """Whether a job has said that it did not end well."""
+        return any(self.states.get(job.name, {}).get("state") in BADLY for job in self.todo)
 
     def spent(self, job: Job) -> float:
         """Seconds that a running job has been seen running."""
@@ -239,6 +241,8 @@ class Screen:
                 self.line(f"{job.what}: {spoken(took(state))} ({seen.summary()})")
             elif state["state"] == "failed":
                 self.line(f"error: {state['problem']}")
+            elif state["state"] == "stopped":
+                self.line(f"error: {job.what} was told to end (by a signal, or a time limit)")
         if self.console.is_terminal:
             lines = [
                 f"  {job.what}, {spoken(seen.spent(job))}: {last_line(job.log)}"
