@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
-from lib.book import graph, progress
+from lib.book import ending, graph, progress
 from lib.book.configuration import configuration
 from lib.errors import UserError
 
@@ -27,13 +27,16 @@ try:
 except WorkflowError:  # none are given where jobs run elsewhere
     CORES = os.cpu_count() or 1
 
+RUN = ending.with_starter() if workflow.is_main_process else None
+os.environ[ending.STARTED_BY] = str(os.getpid())  # jobs end with the process that starts them
+
 try:
     CONFIG = configuration(config)
     if workflow.is_main_process and DRY:
         print(progress.described(graph.build(CONFIG, CORES)))
         sys.exit(0)
     elif workflow.is_main_process:
-        LOCK = progress.only_run()
+        LOCK = progress.only_run(RUN)
         GRAPH = graph.build(CONFIG, CORES)
         graph.begin(GRAPH)
     else:
@@ -82,4 +85,4 @@ for job in GRAPH.pending:
             # Formatted by Snakemake: braces stand for themselves.
             f"{job.what}, of study {GRAPH.study}".replace("{", "{{").replace("}", "}}")
         shell:
-            "{sys.executable:q} -m lib.book.worker {params.job} --study {GRAPH.study:q}"
+            "exec {sys.executable:q} -m lib.book.worker {params.job} --study {GRAPH.study:q}"

@@ -18,6 +18,13 @@ case "$(uname -s) $(uname -m)" in
   "Linux x86_64" | "Linux aarch64" | "Darwin arm64") ;;
   *) fail "there are no packages for $(uname -s) on $(uname -m): use Linux (x86_64, aarch64), macOS (arm64) or WSL" ;;
 esac
+# A set-up that was stopped leaves its mark, and half an environment, which pip may take for whole.
+# One that was made here is made anew; one that somebody made is theirs to delete.
+rm -rf .venv.stopped
+case "$(cat .venv/.unfinished 2>/dev/null)" in
+  made) mv .venv .venv.stopped && rm -rf .venv.stopped ;;
+  found) fail "the set-up of .venv was stopped half way: delete the folder .venv, make it as before, and run again" ;;
+esac
 if [ ! -d .venv ]; then
   free=$(df -Pk . | awk 'NR == 2 { print int($4 / 1048576) }')
   [ "$free" -ge "${MIN_FREE_GB:-10}" ] || fail "only $free GB are free here: free at least ${MIN_FREE_GB:-10} GB"
@@ -40,8 +47,23 @@ if [ "${1:-}" = --lock ]; then
 fi
 
 echo "setting up .venv (once; downloads packages)" >&2
-[ -x .venv/bin/python ] || "$PYTHON" -m venv .venv
+if [ -x .venv/bin/python ]; then
+  echo found >.venv/.unfinished
+else
+  mkdir -p .venv
+  echo made >.venv/.unfinished
+  "$PYTHON" -m venv .venv
+fi
+[ -x .venv/bin/pip ] || fail "there is no pip in .venv: delete that folder and run again"
 # pip's warnings about package indexes that lack a package are noise; its errors are kept.
-.venv/bin/pip install --quiet --quiet --disable-pip-version-check -r requirements.txt
-.venv/bin/pip install --quiet --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+install() {
+  .venv/bin/pip install --quiet --quiet --disable-pip-version-check "$@" || {
+    # What pip itself gave up, as where there is no network, has changed nothing.
+    ! grep -q found .venv/.unfinished || rm .venv/.unfinished
+    exit 1
+  }
+}
+install -r requirements.txt
+install --no-deps --no-build-isolation --editable .
+rm .venv/.unfinished
 touch .venv/.ready

@@ -24,9 +24,11 @@ HEAL = """
 import math
 import sys
 
-from lib import measure, study, training
-from lib.opened import OpenStudy
-from lib.conditions import healed
+from lib import study
+from lib.experiments import measure
+from lib.experiments.conditions import healed
+from lib.experiments.opened import OpenStudy
+from lib.healing import training
 
 training.SAVE_EVERY, training.SAVING = 0, math.inf
 steps = int(sys.argv[1])

@@ -21,7 +21,7 @@ import torch
 from lib import paths, study
 from lib.book.check import check
 from lib.errors import UserError
-from lib.evidence import sums
+from lib.evidence import ownership, sums
 from lib.experiments import measure
 from lib.experiments.conditions import Condition
 from lib.experiments.opened import OpenStudy
@@ -55,6 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
         chosen = study.load(options.study)
         check(chosen)
         opened = OpenStudy(chosen)
+        ownership.take(chosen, opened.checkpoint)
         condition = _condition(opened, options)
         _check_room(opened, condition, out)
         export(opened, condition, out)

@@ -1,6 +1,7 @@
 """Writing files and folders whole or not at all, also where many processes on many machines write
 into one folder, and claiming one for a while."""
 
+import ctypes
 import errno
 import os
 import secrets
@@ -20,6 +21,8 @@ FULL = {errno.ENOSPC, errno.EDQUOT}
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
 # And what those answer that cannot bring a folder to the disk.
 NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}
+# Of Linux's renameat2 and of macOS's renamex_np.
+AT_FDCWD, RENAME_EXCHANGE, RENAME_SWAP = -100, 2, 2
 POLL = 0.5  # seconds between two looks at what another process holds
 
 
@@ -211,9 +214,10 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def whole_or_not_at_all(out: Path) -> Iterator[Path]:
+def whole_or_not_at_all(out: Path, anew: bool = False) -> Iterator[Path]:
     """A hidden folder beside `out` that gets its name at the end, on the disk for good; after an
-    error it is gone. What an earlier run left there when it was killed is cleared.
+    error it is gone. What an earlier run left there when it was killed is cleared. anew: what
+    stands in `out` is replaced; until then it stays as it is.
 
     Raises UserError when the disk is full or the folder cannot be written."""
     unfinished = out.parent / f".{out.name}.unfinished"
@@ -229,7 +233,12 @@ def whole_or_not_at_all(out: Path) -> Iterator[Path]:
             yield unfinished
             synced(unfinished)
             with _writing(out):
-                os.rename(unfinished, out)
+                if anew and out.exists():
+                    _exchange(unfinished, out)
+                    _clear(unfinished)
+                    unfinished.rmdir()
+                else:
+                    os.rename(unfinished, out)
         except BaseException:
             with suppress(OSError):
                 _clear(unfinished)
@@ -239,6 +248,24 @@ def whole_or_not_at_all(out: Path) -> Iterator[Path]:
             _sync(out.parent)
     finally:
         os.close(lock)
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Each of two folders gets the other's name, in one step where the system has that. Elsewhere a
+    kill in between leaves the first with the name of the second, which is under a hidden one."""
+    names = [os.fsencode(path) for path in (one, other)]
+    libc = ctypes.CDLL(None, use_errno=True)
+    with suppress(AttributeError):
+        if sys.platform == "darwin":
+            done = libc.renamex_np(*names, RENAME_SWAP)
+        else:
+            done = libc.renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_EXCHANGE)
+        if done == 0:
+            return
+    aside = other.with_name(f".{other.name}.{secrets.token_hex(8)}.before")
+    os.rename(other, aside)
+    os.rename(one, other)
+    os.rename(aside, one)
 
 
 def _clear(folder: Path) -> None:

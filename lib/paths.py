@@ -16,7 +16,13 @@ DEFAULT_STUDY = "almanac"
 
 def results(study: str) -> Path:
     """Folder of one study's evidence and tables; RESULTS_DIR moves it to another disk."""
-    return from_home(os.environ.get("RESULTS_DIR") or ROOT / "results").resolve() / study
+    return from_clone(os.environ.get("RESULTS_DIR") or "results") / study
+
+
+def from_clone(path: str | Path) -> Path:
+    """The path made absolute, a relative one from the repository's folder on: jobs run there, so
+    that one setting is one place wherever a command is typed."""
+    return (ROOT / from_home(path)).resolve()
 
 
 def from_home(path: str | Path) -> Path:

@@ -14,16 +14,22 @@ import argparse
 import glob
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
+from signal import Signals
+
+import yaml
 
 from lib import paths, study
-from lib.book import machine, progress
+from lib.book import ending, machine, progress, scheduler
 from lib.book.configuration import configuration
 from lib.book.notebooks import ENVIRONMENT, parse, section
 from lib.errors import UserError
+from lib.evidence import ownership
 from lib.evidence.records import verify
 
 DEFAULT_PROFILE = paths.ROOT / "profiles" / "default"
+PATIENCE = 15.0  # seconds that jobs on this machine have to end in order
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -45,36 +51,53 @@ def main(arguments: list[str] | None = None) -> int:
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     try:
-        if options.parameters and options.what in ("check", "verify", "publish", "book"):
-            raise UserError(f"-p goes with a section, not with '{options.what}'")
-        if options.what == "check":
-            from lib.book.check import check
-
-            check(study.load(options.study))
-            print(f"study {study.load(options.study).name}: nothing wrong found")
-        elif options.what == "verify":
-            problems = verify(paths.results(study.load(options.study).name))
-            print("\n".join(problems) or "every record is whole")
-            return 1 if problems else 0
-        elif options.what == "publish":
-            from lib.book.publish import publish
-
-            folder = publish(study.load(options.study))
-            print(f"published/{folder.name} is written; commit it")
-        elif options.what == "book" and options.plan:
-            from lib.book.plan import plan
-
-            print(plan(study.load(options.study)))
-        elif options.what == "book":
-            return book(options.study, options.sections, options.profile, options.dry_run)
-        else:
-            section(options.what, options.study, parse(options.parameters), options.checked)
+        with ending.heeded():
+            return _run(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("stopped; everything recorded so far is kept, the next run goes on", file=sys.stderr)
-        return 130
+    except ending.Stopped as signal:
+        with suppress(OSError):  # a terminal that is gone
+            print(
+                f"stopped ({signal}); everything recorded so far is kept, the next run goes on",
+                file=sys.stderr,
+            )
+        return 128 + Signals[str(signal)]
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.parameters and options.what in ("check", "verify", "publish", "book"):
+        raise UserError(f"-p goes with a section, not with '{options.what}'")
+    if options.what == "check":
+        from lib.book.check import check
+        from lib.models.checkpoints import checkpoint_digest
+
+        chosen = study.load(options.study)
+        check(chosen)
+        ownership.check(chosen, checkpoint_digest(chosen))
+        print(f"study {chosen.name}: nothing wrong found")
+    elif options.what == "verify":
+        chosen = study.load(options.study)
+        folder = paths.results(chosen.name)
+        if not (folder / "evidence").is_dir():
+            raise UserError(f"study {chosen.name}: {folder} holds no evidence; `make book`")
+        ownership.check(chosen)
+        problems = verify(folder)
+        print("\n".join(problems) or "every record is whole")
+        return 1 if problems else 0
+    elif options.what == "publish":
+        from lib.book.publish import publish
+
+        folder = publish(study.load(options.study))
+        print(f"published/{folder.name} is written; commit it")
+    elif options.what == "book" and options.plan:
+        from lib.book.plan import plan
+
+        print(plan(study.load(options.study)))
+    elif options.what == "book":
+        return book(options.study, options.sections, options.profile, options.dry_run)
+    else:
+        section(options.what, options.study, parse(options.parameters), options.checked)
     return 0
 
 
@@ -98,12 +121,12 @@ def book(name: str, sections: str | None, profile: str | None, dry: bool) -> int
         command += ["--resources", f"mem_mb={memory}", f"gpu={len(machine.gpus())}"]
     log = paths.BUILD / "logs" / "snakemake.log"
     if dry:
-        return progress.listing([*command, "--dry-run"], log)
+        return scheduler.listing([*command, "--dry-run"], log)
     progress.only_run().release()  # refused at once; while it runs, Snakemake holds the clone
-    code = progress.watch(chosen.name, command, log)
+    code = scheduler.watch(chosen.name, command, log, PATIENCE if _here(folder) else None)
     if code == 0 and not sections:
         print(f"the book is at {paths.BUILD / 'html/index.html'}")
-    elif code > 0:
+    elif code:
         print("the book is not complete; what was measured is kept", file=sys.stderr)
     return code
 
@@ -115,6 +138,15 @@ def _profile(folder: Path) -> str:
     if glob.escape(path) != path:
         raise UserError(f"profile {folder}: Snakemake takes no profile with *, ? or [ in its path")
     return path
+
+
+def _here(profile: Path) -> bool:
+    """Whether jobs run on this machine, and so end when they are told to."""
+    try:
+        settings = yaml.safe_load((profile / "config.yaml").read_text("utf-8"))
+        return settings.get("executor", "local") == "local"
+    except (OSError, ValueError, AttributeError, yaml.YAMLError):
+        return False
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Studies side by side: how they are drawn, and the page of a study that is alone."""
 
+import io
 import json
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from lib import paths, study
 from lib.experiments.conditions import main_conditions
 from lib.experiments.measure import measure
 from lib.experiments.opened import OpenStudy
-from lib.sections import families
+from lib.sections import angular_distances, families
 from lib.sections import figures as house
 
 
@@ -115,6 +116,46 @@ def test_heat_maps_are_rescaled_row_by_row_and_marked_at_the_minimum() -> None:
             spread = values.max() - low or 1
             assert np.asarray(drawn[n - 1, : len(values)]) == pytest.approx((values - low) / spread)
     plt.close(figure)
+
+
+def test_figures_of_many_runs_show_as_many_as_can_be_told_apart(
+    capsys: pytest.CaptureFixture, recwarn: pytest.WarningsRecorder
+) -> None:
+    tasks = (("know", 0), ("more", 5), ("read", 0))
+    runs = [run_of(f"model {i:02}", layers=4 + i // 8, tasks=tasks) for i in range(33)]
+    assert families.drawn(runs[:12]) == runs[:12] and capsys.readouterr().out == ""
+    shown = families.drawn(runs)
+    says = capsys.readouterr().out
+    assert (
+        len(shown) == 12 and shown[0] is runs[0] and {run.layers for run in shown} == {*range(4, 9)}
+    )
+    assert "Figures show 12 of 33 runs" in says
+    assert all((run.name in says) == (run not in shown) for run in runs)
+    house.style()
+    qa, loss = (families.table(shown, name) for name in ("qa", "loss"))
+    for figure in (families.accuracy_by_run(qa, "healed"), families.loss_by_run(loss)):
+        figure.canvas.draw()
+        (legend,) = [*figure.legends, *(axes.get_legend() for axes in figure.axes)][:1]
+        box = legend.get_window_extent()
+        panels = [axes for axes in figure.axes if axes.get_title()]
+        assert len(panels) in (2, 3)
+        for axes in panels:
+            area = axes.get_window_extent()
+            assert not area.overlaps(box) and min(area.width, area.height) > 100
+        assert {text.get_text() for text in legend.get_texts()} >= {run.title for run in shown}
+        plt.close(figure)
+    assert not [one for one in recwarn if "constrained_layout" in str(one.message)]
+
+
+@pytest.mark.parametrize("layers", [8, 126])
+def test_a_heat_map_is_small_however_deep_the_model(layers: int) -> None:
+    table = run_of("own", layers=layers).tables["angular_distances"]
+    optimal = families.most_similar_blocks([run_of("own", layers=layers)])
+    figure = angular_distances.distance_map(table, optimal, table)
+    file = io.BytesIO()
+    figure.savefig(file, format="svg")
+    plt.close(figure)
+    assert len(file.getvalue()) < 400_000
 
 
 @pytest.fixture(scope="module")

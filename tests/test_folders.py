@@ -37,7 +37,11 @@ with claimed(Path(sys.argv[1]), "another process is healing this model; waiting"
 def claiming(place: Path) -> subprocess.Popen:
     command = [sys.executable, "-c", CLAIM, place]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=paths.ROOT, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(
+        command, cwd=paths.ROOT, stdout=pipe, stderr=pipe, text=True,
+        # A shell that starts tests in the background has them ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
 
 
 def waiting(one: subprocess.Popen) -> None:
@@ -214,3 +218,21 @@ def test_files_below_a_folder_are_told_without_what_is_hidden_or_goes(
     monkeypatch.setattr(os, "scandir", goes)
     assert set(files_below(tmp_path)) == {"a", ".dir/c"}
     assert files_below(tmp_path / "nowhere") == {}
+
+
+@pytest.mark.parametrize("system", ["exchanges folders", "does not"])
+def test_a_folder_is_replaced_by_one_that_is_whole(
+    system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if system == "does not":
+        monkeypatch.setattr(files.ctypes, "CDLL", lambda *_, **__: object())
+    out = tmp_path / "out"
+    for content in ("old", "new"):
+        with whole_or_not_at_all(out, anew=True) as unfinished:
+            (unfinished / "sub").mkdir()
+            (unfinished / "sub" / content).write_text(content)
+            assert content == "old" or os.listdir(out / "sub") == ["old"]
+        assert os.listdir(tmp_path) == ["out"] and os.listdir(out / "sub") == [content]
+    with pytest.raises(OSError), whole_or_not_at_all(out) as unfinished:  # unless it is said
+        (unfinished / "more").write_text("more")
+    assert os.listdir(tmp_path) == ["out"] and os.listdir(out / "sub") == ["new"]

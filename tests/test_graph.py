@@ -1,6 +1,7 @@
 """Which jobs there are, and which of them are pending."""
 
 import json
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from lib.book import graph, jobs, plan
 from lib.book.configuration import configuration
 from lib.book.graph import Graph, Job
 from lib.errors import UserError
+from lib.files import write_atomically
 from lib.models.checkpoints import load_config
 from lib.sections import section
 
@@ -146,8 +148,26 @@ def test_an_output_that_is_gone_makes_its_job_stale(made, build_dir: Path) -> No
         path.unlink()
         assert not job.done("x")
         path.touch()
-    job.clear()
-    assert not any(path.exists() for path in [job.note, *job.pages, job.table("one")])
+
+
+def test_tables_stand_until_they_are_written_anew(made, results_dir: Path) -> None:
+    """Another run of the study, in another clone, may read them meanwhile."""
+    job = replace(made(a=())["a"], notebook="a.ipynb", tables=("again", "gone", "new", "never"))
+    for name in ("again", "gone"):
+        write_atomically(job.table(name), "n")
+    for path in (job.note, *job.pages):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    with job.made_anew():
+        assert not job.note.exists() and not job.pages[0].exists()
+        assert job.written() == ["again", "gone"]
+        for name in ("again", "new"):
+            write_atomically(job.table(name), "n")
+    assert job.written() == ["again", "new"]
+    with pytest.raises(UserError), job.made_anew():
+        write_atomically(job.table("again"), "half")
+        raise UserError("no ink")
+    assert job.written() == ["again"]  # what has failed is not taken for what was there
 
 
 def test_the_site_is_stale_with_any_page_of_it(made, tmp_path: Path, write_study: Studies) -> None:
@@ -212,3 +232,37 @@ def test_sections_bring_what_they_need(smoke: plan.Planned) -> None:
     assert graph.wanted(found, configuration({})) == found
     names = {job.name for job in graph.wanted(found, configuration({"sections": "03"}))}
     assert names == {"choices", "models-qa_transitions", "section-qa_transitions", "section-loss"}
+
+
+def test_what_a_task_prints_is_not_read_and_a_broken_plan_is_made_again(
+    results_dir: Path,
+    build_dir: Path,
+    tmp_path: Path,
+    write_study: Studies,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = write_study(tmp_path)
+    (tmp_path / "tasks/utils.py").write_text(
+        'print("loading the questions")\n\n\ndef same(docs):\n    return docs\n'
+    )
+    with open(tmp_path / "tasks/quiz.yaml", "a") as task:
+        task.write("process_docs: !function utils.same\n")
+    asked = []
+
+    def here(command: list[str], **_: object) -> subprocess.CompletedProcess:
+        """Without importing torch once more."""
+        asked.append(command)
+        return subprocess.CompletedProcess(command, jobs.main(command[3:]), "", "")
+
+    monkeypatch.setattr(graph.subprocess, "run", here)
+
+    def built() -> list[str]:
+        return list(graph.build(configuration({"study": str(file)}), 1).jobs)
+
+    first = built()
+    assert jobs.CHOICES in first and built() == first and len(asked) == 1
+    (note,) = (build_dir / "plans").glob("mine-*.json")
+    for broken in ("loading the questions\n" + note.read_text(), note.read_text()[:99], "{}"):
+        note.write_text(broken)
+        assert built() == first
+    assert len(asked) == 4

@@ -3,8 +3,6 @@
 import datetime
 import io
 import json
-import signal
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -224,49 +222,6 @@ def test_jobs_are_listed_with_what_they_take(build_dir: Path, results_dir: Path)
     assert "up to date" in progress.described(graph.Graph("mine", "mine.yaml", "c", {}))
 
 
-RUN = """
-import json, sys, time
-from pathlib import Path
-from lib import paths
-from lib.book import graph
-paths.BUILD = Path(sys.argv[1])
-job = graph.Job("mine", "a", "job a", seconds=5, made_from="x")
-graph.save(graph.Graph("mine", "mine.yaml", "c", {"a": job}, ("a",)))
-state = {"what": "job a", "began": "2001-01-01T00:00:00+00:00", "state": "running"}
-job.status.parent.mkdir(parents=True, exist_ok=True)
-job.status.write_text(json.dumps(state))
-time.sleep(3)
-if sys.argv[2] == "well":
-    job.ended.touch()
-    state |= {"state": "done", "ended": "2001-01-01T00:00:03+00:00", "problem": None}
-    job.status.write_text(json.dumps(state))
-sys.exit(sys.argv[2] != "well")
-"""
-
-
-@pytest.mark.parametrize(
-    ("how", "says"),
-    [("well", "job a: 3 s (1 of 1 jobs, 100%"), ("killed", "error: job a was killed (by a signal")],
-)
-def test_a_run_is_watched_to_its_end(
-    how: str, says: str, tmp_path: Path, build_dir: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    command = [sys.executable, "-c", RUN, str(build_dir), how]
-    code = progress.watch("mine", command, tmp_path / "snakemake.log")
-    signal.signal(signal.SIGTERM, before)
-    assert code == (how != "well")
-    assert says in capfd.readouterr().err
-
-
-def test_what_goes_wrong_before_any_job_is_one_line(tmp_path: Path, build_dir: Path) -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    command = [sys.executable, "-c", "import sys; sys.exit('some words\\nerror: a mistake')"]
-    with pytest.raises(UserError, match=r"^a mistake$"):
-        progress.watch("mine", command, tmp_path / "snakemake.log")
-    signal.signal(signal.SIGTERM, before)
-
-
 def test_on_a_terminal_lines_are_drawn_anew(watch: progress.Watch) -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=60)
     screen = progress.Screen(console)
@@ -296,9 +251,11 @@ def test_elsewhere_there_is_a_line_per_job_and_one_a_minute(
     screen.last -= 60
     screen.show(watch)
     tell(watch.todo[0], "done", 20)
+    tell(watch.todo[1], "stopped", 1)
     screen.show(watch)
     screen.close()
     assert console.file.getvalue() == (
         "0 of 4 jobs, 0%, about 40 s left\n"
         "job a: 20 s (1 of 4 jobs, 25%, about 60 s left, longer than estimated)\n"
+        "error: job b was told to end (by a signal, or a time limit)\n"
     )

@@ -1,6 +1,8 @@
 """Reference runs: what is published, and that other studies draw it."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -99,6 +101,60 @@ def test_publishing_again_leaves_nothing_of_before(measured: study.Study, publis
     (published / "other/tables/old.csv").write_text("n\n")
     publish(measured)
     assert not (published / "other/tables/old.csv").exists()
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    """The files of all published runs, as a reader finds them."""
+    found = [path for run in folder.glob("[!.]*") for path in run.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+@pytest.mark.parametrize("at", ["tables/qa.csv", "study.json"])
+def test_a_run_that_cannot_be_published_to_its_end_leaves_the_old_one(
+    measured: study.Study, published: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    publish(measured)
+    (published / "other/tables/old.csv").write_text("n\n")
+    before, replace = everything(published), os.replace
+
+    def full(partial: Path, path: Path) -> None:
+        if str(path).endswith(at):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(partial, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        with pytest.raises(UserError, match="no space left to write"):
+            publish(measured)
+    assert everything(published) == before
+    assert list(published.iterdir()) == [published / "other"]
+    publish(measured)
+    assert "other/tables/old.csv" not in everything(published)
+
+
+def test_a_kill_while_publishing_leaves_the_old_run_or_the_new_one(
+    measured: study.Study, published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(measured)
+    whole = everything(published)
+    (published / "other/tables/old.csv").write_text("n\n")
+    old = everything(published)
+    seen = []
+
+    def looking(name: str) -> None:
+        original = getattr(os, name)
+
+        def look(*arguments: object, **options: object) -> object:
+            seen.append(everything(published))  # what a kill at this moment leaves
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(os, name, look)
+
+    for name in ("replace", "rename", "rmdir", "unlink", "fsync"):
+        looking(name)
+    publish(measured)
+    assert everything(published) == whole
+    assert old in seen and whole in seen and all(one in (old, whole) for one in seen)
 
 
 def test_an_unfinished_run_is_refused_and_leaves_the_old_one(

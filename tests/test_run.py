@@ -2,8 +2,10 @@
 
 import ast
 import json
+import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -135,6 +137,33 @@ def test_a_mistake_on_the_command_line_is_one_line(arguments: list[str], says: s
     assert done.stderr.count("\n") == 1 and done.stderr.endswith("\n")
 
 
+def test_a_relative_results_dir_is_one_place_from_every_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jobs and kernels run in the repository, commands anywhere."""
+    monkeypatch.setenv("RESULTS_DIR", "out/../out")
+    places = set()
+    for folder in (tmp_path, paths.ROOT):
+        monkeypatch.chdir(folder)
+        places.add(paths.results("mine"))
+    assert places == {paths.ROOT / "out" / "mine"}
+    monkeypatch.setenv("RESULTS_DIR", f"{tmp_path}/out")
+    assert paths.results("mine") == tmp_path / "out" / "mine"
+
+
+def test_evidence_that_is_not_there_is_not_called_whole(
+    results_dir: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run.main(["verify"]) == 1
+    printed = capfd.readouterr()
+    assert printed.out == "" and printed.err == (
+        f"error: study almanac: {results_dir}/almanac holds no evidence; `make book`\n"
+    )
+    (results_dir / "almanac/evidence").mkdir(parents=True)
+    assert run.main(["verify"]) == 0
+    assert capfd.readouterr().out == "every record is whole\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -198,6 +227,33 @@ def test_a_file_in_a_folder_that_begins_like_studies_is_run_as_itself(
     assert seen == {"study": str(path), "length": 5}
     assert trial == build_dir / "trials/mine" / paths.sections()["angular_distances"].name
     assert trial.exists() and not final.exists()
+
+
+@pytest.mark.parametrize("name", ["t", "t" * 79, "t" * 200])
+def test_a_kernel_has_sockets_wherever_temporary_files_go(
+    name: str,
+    tmp_path: Path,
+    build_dir: Path,
+    write_study: Studies,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import papermill
+
+    (tmp_path / name).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / name))
+    made = []
+
+    def execute(source: str, target: str, config: dict, **_: object) -> None:
+        place = Path(config["KernelManager"]["connection_file"])
+        with socket.socket(socket.AF_UNIX) as one:
+            one.bind(f"{place.with_suffix('')}-ipc-5")  # as jupyter_client names them
+        assert place.parent.stat().st_mode & 0o077 == 0  # nobody else's
+        made.append(place)
+        Path(target).write_text("{}")
+
+    monkeypatch.setattr(papermill, "execute_notebook", execute)
+    notebooks.section("01", str(write_study(tmp_path)), {}, checked=True)
+    assert not made[0].parent.exists() and not list((tmp_path / name).iterdir())
 
 
 def test_a_sound_study_has_nothing_wrong(

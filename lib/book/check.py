@@ -103,7 +103,7 @@ def _check_micro_batch(study: Study) -> None:
 
 
 def _check_controls(study: Study, sound: Sound) -> None:
-    known = sorted(path.parent.name for path in paths.published("").glob("*/study.json"))
+    known = sorted(path.parent.name for path in paths.published("").glob("[!.]*/study.json"))
 
     def check_known(control: str) -> None:
         if control not in known:

@@ -13,12 +13,16 @@ Snakefile anew.
 """
 
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from graphlib import TopologicalSorter
 from pathlib import Path
+from subprocess import DEVNULL, PIPE
 from typing import Any
 
 from lib import paths
@@ -26,6 +30,7 @@ from lib import study as studies
 from lib.book import sources
 from lib.book.configuration import Configuration
 from lib.errors import UserError
+from lib.evidence import ownership
 from lib.evidence.records import digest, file_digest
 from lib.files import check_writable, write_atomically
 from lib.schema import Study
@@ -100,10 +105,19 @@ class Job:
         """The tables that are there."""
         return [name for name in self.tables if self.table(name).exists()]
 
-    def clear(self) -> None:
-        """Take away the note, and what will be written anew."""
-        for path in (self.note, *self.pages, *map(self.table, self.tables)):
+    @contextmanager
+    def made_anew(self) -> Iterator[None]:
+        """Take away the note and the pages, and at the end the tables that were not written anew.
+        Until then these stand as they were: another run, in another clone, may read them."""
+        for path in (self.note, *self.pages):
             path.unlink(missing_ok=True)
+        before = {table: _content(table) for table in map(self.table, self.tables)}
+        try:
+            yield
+        finally:
+            for table, was in before.items():
+                if was is not None and _content(table) == was:
+                    table.unlink(missing_ok=True)
 
     def done(self, made_from: str) -> bool:
         """Whether it has been made from this, and what it wrote is there."""
@@ -154,6 +168,14 @@ class Graph:
         return self.chains({job.name: job.seconds for job in self.pending})
 
 
+def _content(table: Path) -> tuple[int, int] | None:
+    """Which file it is; one that is written anew is another, whatever is in it."""
+    try:
+        return table.stat().st_ino, table.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
+
+
 def file(study: str) -> Path:
     """Where the graph of a study stands while it runs, for its jobs to read."""
     return paths.BUILD / "graph" / f"{study}.json"
@@ -188,8 +210,9 @@ def build(config: Configuration, cores: int) -> Graph:
     study = studies.load(config.study)
     about = sources.of_study(study)
     check_writable(paths.results(study.name))
+    ownership.check(study)
     planned = _planned(study, about, config, cores)
-    _check_checkpoint(study, planned["checkpoint"])
+    ownership.check(study, planned["checkpoint"])
     return judged(study, planned["checkpoint"], wanted(_jobs(planned["jobs"]), config), about)
 
 
@@ -200,7 +223,10 @@ def judged(study: Study, checkpoint: str, jobs: list[Job], about: dict[str, Any]
     found = {
         name: replace(named[name], made_from=made_from(study, named[name], about)) for name in order
     }
-    stale = [job.name for job in found.values() if not job.done(job.made_from)]
+    gone = _of_another(study)
+    stale = [
+        job.name for job in found.values() if not job.done(job.made_from) or (job.notebook and gone)
+    ]
     if SITE in found and SITE not in stale and any(found[name].notebook for name in stale):
         stale.append(SITE)  # it shows pages that will be written anew
     return Graph(study.name, study.file, checkpoint, found, tuple(stale))
@@ -238,6 +264,16 @@ def made_from(study: Study, job: Job, about: dict[str, Any] | None = None) -> st
     )
 
 
+def _of_another(study: Study) -> bool:
+    """Whether the executed notebooks in this clone are of another study of this name, whose results
+    lie elsewhere."""
+    try:
+        about = json.loads(paths.executed(study.name, "study.json").read_text("utf-8"))
+        return ownership.another(study, about["file"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def _planned(
     study: Study, about: dict[str, Any], config: Configuration, cores: int
 ) -> dict[str, Any]:
@@ -247,41 +283,40 @@ def _planned(
     code = sources.helpers(["book.jobs", *sources.discovered()])
     made_from = [study.name, about, options, cores, [*paths.sections()], notebooks, code]
     note = paths.BUILD / "plans" / f"{study.name}-{digest(made_from)}.json"
-    if note.exists():
-        return json.loads(note.read_text("utf-8"))
-    command = [sys.executable, "-m", "lib.book.jobs", "--study", study.file]
-    command += ["--cores", str(cores), "--options", json.dumps(options)]
-    done = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True)
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-        if not lines:
-            raise RuntimeError(f"planning the jobs of {study.name} failed:\n{done.stderr}")
-        raise UserError(*(line.removeprefix("error: ") for line in lines))
+    if (known := _plan(note)) is not None:
+        return known
     for old in note.parent.glob(f"{study.name}-????????????????.json"):
         old.unlink(missing_ok=True)
-    write_atomically(note, done.stdout)
-    return json.loads(done.stdout)
+    command = [sys.executable, "-m", "lib.book.jobs", "--study", study.file, "--out", str(note)]
+    command += ["--cores", str(cores), "--options", json.dumps(options)]
+    # A user's code may print whatever it likes, so only mistakes are read from what is printed.
+    done = subprocess.run(command, cwd=paths.ROOT, text=True, stdout=DEVNULL, stderr=PIPE)
+    planned = _plan(note)
+    if done.returncode == 0 and planned is not None:
+        return planned
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    if not lines:
+        raise RuntimeError(f"planning the jobs of {study.name} failed:\n{done.stderr}")
+    raise UserError(*(line.removeprefix("error: ") for line in lines))
 
 
-def _check_checkpoint(study: Study, checkpoint: str) -> None:
-    """Raises UserError where a results folder holds tables of another model: they would be lost."""
-    note = paths.results(study.name) / "checkpoint.json"
-    if note.exists():
-        known = json.loads(note.read_text("utf-8"))
-        if known["checkpoint"] != checkpoint:
-            raise UserError(
-                f"study {study.name}: {note.parent} belongs to another checkpoint "
-                f"({known['checkpoint']}, of {known['model']}; this one is {checkpoint}): move "
-                "that folder away, give the study another name, or set RESULTS_DIR"
-            )
+def _plan(note: Path) -> dict[str, Any] | None:
+    """What is noted there, if it is whole."""
+    try:
+        planned = json.loads(note.read_text("utf-8"))
+        _jobs(planned["jobs"])
+        return planned if isinstance(planned["checkpoint"], str) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def begin(graph: Graph) -> None:
     """Note whose results these are, forget how the jobs ended last time, and leave the graph for
     them to read."""
     study = studies.load(graph.file)
-    about = {"checkpoint": graph.checkpoint, "model": Path(study.model).name, "file": study.file}
-    write_atomically(paths.results(study.name) / "checkpoint.json", json.dumps(about, indent=1))
+    ownership.take(study, graph.checkpoint)
+    if _of_another(study):
+        shutil.rmtree(paths.executed(study.name, ""), ignore_errors=True)
     for job in graph.pending:
         for old in (job.ended, job.status, job.log):
             old.unlink(missing_ok=True)

@@ -16,12 +16,14 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from lib import paths
 from lib import study as studies
+from lib.book import ending
 from lib.book.check import check
 from lib.book.configuration import Configuration, configuration
 from lib.book.graph import SITE, Job
@@ -31,6 +33,7 @@ from lib.errors import UserError
 from lib.evidence.records import digest
 from lib.experiments import measure
 from lib.experiments.opened import OpenStudy
+from lib.files import write_atomically
 from lib.healing import recipe as recipes
 from lib.models import checkpoints
 from lib.models.shapes import planned_config, shape_of
@@ -229,11 +232,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--study", required=True, help="name or path of a YAML file")
     parser.add_argument("--options", type=json.loads, default={}, help="configuration, as JSON")
     parser.add_argument("--cores", type=int, default=os.cpu_count())
+    parser.add_argument("--out", type=Path, help="a file for them, in place of the terminal")
     given = parser.parse_args(arguments)
+    ending.with_starter()
     start = round(time.process_time(), 1)  # of a process until it can begin: its imports
     try:
         config = configuration({"study": given.study} | given.options)
-        print(json.dumps(prepare(studies.load(given.study), config, given.cores, start), indent=1))
+        found = json.dumps(prepare(studies.load(given.study), config, given.cores, start), indent=1)
+        if given.out is None:
+            print(found)
+        else:
+            write_atomically(given.out, found)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -4,6 +4,7 @@ unknown names and mistyped values are refused before anything starts."""
 import ast
 import json
 import logging
+import os
 import shutil
 import sys
 import tempfile
@@ -14,12 +15,14 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from lib import paths, strict_yaml, study
 from lib.errors import UserError
+from lib.evidence import ownership
 from lib.files import write_atomically
 
 # Threads that wait for each other by spinning stall when another program uses a core: the small
 # models here then take half as long again, and more in small steps. A short spin costs nothing on a
 # quiet machine (benchmarks/README.md).
 ENVIRONMENT = {"GOMP_SPINCOUNT": "1000", "TOKENIZERS_PARALLELISM": "false"}
+LONGEST = 100  # bytes of a socket's name; Linux allows 107, macOS 103
 TYPES = {"int": int, "float": float, "str": str, "bool": bool, "list": list}
 
 
@@ -80,20 +83,21 @@ def section(which: str, name: str, parameters: dict[str, Any], checked: bool = F
     check_parameters(declared(notebook), parameters)
     if not checked:
         from lib.book.check import check
+        from lib.models.checkpoints import checkpoint_digest
 
         check(chosen, section=paths.section(which))
+        ownership.check(chosen, checkpoint_digest(chosen))
     shipped = Path(chosen.file).parent == paths.STUDIES
     reference = chosen.name if shipped else chosen.file
     log = paths.BUILD / "logs" / chosen.name / source.name
     final = paths.executed(chosen.name, source.name)
-    if parameters:  # a trial: the book's own copy of this section is no longer what the tables say
-        final.unlink(missing_ok=True)
-        final = paths.BUILD / "trials" / chosen.name / source.name
     # After Ctrl-C, what polls the kernel may notice its end first, and would print a traceback.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    # Sockets to the kernel: files of this user on a local disk, not ports open to the machine.
-    runtime = tempfile.mkdtemp(prefix="kernel-")
+    runtime = _runtime()
     try:
+        if parameters:  # a trial: the book's copy of this section no longer fits the tables
+            final.unlink(missing_ok=True)
+            final = paths.BUILD / "trials" / chosen.name / source.name
         log.parent.mkdir(parents=True, exist_ok=True)
         final.parent.mkdir(parents=True, exist_ok=True)
         print(about, flush=True)
@@ -131,3 +135,21 @@ def section(which: str, name: str, parameters: dict[str, Any], checked: bool = F
     finally:
         shutil.rmtree(runtime, ignore_errors=True)
     return final
+
+
+def _runtime() -> str:
+    """A folder for sockets to the kernel: files of this user on a local disk, not ports open to the
+    machine. Below TMPDIR, unless their names would be too long there for a system's sockets.
+
+    Raises UserError where there is no such folder."""
+    try:
+        runtime = tempfile.mkdtemp(prefix="kernel-")
+        if len(os.fsencode(f"{runtime}/kernel-ipc-9")) > LONGEST:
+            os.rmdir(runtime)
+            runtime = tempfile.mkdtemp(prefix="kernel-", dir="/tmp")
+    except OSError as error:
+        raise UserError(
+            f"no folder for the kernel's sockets: {error.filename}: {error.strerror}; set TMPDIR "
+            "to one with a short name"
+        ) from None
+    return runtime

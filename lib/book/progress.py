@@ -8,11 +8,8 @@ import datetime
 import json
 import os
 import re
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,33 +21,39 @@ from rich.text import Text
 from tabulate import tabulate
 
 from lib import paths
-from lib.book import graph
 from lib.book.graph import Graph, Job
 from lib.errors import UserError
+from lib.files import unwritable
 from lib.words import spoken
 
 EVERY = 1.0  # seconds between looks
 QUIET = 60.0  # seconds between lines where nothing can be drawn anew
 # A job that is over its estimate is taken to need a quarter of what it has taken, once more.
 MORE = 0.25
+BADLY = ("failed", "stopped")  # states of jobs
 TRUST = 30.0  # seconds of work that went as estimated, before any is seen
 LONGER = 1.25  # times the estimate of all work, above which that is said
 
 
-def only_run() -> FileLock:
+def only_run(run: int | None = None) -> FileLock:
     """Hold this clone until the lock is released, or the process ends; two runs would write the
-    same files. Raises UserError where another run holds it."""
+    same files. run: the process that ends the run with its own end, where that is another.
+
+    Raises UserError where another run holds it, or the clone cannot be written."""
     file = paths.BUILD / "lock"
     lock = FileLock(file, preserve_lock_file=True)
     try:
         paths.BUILD.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(paths.BUILD, error) from None
+    try:
         lock.acquire(blocking=False)
         since = datetime.datetime.now().astimezone().isoformat(" ", timespec="minutes")
-        file.write_text(f"process {os.getpid()}, since {since}", "utf-8")
+        file.write_text(f"process {run or os.getpid()}, since {since}", "utf-8")
     except Timeout:
         raise UserError(
             f"another run is going on in this clone ({file.read_text('utf-8') or 'just started'}); "
-            "wait for it, or stop it with Ctrl-C where it runs"
+            "wait for it, or stop it: Ctrl-C where it runs, or `kill` with its number"
         ) from None
     except (OSError, NotImplementedError):
         pass  # a file system without locks
@@ -126,6 +129,10 @@ class Watch:
     def unended(self) -> list[Job]:
         """Jobs that began and never said how they ended: they were killed."""
         return [job for job in self.running() if not job.ended.exists()]
+
+    def failed(self) -> bool:
+        """Whether a job has said that it did not end well."""
+        return any(self.states.get(job.name, {}).get("state") in BADLY for job in self.todo)
 
     def spent(self, job: Job) -> float:
         """Seconds that a running job has been seen running."""
@@ -216,77 +223,6 @@ def last_line(log: Path) -> str:
     return next((line for line in reversed(lines) if line), "")
 
 
-def listing(command: Sequence[str], log: Path) -> int:
-    """Have Snakemake list its jobs; what it says beside that goes to the log."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "w", encoding="utf-8") as file:
-        code = subprocess.run(command, cwd=paths.ROOT, stderr=file).returncode
-    _explain(log, code)
-    return code
-
-
-def watch(study: str, command: Sequence[str], log: Path) -> int:
-    """Run Snakemake on the jobs of a study and show how they come along; returns its status.
-
-    On a terminal the state is drawn anew every second; elsewhere a line is printed per job, and one
-    a minute. What Snakemake itself says goes to the log."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    graph.file(study).unlink(missing_ok=True)
-    seen, screen = None, Screen(Console(stderr=True, highlight=False))
-    with open(log, "w", encoding="utf-8") as file:
-        # In a session of its own, so that Ctrl-C is passed on once, to all of it.
-        process = subprocess.Popen(
-            command, cwd=paths.ROOT, stdout=file, stderr=file, start_new_session=True
-        )
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        try:
-            while process.poll() is None:
-                if seen is not None:
-                    screen.show(seen)
-                elif graph.file(study).exists():
-                    seen = Watch(graph.load(study))
-                time.sleep(EVERY)
-        except KeyboardInterrupt:
-            screen.close()
-            print("stopping", file=sys.stderr)
-            _stop(process)
-            raise
-    if seen is not None:
-        screen.show(seen)
-    screen.close()
-    if seen is None:
-        _explain(log, process.returncode)
-        return process.returncode
-    for job in seen.unended():
-        print(
-            f"error: {job.what} was killed (by a signal, a time limit, or for memory); what it had "
-            f"measured is kept; its log is {job.log}",
-            file=sys.stderr,
-        )
-    return process.returncode
-
-
-def _stop(process: subprocess.Popen) -> None:
-    """End Snakemake and its jobs: in order, or, where they are asked twice, at once."""
-    try:
-        os.killpg(process.pid, signal.SIGINT)
-        process.wait()
-    except KeyboardInterrupt:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        raise
-
-
-def _explain(log: Path, code: int) -> None:
-    """Say why Snakemake ended before there was anything to watch; a user's mistake as UserError."""
-    lines = log.read_text("utf-8", "replace").splitlines()
-    mistakes = [line for line in lines if line.startswith("error: ")]
-    if code and mistakes:
-        raise UserError(*(line.removeprefix("error: ") for line in mistakes))
-    if code:
-        print("\n".join(lines[-20:]), file=sys.stderr)
-
-
 class Screen:
     """Lines that stay, and below them, on a terminal, lines that are drawn anew."""
 
@@ -305,6 +241,8 @@ class Screen:
                 self.line(f"{job.what}: {spoken(took(state))} ({seen.summary()})")
             elif state["state"] == "failed":
                 self.line(f"error: {state['problem']}")
+            elif state["state"] == "stopped":
+                self.line(f"error: {job.what} was told to end (by a signal, or a time limit)")
         if self.console.is_terminal:
             lines = [
                 f"  {job.what}, {spoken(seen.spent(job))}: {last_line(job.log)}"

@@ -9,16 +9,17 @@ published/<study>/runs.jsonl       what its jobs took, one per line
 """
 
 import json
-import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lib import claims, paths
 from lib.book import took
 from lib.errors import UserError
-from lib.evidence import listing
+from lib.evidence import listing, ownership
 from lib.evidence.records import read
 from lib.experiments.opened import OpenStudy
-from lib.files import write_atomically
+from lib.files import unwritable, whole_or_not_at_all, write_atomically
 from lib.schema import Study
 from lib.sections import section, tables
 
@@ -30,11 +31,13 @@ TABLES = {name: one.make for name, one in section.tables().items() if one.publis
 
 
 def publish(study: Study) -> Path:
-    """Write published/<study>/ anew; tables are made here from the evidence that stands in
-    results/<study>/, and only the records that they use are published. Returns the folder.
+    """Write published/<study>/ anew, whole or not at all. Tables are made here from the evidence
+    that stands in results/<study>/, and only the records that they use are published. Returns the
+    folder.
 
     Raises UserError when the study has not been measured to its end or a record is damaged."""
     opened = OpenStudy(study)
+    ownership.check(study, opened.checkpoint)
     folder = paths.published(study.name)
     made = {name: make(opened) for name, make in TABLES.items()}
     records = []
@@ -45,23 +48,33 @@ def publish(study: Study) -> Path:
         records.append(record)
     jobs = paths.results(study.name) / "jobs" / "runs.jsonl"
     runs = took.read(jobs) if jobs.is_file() else []
-    shutil.rmtree(folder, ignore_errors=True)
-    for name, table in made.items():
-        if table is not None:
-            tables.write(folder / "tables" / f"{name}.csv", table)
-    verdicts = claims.verdicts(claims.Tables(folder / "tables"))
-    tables.write(folder / "tables" / "verdicts.csv", verdicts)
-    write_atomically(folder / "evidence.jsonl", listing.lines(records))
-    if runs:
-        write_atomically(folder / "runs.jsonl", took.public(runs))
-    settings = study.model_dump(exclude=LOCAL)
-    for one in settings["strategies"]:  # of one's own the content is in the records
-        one["file"] = one["file"] and Path(one["file"]).name
-    about = {
-        "title": study.title,
-        "about": study.about,
-        "records": len(records),
-        "settings": settings,
-    }
-    write_atomically(folder / "study.json", json.dumps(about, indent=1) + "\n")
+    with _replaced(folder) as new:
+        for name, table in made.items():
+            if table is not None:
+                tables.write(new / "tables" / f"{name}.csv", table)
+        verdicts = claims.verdicts(claims.Tables(new / "tables"))
+        tables.write(new / "tables" / "verdicts.csv", verdicts)
+        write_atomically(new / "evidence.jsonl", listing.lines(records))
+        if runs:
+            write_atomically(new / "runs.jsonl", took.public(runs))
+        settings = study.model_dump(exclude=LOCAL)
+        for one in settings["strategies"]:  # of one's own the content is in the records
+            one["file"] = one["file"] and Path(one["file"]).name
+        about = {
+            "title": study.title,
+            "about": study.about,
+            "records": len(records),
+            "settings": settings,
+        }
+        write_atomically(new / "study.json", json.dumps(about, indent=1) + "\n")
     return folder
+
+
+@contextmanager
+def _replaced(folder: Path) -> Iterator[Path]:
+    """The folder to write, in place of the other at its end. Raises UserError when it cannot be."""
+    try:
+        with whole_or_not_at_all(folder, anew=True) as new:
+            yield new
+    except OSError as error:
+        raise unwritable(folder, error) from None

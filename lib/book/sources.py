@@ -168,8 +168,8 @@ def of_other_runs(study: Study) -> dict[str, str]:
     own = (paths.results(study.name), paths.published(study.name))
     found = [
         *paths.results("").glob("*/tables/*.csv"),
-        *paths.published("").glob("*/tables/*.csv"),
-        *paths.published("").glob("*/study.json"),
+        *paths.published("").glob("[!.]*/tables/*.csv"),
+        *paths.published("").glob("[!.]*/study.json"),
     ]
     return {
         "/".join(path.parts[-3:]): file_digest(path)
@@ -183,7 +183,7 @@ def of_site() -> dict[str, str]:
     files = [
         *(paths.ROOT / "book").rglob("*"),
         *paths.STUDIES.glob("*.yaml"),
-        *paths.published("").rglob("*.json*"),
+        *paths.published("").glob("[!.]*/*.json*"),
         *paths.results("").glob("*/jobs/section-*.json"),
         paths.ROOT / "_config.yml",
         paths.ROOT / "_toc.yml",

@@ -73,7 +73,7 @@ def tables(study: str | None = None) -> dict[str, Rows]:
     sections: Rows = []
     places = {
         "this clone": paths.results("").glob("*/jobs/runs.jsonl"),
-        "published": paths.published("").glob("*/runs.jsonl"),
+        "published": paths.published("").glob("[!.]*/runs.jsonl"),
     }
     for place, files in places.items():
         for file in sorted(files):

@@ -14,7 +14,6 @@ import datetime
 import json
 import os
 import resource
-import signal
 import sys
 import time
 import traceback
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from lib import paths, study
-from lib.book import graph, machine
+from lib.book import ending, graph, machine
 from lib.book.notebooks import ENVIRONMENT
 from lib.errors import UserError
 from lib.evidence import provenance
@@ -42,17 +41,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("job")
     parser.add_argument("--study", required=True, help="the study's name")
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, _interrupt)  # a cluster says so before a time limit kills
+    ending.with_starter()
     try:
         found = graph.load(options.study)
     except OSError:
         print(f"error: study {options.study}: no graph; `make book` makes it", file=sys.stderr)
         return 1
-    return work(found, found.jobs[options.job])
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+    with ending.heeded(ending.GRACE):  # a cluster says so before a time limit kills
+        return work(found, found.jobs[options.job])
 
 
 def work(found: graph.Graph, job: graph.Job) -> int:
@@ -87,8 +83,7 @@ def _outcome(found: graph.Graph, job: graph.Job) -> tuple[bool, str | None, int]
             made_from = graph.made_from(chosen, job)
             same = job.done(made_from)
             if not same:
-                job.clear()
-                with machine.one_each(machine.gpus(), job.gpus):
+                with machine.one_each(machine.gpus(), job.gpus), job.made_anew():
                     os.environ |= ENVIRONMENT | dict.fromkeys(THREADS, str(job.threads))
                     _run(chosen, job)
     except KeyboardInterrupt:

@@ -65,7 +65,8 @@ def file_digest(path: Path) -> str:
             return known
     value = sha256(path)
     if settled and _state(path) == state:
-        write_atomically(note, f"{value} {digest([state, value])}")
+        with suppress(UserError):  # a clone that is only read: it is worked out anew each time
+            write_atomically(note, f"{value} {digest([state, value])}")
     return value
 
 

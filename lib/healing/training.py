@@ -30,6 +30,7 @@ from lib.errors import UserError
 from lib.evidence import sums
 from lib.files import written_by_others
 from lib.healing.teacher import Teacher, mismatch
+from lib.paths import from_clone
 from lib.schema import Healing
 
 SAVE_EVERY = 600  # seconds
@@ -145,7 +146,7 @@ def _tensorboard(name: str) -> list[TrainerCallback]:
     from torch.utils.tensorboard import SummaryWriter
     from transformers.integrations import TensorBoardCallback
 
-    return [TensorBoardCallback(SummaryWriter(str(Path(folder) / name)))]
+    return [TensorBoardCallback(SummaryWriter(str(from_clone(folder) / name)))]
 
 
 def logged_steps(healing: Healing) -> list[int]:

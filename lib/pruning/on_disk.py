@@ -26,6 +26,7 @@ from tqdm import tqdm
 from lib import open_sets, paths
 from lib import study as studies
 from lib.errors import UserError
+from lib.evidence import ownership
 from lib.files import check_space, free_place, whole_or_not_at_all
 from lib.models import beforehand, shards
 from lib.pruning.card import card
@@ -282,13 +283,15 @@ def chosen(study: str, strategy: str, n: int, n_layers: int) -> Dropped:
 
     Raises UserError when the study has not been run, or on a model of another depth."""
     check_n(n, n_layers)
-    name = studies.find(study).stem
+    owner = studies.load(study)
+    name = owner.name
     path = paths.tables(name) / "chosen_layers.csv"
     if not path.is_file():
         raise UserError(
             f"study {name}: {path} is not there; `.venv/bin/python -m lib.run "
             f"angular_distances --study {study}` makes it"
         )
+    ownership.check(owner, _checkpoint(owner))
     try:
         with open(path, encoding="utf-8", newline="") as file:
             rows = [
@@ -311,6 +314,16 @@ def chosen(study: str, strategy: str, n: int, n_layers: int) -> Dropped:
     if found is None or found.n != n:
         raise UserError(f"study {name}: {path} has no choice of {n} layers by {strategy}")
     return found.check(n_layers)
+
+
+def _checkpoint(study: studies.Study) -> str | None:
+    """The digest of the study's own checkpoint, if that is still at hand."""
+    from lib.models.checkpoints import checkpoint_digest  # imports torch
+
+    try:
+        return checkpoint_digest(study)
+    except (OSError, UserError):
+        return None
 
 
 def renumber(value: Any, layers: str, kept: list[int]) -> Any:

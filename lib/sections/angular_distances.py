@@ -1,11 +1,13 @@
 """Angular distances across blocks of layers, of the model and of its untrained twin (Fig. 4 of
 Gromov et al.)."""
 
+from collections.abc import Iterable
+
 import matplotlib as mpl
 import pandas as pd
-import seaborn as sns
 from IPython.display import HTML
 from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -15,6 +17,8 @@ from lib.sections.figures import GREY, SHADES, grid
 from lib.sections.pages import key_numbers
 from lib.sections.section import Extra, Section, Table
 
+CELLS = 300  # of a heat map; one of more is drawn as pixels, and not each cell as a shape
+SCALE = "viridis_r"
 RESCALED = "Distance, rescaled in each row"
 
 
@@ -71,7 +75,7 @@ def distance_curves(
     figure, panels = grid(len(tables), 1, width=7, height=4.4 if len(tables) == 1 else 3.7)
     most = int(distances["n"].max())
     shade = mpl.colormaps["viridis"]
-    scale = mpl.colors.Normalize(1, most)
+    scale = Normalize(1, most)
     for axes, (title, table) in zip(panels.flat, tables, strict=True):
         for n, curve in table.groupby("n"):
             axes.plot(curve["start"], curve["distance"], color=shade(scale(n)), linewidth=1.3)
@@ -97,7 +101,8 @@ def distance_map(
     tables = [("", distances)] + ([("untrained twin", untrained)] if untrained is not None else [])
     figure, panels = grid(len(tables), 1, width=7, height=4.6)
     for axes, (title, table) in zip(panels.flat, tables, strict=True):
-        heat_map(axes, table, cbar_kws={"label": RESCALED})
+        heat_map(axes, table)
+        distance_bar(figure, [axes])
         axes.set(xlabel="", ylabel="Block size n  [layers]")
         axes.set_title(title, fontsize="medium")
     mark(panels[0, 0], optimal)
@@ -135,25 +140,26 @@ def last_layer(distances: pd.DataFrame, after_norm: pd.DataFrame) -> Figure:
     return figure
 
 
-def heat_map(axes: Axes, distances: pd.DataFrame, labels: int = 16, **options: object) -> None:
+def heat_map(axes: Axes, distances: pd.DataFrame, labels: int = 16) -> None:
     """Fig. 4 of one model, drawn into given axes: a row per n, shifted and rescaled to [0, 1];
-    about `labels` numbers on each axis. `options` go to seaborn's heatmap."""
+    about `labels` numbers on each axis."""
     wide = distances.pivot(index="n", columns="start", values="distance")
     low, high = wide.min(axis=1), wide.max(axis=1)
     rescaled = wide.sub(low, axis=0).div((high - low).replace(0, 1), axis=0)
+    pixels = len(distances) > CELLS
+    axes.pcolormesh(rescaled, cmap=SCALE, norm=Normalize(0, 1), rasterized=pixels)
     every = max(1, len(wide) // labels)
-    sns.heatmap(
-        rescaled,
-        ax=axes,
-        cmap="viridis_r",
-        vmin=0,
-        vmax=1,
-        xticklabels=every,
-        yticklabels=every,
-        **options,
-    )
-    axes.invert_yaxis()
-    axes.tick_params(axis="both", labelrotation=0)
+    for axis, values in ((axes.xaxis, wide.columns[::every]), (axes.yaxis, wide.index[::every])):
+        axis.set_ticks(values - values[0] + 0.5, labels=values)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+
+
+def distance_bar(figure: Figure, panels: Iterable[Axes], **options: object) -> None:
+    """What the colours of heat maps say. `options` go to matplotlib's colorbar."""
+    shades = mpl.cm.ScalarMappable(Normalize(0, 1), SCALE)
+    bar = figure.colorbar(shades, ax=list(panels), label=RESCALED, **options)
+    bar.outline.set_visible(False)
 
 
 def mark(axes: Axes, optimal: pd.DataFrame, size: float = 6) -> None:

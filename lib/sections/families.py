@@ -10,7 +10,6 @@ from itertools import cycle
 from textwrap import fill
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -19,10 +18,11 @@ from matplotlib.figure import Figure
 from lib import paths
 from lib.experiments.conditions import main_conditions
 from lib.pruning.dropped import most_similar
-from lib.sections.angular_distances import RESCALED, heat_map, mark
+from lib.sections.angular_distances import distance_bar, heat_map, mark
 from lib.sections.columns import CURVE
 from lib.sections.figures import (
     DASHES,
+    FRACTION,
     GREY,
     MARKS,
     SHADES,
@@ -62,6 +62,10 @@ CRITICAL = {
 # Numbers of colours, dashes and markers without a common divisor: no two studies look alike.
 OTHER_COLOURS = [SHADES[i] for i in (1, 2, 4, 3, 9, 5, 7)]
 OTHER_MARKERS = ("s", "^", "D", "v", "P")
+MOST = 12  # runs in a figure
+NAMED = 30  # of those that are left out
+ENTRIES = 10  # of a legend in a panel's place
+LINE = 0.22  # inches of a line of a legend
 LIMIT = (0, (5, 2, 1, 2, 1, 2))
 LEVELS = {"guess": ("guessing", "-."), "constant": ("constant answer", (0, (1, 3)))}
 
@@ -87,6 +91,22 @@ def listing(runs: list[Run]) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def drawn(runs: list[Run]) -> list[Run]:
+    """The runs that figures show: all, or as many as can be told apart, the page's study among
+    them, spread over their order. Says which are left out."""
+    if len(runs) <= MOST:
+        return runs
+    at = np.linspace(1, len(runs) - 1, MOST - 1).round().astype(int)
+    shown = [runs[0], *(runs[i] for i in at)]
+    gone = [run.name for run in runs if run not in shown]
+    more = f" and {len(gone) - NAMED:,} more" if len(gone) > NAMED else ""
+    print(
+        f"Figures show {MOST} of {len(runs):,} runs, spread over their numbers of layers; tables "
+        f"have all. Not drawn: {', '.join(gone[:NAMED])}{more}."
+    )
+    return shown
 
 
 def most_similar_blocks(runs: list[Run]) -> pd.DataFrame:
@@ -189,18 +209,14 @@ def distance_maps(distances: pd.DataFrame, optimal: pd.DataFrame) -> Figure:
     figure, panels, spare = panel_grid(len(runs), height=3.4)
     for axes, run in zip(panels.flat, runs, strict=False):
         rows = distances[distances["run"] == run]
-        # As pixels: a deep model has thousands of cells.
-        heat_map(axes, rows, labels=7, cbar=False, rasterized=True)
+        heat_map(axes, rows, labels=7)
         mark(axes, optimal[optimal["run"] == run], size=3)
         axes.set(xlabel="Start layer ℓ of the block", ylabel="Block size n  [layers]")
         axes.set_title(_plain(run), fontsize="medium")
     panels[0, 0].legend(loc="upper right")
     for axes in spare:
         axes.axis("off")
-    shades = mpl.cm.ScalarMappable(mpl.colors.Normalize(0, 1), "viridis_r")
-    figure.colorbar(
-        shades, ax=list(panels.flat), label=RESCALED, location="bottom", shrink=0.6, aspect=30
-    )
+    distance_bar(figure, panels.flat, location="bottom", shrink=0.6, aspect=30)
     return figure
 
 
@@ -242,13 +258,19 @@ def _curves(
 
 
 def _legend(figure: Figure, panels: np.ndarray, spare: Sequence[Axes] = ()) -> None:
-    """Each entry once; in two columns where the legend stands below, as titles may be long."""
-    if spare:
-        shared_legend(figure, panels, spare)
-        return
+    """Each entry once, in a spare panel where there is room; else below, where the figure grows by
+    as much, in two columns, as titles may be long."""
     entries: dict[str, Any] = {}
     for axes in panels.flat:
         entries |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    lines = sum(label.count("\n") + 1 for label in entries)
+    if spare and lines <= ENTRIES:
+        shared_legend(figure, panels, spare)
+        return
+    for axes in spare:
+        axes.axis("off")
+        panels[-2, 1].set_xlabel(FRACTION)  # nothing stands below this panel
+    figure.set_figheight(figure.get_figheight() + LINE * lines / 2)
     figure.legend(
         entries.values(), entries.keys(), loc="outside lower center", ncols=2, fontsize="small"
     )

@@ -98,7 +98,7 @@ def others(own: str, told: bool = True) -> list[Run]:
     found: dict[str, Run] = {}
     for published in (False, True):
         base = paths.published("") if published else paths.results("")
-        for folder in sorted(base.glob("*/tables")):
+        for folder in sorted(base.glob("[!.]*/tables")):
             name = folder.parent.name
             if name == own or name in found:
                 continue

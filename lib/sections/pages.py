@@ -18,6 +18,7 @@ from pygments.lexers import PythonLexer
 
 from lib import claims, paths, study
 from lib.claims.rules import reading
+from lib.evidence import ownership
 from lib.experiments.measure import measure
 from lib.experiments.opened import OpenStudy
 from lib.sections import figures
@@ -28,8 +29,10 @@ from lib.sections.tables import by_run, save
 def open_study(name: str, **parameters: object) -> OpenStudy:
     """The study, with a section's own parameters laid over its settings.
 
-    `open_study("almanac", distances={"length": 64})`; values of None leave the study's."""
+    `open_study("almanac", distances={"length": 64})`; values of None leave the study's. Raises
+    UserError where the study's folder holds results of another checkpoint or study."""
     opened = OpenStudy(study.override(study.load(name), **parameters))
+    ownership.take(opened.study, opened.checkpoint)
     figures.style()
     one = opened.study
     named = [*one.tasks, *one.other_texts, *one.strategies]

@@ -17,6 +17,7 @@ from lib.book.comparing import edited
 from lib.book.comparing.agreement import PLACE, UNFIT
 from lib.errors import UserError
 from lib.evaluation import per_question
+from lib.evidence import ownership
 from lib.evidence.records import Record, digest, in_place, spelled
 from lib.evidence.store import Store
 from lib.experiments.opened import OpenStudy
@@ -47,6 +48,7 @@ def own(study: Study, scratch: Path) -> RecordedRun:
     opened = OpenStudy(study)
     _ = opened.config  # where there is no checkpoint, this says so
     here, keys = opened.checkpoint, ("checkpoint", "tokenizer")
+    ownership.check(study, here)
     run.records = [one for one in run.records if here in map(one["inputs"].get, keys)]
     opened.store = _Recorded(scratch / "own", run.records, PLACE, folder)
     _check_tables(run, opened, folder / "tables")
@@ -59,7 +61,8 @@ def published(study: Study, scratch: Path) -> RecordedRun:
     Raises UserError where there is none."""
     folder = paths.published(study.name)
     if not (folder / "evidence.jsonl").is_file():
-        there = ", ".join(sorted(at.parent.name for at in folder.parent.glob("*/evidence.jsonl")))
+        runs = sorted(at.parent.name for at in folder.parent.glob("[!.]*/evidence.jsonl"))
+        there = ", ".join(runs)
         raise UserError(f"study {study.name}: no such run in published/; there are {there}")
     run = _read(folder / "evidence.jsonl", folder, f"published/{study.name}")
     settings, count = study, len(run.records) + len(run.faults)
