@@ -88,6 +88,17 @@ def published_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "published"
 
 
+@pytest.fixture
+def own_tasks_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """lm-eval's own tasks, which take seconds to list, are not looked at."""
+    import lm_eval.tasks
+
+    manager = lm_eval.tasks.TaskManager
+    monkeypatch.setattr(
+        lm_eval.tasks, "TaskManager", lambda **given: manager(**given | {"include_defaults": False})
+    )
+
+
 @pytest.fixture(scope="session")
 def tokenizer_folder() -> Path:
     """A folder with tokenizer files; it may hold other files too."""

@@ -14,6 +14,8 @@ from lib.book.check import check
 from lib.book.jobs import main as list_jobs
 from lib.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("own_tasks_alone")
+
 SIX: dict[str, tuple[dict[str, Any], str]] = {
     "layers": ({"pruned_layers": [2, 40]}, "n = 40"),
     "rank": ({"lora_rank": {"ranks": [2, 999]}}, "rank 999"),

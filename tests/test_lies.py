@@ -5,7 +5,6 @@ Seconds and memory of each are printed by `benchmarks/lies.py`."""
 import shutil
 from pathlib import Path
 
-import lm_eval.tasks
 import pytest
 from conftest import Checkpoints
 from lies import LIES, make
@@ -17,6 +16,7 @@ from lib.errors import UserError
 from lib.models import trial
 from lib.pruning import on_disk
 
+pytestmark = pytest.mark.usefixtures("own_tasks_alone")
 COMMANDS = ("check", "plan", "pruning")
 RUNS = [(lie, command) for command in COMMANDS for lie in LIES if command in LIES[lie].of]
 
@@ -46,11 +46,6 @@ def test_a_lie_is_a_line(
 ) -> None:
     monkeypatch.setattr(trial, "SECONDS", 2)
     monkeypatch.setattr(trial, "BYTES", 400_000_000)
-    # lm-eval's own tasks take seconds to list, and none is named here.
-    plain = lm_eval.tasks.TaskManager
-    monkeypatch.setattr(
-        lm_eval.tasks, "TaskManager", lambda **given: plain(**given | {"include_defaults": False})
-    )
     monkeypatch.setattr(plan, "measured_speed", lambda *_: plan.Speed(1e-6, 3e-6))
     lie, folder = LIES[name], tmp_path / "study"
     folder.mkdir()
