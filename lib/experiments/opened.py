@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers import PreTrainedModel
 
 from lib import paths
 from lib import study as studies
+from lib.errors import UserError
 from lib.evaluation import evaluate, harness
 from lib.evidence.store import Store
 from lib.healing import recipe as recipes
@@ -103,7 +105,10 @@ class OpenStudy:
     @cached_property
     def _cut(self) -> dict[str, str]:
         # Records from when the tokenizer cut documents are of other tokens where it cuts otherwise.
-        return {"cut": "here"} if corpora.cuts_otherwise(self.tokenizer) else {}
+        # Without a tokenizer nothing is measured, and what is recorded is found as it stands.
+        with suppress(UserError):
+            return {"cut": "here"} if corpora.cuts_otherwise(self.tokenizer) else {}
+        return {}
 
     @cached_property
     def loss_sequences(self) -> list[list[int]]:
