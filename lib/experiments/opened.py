@@ -112,7 +112,8 @@ class OpenStudy:
     @cached_property
     def _cut(self) -> dict[str, str]:
         # Records from when the tokenizer cut documents are of other tokens where it cuts otherwise.
-        with suppress(UserError):  # as above
+        # Without a tokenizer nothing is measured, and what is recorded is found as it stands.
+        with suppress(UserError):
             return {"cut": "here"} if corpora.cuts_otherwise(self.tokenizer) else {}
         return {}
 
