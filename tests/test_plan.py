@@ -89,6 +89,20 @@ def test_the_papers_settings(name):
     assert healing.rank not in study.lora_rank.ranks
 
 
+def test_a_large_layer_is_not_made_to_be_timed(paper_shapes, monkeypatch):
+    made = []
+    monkeypatch.setattr(plan.timing, "flops", lambda study: 1e12)
+    monkeypatch.setattr(plan.timing, "of_layer", lambda *given: made.append(given) or (1.0, 2.0))
+    study = studies.load("llama-2-70b")
+    width = PAPER["llama-2-70b"][0][0]
+    matrices = by_hand("llama-2-70b")[0] - 2 * width  # all of a layer but its norms
+    assert plan.speed(study, paper_shapes["llama-2-70b"]) == pytest.approx(
+        (2 * matrices / 1e12, 3 * 2 * matrices / 1e12)
+    )
+    assert not made
+    assert plan.speed(study, paper_shapes["llama-2-7b"]) == plan.Speed(1.0, 2.0) and made
+
+
 def test_the_books_tables_are_made_from_the_studies():
     found = model_tables.tables()
     recipes = [
