@@ -212,8 +212,9 @@ def test_a_section_that_heals_nothing_asks_for_no_targets(
     folder = of_family("gpt_oss")
     path = write_study(tmp_path, model=folder)
     study = studies.load(str(path))
-    (tmp_path / "healing.jsonl").unlink()
+    text = (tmp_path / "healing.jsonl").rename(tmp_path / "elsewhere")
     check(study, section="angular_distances")
+    text.rename(tmp_path / "healing.jsonl")
     for section in (None, "loss"):
         assert "'gpt_oss'" in refusal(lambda section=section: check(study, section=section))
 

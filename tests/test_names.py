@@ -16,7 +16,7 @@ from snakemake.cli import parse_config
 from snakemake.common import dict_to_key_value_args
 
 from lib import paths, run, study
-from lib.book import progress, site
+from lib.book import scheduler, site
 from lib.book.configuration import configuration
 from lib.claims.rules import reading
 from lib.errors import UserError
@@ -105,7 +105,7 @@ def test_snakemake_is_handed_the_path_of_a_study_as_it_is(
     (tmp_path / folder).mkdir()
     path = write_study(tmp_path / folder)
     given: list[list[str]] = []
-    monkeypatch.setattr(progress, "listing", lambda command, log: given.append([*command]) or 0)
+    monkeypatch.setattr(scheduler, "listing", lambda command, log: given.append([*command]) or 0)
     assert run.main(["book", "--dry-run", "--sections", "02", "--study", str(path)]) == 0
     (command,) = given
     after = command[command.index("--config") + 1 :]
@@ -143,7 +143,7 @@ by_name = {{job.name: job for job in jobs}}
 found = Graph("mine", "", "", by_name, tuple(by_name))
 graph.build = lambda *_: found
 graph.begin = lambda _: None
-progress.only_run = lambda: None
+progress.only_run = lambda *_: None
 from snakemake.cli import main
 main(["--dry-run", "--cores", "1", "--snakefile", {snakefile!r}, "--directory", {folder!r}])
 """

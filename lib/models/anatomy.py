@@ -1,5 +1,6 @@
 """Where the parts of a causal language model are: its decoder layers, and the FFN's weights."""
 
+import copy
 from collections.abc import Iterator
 
 import torch
@@ -35,8 +36,9 @@ FFN = {
 
 def skeleton(config: PretrainedConfig) -> PreTrainedModel:
     """The model without weights, on the meta device."""
+    own = copy.deepcopy(config)  # into which a number format is written
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        return AutoModelForCausalLM.from_config(own, trust_remote_code=False)
 
 
 def layers(model: nn.Module) -> nn.ModuleList:

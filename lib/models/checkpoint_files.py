@@ -6,6 +6,7 @@ Importing this module is cheap (no torch).
 import re
 from pathlib import Path
 
+from lib.errors import UserError
 from lib.models.shards import INDEX, weight_files
 
 # What transformers reads beside the weights: settings, and vocabularies by the names that its
@@ -25,7 +26,9 @@ def made_of(folder: Path) -> list[Path]:
     """Weights, configuration and tokenizer. Notes, licences and what a trainer leaves beside them
     are passed over.
 
-    Raises UserError as `weight_files` does."""
+    Raises UserError where there is no checkpoint, and as `weight_files` does."""
+    if not (folder / "config.json").is_file():
+        raise UserError(f"model {folder}: no checkpoint there (no config.json)")
     found = [
         path
         for path in sorted(folder.iterdir())
