@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from conftest import _CACHE, LLAMA_LIKE, _write_checkpoint  # noqa: E402
-from lies import LIES, STUDIES, make  # noqa: E402
+from lies import LIES, make  # noqa: E402
 from tabulate import tabulate  # noqa: E402
 from transformers import AutoTokenizer  # noqa: E402
 
@@ -37,8 +37,7 @@ COMMANDS = {
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("lies", nargs="*", help="by name; all, where none is named")
-    known = LIES | STUDIES
-    chosen = parser.parse_args().lies or list(known)
+    chosen = parser.parse_args().lies or list(LIES)
     rows = []
     with tempfile.TemporaryDirectory(prefix="lies-") as name:
         sound = Path(name) / "sound"
@@ -47,10 +46,10 @@ def main() -> int:
         _write_checkpoint(sound, "llama", settings | LLAMA_LIKE)
         tokenizer.save_pretrained(sound)
         for number, lie in enumerate(chosen):
-            for command in known[lie].of:
+            for command in LIES[lie].of:
                 folder = Path(name) / f"{number}-{command}"
                 make(folder, sound)
-                known[lie].change(folder)
+                LIES[lie].change(folder)
                 rows.append({"file": lie, "command": command} | measured(folder, command))
                 print(*rows[-1].values(), sep=" | ", file=sys.stderr, flush=True)
     shutil.rmtree(_CACHE)

@@ -412,9 +412,7 @@ LIES: dict[str, Lie] = {
     ),
     "a text a device": Lie(special("validation.jsonl", "device"), "text", CHECK),
     "a text a pipe": Lie(special("validation.jsonl", "pipe"), "validation.jsonl", CHECK),
-}
-# Study files and texts, whose readers have tests of their own.
-STUDIES: dict[str, Lie] = {
+    # Study files.
     "10^9 shots": Lie(
         study(tasks=[{"name": "quiz", "shots": HUGE, "role": "knowledge"}]), "shots", STUDY
     ),
