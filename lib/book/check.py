@@ -22,7 +22,7 @@ from lib.healing import recipe as recipes
 from lib.healing.training import check_tensorboard
 from lib.models import anatomy, checkpoints, corpora, four_bit, prompts, shapes
 from lib.models.vocabulary import beyond, check_ids
-from lib.pruning.dropped import check_n, span
+from lib.pruning.dropped import Dropped, check_n, span
 from lib.schema import Adapters, Study, Text
 from lib.sections import section as sections
 from lib.sections.tables import published_title
@@ -56,21 +56,20 @@ def check(study: Study, here: bool = True, section: str | None = None) -> None:
     tokenizer = False
     if sound(checkpoints.check_config, study):
         tokenizer = sound(checkpoints.check_tokenizer, study)
-        if strategies == list(opened.strategies):
-            evaluated, timed = _needs(opened, section)
-            if not any(one.healing or one.weights == "nf4" for one in evaluated):
-                opened = OpenStudy(study.model_copy(update={"healing": None}))
-            sound(check_cuts, opened, bool(evaluated), timed)
         if sound(checkpoints.check_tensors, study):
             _note(study, checkpoints.contradiction(study))
+            fit = [sound(check_n, n, opened.n_layers) for n in study.pruned_layers or []]
+            fit += [sound(_check_choices, opened, strategy) for strategy in strategies]
+            if all(fit) and strategies == list(opened.strategies):
+                evaluated, timed = _needs(opened, section)
+                if not any(one.healing or one.weights == "nf4" for one in evaluated):
+                    opened = OpenStudy(study.model_copy(update={"healing": None}))
+                sound(check_cuts, opened, bool(evaluated), timed)
             model = anatomy.skeleton(opened.config)
             if device and here:
                 sound(_check_device, opened, model)
-            _check_layers(opened, strategies, sound)
             if opened.study.healing:
-                sound(check_tensorboard)
-                sound(_check_micro_batch, opened.study)
-                _check_healing(opened, model, sound)
+                _check_healing(opened, model, strategies, sound)
             sound(costs.check, opened)
     if tokenizer:
         _note(study, beyond(opened.tokenizer, opened.config))
@@ -123,28 +122,28 @@ def _check_controls(study: Study, sound: Sound) -> None:
     sound(check_titles, [study.title, *map(published_title, found)])
 
 
-def _check_layers(opened: OpenStudy, strategies: list[str], sound: Sound) -> None:
-    study, n_layers = opened.study, opened.n_layers
-    for n in study.pruned_layers or []:
-        sound(check_n, n, n_layers)
-    for strategy in strategies:
-        sound(_check_choices, opened, strategy)
-
-
-def _check_choices(opened: OpenStudy, strategy: str) -> None:
+def _check_choices(opened: OpenStudy, strategy: str) -> list[Dropped]:
     """A rule's choice is known, and checked, beforehand: every one, since a table has them all."""
     one, n_layers = opened.strategy(strategy), opened.n_layers
-    expected = [one.expected(n, n_layers) for n in range(1, n_layers)]
-    taught = opened.study.healing and opened.study.healing.teacher
-    if taught and not all(dropped.contiguous for dropped in expected):
+    return [one.expected(n, n_layers) for n in range(1, n_layers)]
+
+
+def _check_taught(opened: OpenStudy, strategy: str) -> None:
+    if not all(dropped.contiguous for dropped in _check_choices(opened, strategy)):
         raise UserError(
             f"study {opened.study.name}: healing.teacher goes with blocks of layers; strategy "
             f"{strategy} drops scattered ones"
         )
 
 
-def _check_healing(opened: OpenStudy, model: PreTrainedModel, sound: Sound) -> None:
+def _check_healing(
+    opened: OpenStudy, model: PreTrainedModel, strategies: list[str], sound: Sound
+) -> None:
     study = opened.study
+    sound(check_tensorboard)
+    sound(_check_micro_batch, study)
+    for strategy in strategies if study.healing.teacher else []:
+        sound(_check_taught, opened, strategy)
 
     def check_fractions(part: str, fractions: list[float]) -> None:
         if not opened.healed_ns(fractions):
