@@ -178,7 +178,7 @@ def test_added_strategies_are_in_tables_evidence_and_commands(copy, tmp_path, na
 def test_an_added_recipe_is_healed_kept_restored_exported_and_planned(copy, tmp_path):
     study = tmp_path / "norms.yaml"
     study.write_text(
-        f"like: {copy}/studies/almanac.yaml\n"
+        f"like: {json.dumps(str(copy / 'studies/almanac.yaml'))}\n"
         "healing: {recipe: norms, steps: 3, batch: 4, length: 32, fractions: [0.5]}\n"
     )
     done = subprocess.run(
