@@ -253,7 +253,7 @@ def contradiction(study: Study) -> str | None:
         return None
     head = tied.own_head(load_config(study), shards.read(Path(study.model)))
     return head and (
-        f"model {study.model}: config.json says tie_word_embeddings: true, but {head} has values "
+        f"config.json says tie_word_embeddings: true, but {head} has values "
         "of its own; these are used, and written with tie_word_embeddings: false"
     )
 
