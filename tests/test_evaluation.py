@@ -203,6 +203,11 @@ def test_an_unknown_task_is_one_line_that_lists_the_local_ones(opened):
         harness.task_manager(wrong)
 
 
+def test_names_of_the_harness_are_known_without_reading_its_tasks():
+    shipped = {"arc_easy", "mmlu_anatomy", "acp_bench_hard"}
+    assert harness._shipped(shipped | {"almanac_one_hopp"}) == shipped
+
+
 def test_an_empty_block_is_the_whole_model(opened):
     tokens = torch.arange(5, 25)[None]
     with torch.inference_mode():

@@ -172,8 +172,8 @@ def task_manager(study: Study) -> Any:
     own = local_tasks(study)
     from lm_eval.tasks import TaskManager
 
-    needs_defaults = any(task.name not in own for task in study.tasks)
-    manager = TaskManager(include_path=study.task_path, include_defaults=needs_defaults)
+    elsewhere = _shipped({task.name for task in study.tasks} - own.keys())
+    manager = TaskManager(include_path=study.task_path, include_defaults=bool(elsewhere))
     nowhere = f"none readable in {study.task_path}" if study.task_path else "none"
     unknown = [
         f"study {study.name}: unknown lm-eval task '{task.name}'; local tasks: "
@@ -184,6 +184,21 @@ def task_manager(study: Study) -> Any:
     if unknown:
         raise UserError(*unknown)
     return manager
+
+
+def _shipped(names: set[str]) -> set[str]:
+    """Those of some names that stand in any of lm-eval's own files: to look for words takes a tenth
+    of the time that reading thousands of files as YAML does."""
+    from lm_eval import tasks
+
+    found: set[str] = set()
+    for path in Path(tasks.__path__[0]).rglob("*") if names else ():
+        # Some stand in files that others include, under any name.
+        text = path.read_bytes() if path.is_file() else b""
+        found |= {name for name in names - found if name.encode() in text}
+        if found == names:
+            break
+    return found
 
 
 def _some(names: Sequence[str], most: int = 12) -> str:
