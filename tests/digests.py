@@ -133,6 +133,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "dtype": ("bfloat16", ALL),
     "batch": (7, ""),
     "task_path": (SAME, ""),
+    "chat_template": (True, ASKED),
     "validation_text.path": (SAME, ""),
     "validation_text.dataset": ("other/text", TEXT),
     "validation_text.config": ("de", TEXT),

@@ -66,7 +66,7 @@ def _noted(study: Study) -> dict[str, Any] | None:
     try:
         known = json.loads(note.read_text("utf-8"))
         return {key: str(known[key]) for key in ("checkpoint", "model", "file")}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
