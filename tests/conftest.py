@@ -56,6 +56,16 @@ Studies = Callable[..., Path]
 Load = Callable[..., Study]
 
 
+# Those that take longest begin, or at the end one process would wait for the others.
+FIRST = ("test_book", "test_slurm", "test_training")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    names = dict.fromkeys(FIRST) | dict.fromkeys(item.path.stem for item in items)
+    order = list(names)
+    items.sort(key=lambda item: order.index(item.path.stem))
+
+
 def pytest_sessionfinish() -> None:
     shutil.rmtree(_CACHE, ignore_errors=True)
 

@@ -113,10 +113,10 @@ def test_without_a_network_one_line_says_so(monkeypatch):
         checkpoints.commit(study("some/model"))
 
 
-def test_from_the_command_line_there_is_no_traceback(hub, tmp_path):
-    (tmp_path / "mine.yaml").write_text("model: some/gated\n")
+def test_from_the_command_line_there_is_no_traceback(hub, tmp_path, write_study):
+    study = write_study(tmp_path, model="some/gated")
     done = subprocess.run(
-        [sys.executable, "-m", "lib.run", "check", "--study", str(tmp_path / "mine.yaml")],
+        [sys.executable, "-m", "lib.run", "check", "--study", str(study)],
         cwd=paths.ROOT,
         env=os.environ | {"HF_ENDPOINT": hub, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"},
         capture_output=True,
