@@ -22,7 +22,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from conftest import _CACHE, LLAMA_LIKE, _write_checkpoint  # noqa: E402
-from lies import LIES, make  # noqa: E402
+from lies import LIES  # noqa: E402
+from lying import make  # noqa: E402
 from tabulate import tabulate  # noqa: E402
 from transformers import AutoTokenizer  # noqa: E402
 

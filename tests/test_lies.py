@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from conftest import Checkpoints
-from lies import LIES, make
+from lies import LIES
+from lying import make
 
 from lib import study
 from lib.book import plan

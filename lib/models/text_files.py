@@ -23,7 +23,8 @@ ROWS = 1000  # of a .parquet file, at once
 PARAGRAPHS = 2
 # Other fields may hold numbers of any length.
 DECODER = json.JSONDecoder(parse_int=float)
-# What readers raise, of a file that is cut off among others.
+# What readers raise, of a file that is cut off among others, or of a kind of .parquet that Arrow
+# does not read.
 UNREADABLE = (OSError, EOFError, ValueError, RecursionError, NotImplementedError, zlib.error)
 
 
