@@ -1,6 +1,7 @@
 """What pruning saves, against counts by hand, a clock driven by the layers, and published sizes."""
 
 import itertools
+import time
 
 import bitsandbytes as bnb
 import numpy as np
@@ -82,7 +83,7 @@ def test_measured_once(opened, table, monkeypatch):
 def test_times_of_other_surroundings_are_measured_anew(opened, table, monkeypatch, change):
     study = opened.study
     if change == "threads":
-        monkeypatch.setattr(costs, "THREADS", 2)
+        monkeypatch.setattr(costs, "ON_CPU", costs.ON_CPU | {"threads": 2})
     elif change == "device":
         monkeypatch.setattr(costs, "device_name", lambda opened: "another")
     else:
@@ -110,7 +111,7 @@ def test_times_are_per_token_and_the_models_take_turns(opened, monkeypatch):
         clock[0] += (2.0, 1.0, 1.0, 4.0)[(len(seen) - 1) // calls % 4]
 
     monkeypatch.setattr(costs, "counted_flops", lambda *_: 0)  # runs outside the rounds
-    monkeypatch.setattr(costs.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(costs.time, "thread_time", lambda: clock[0])
     load_4bit = costs.four_bit.load_4bit
     monkeypatch.setattr(costs.four_bit, "load_4bit", lambda study: watched(load_4bit(study)))
     watched(opened.model)
@@ -120,6 +121,13 @@ def test_times_are_per_token_and_the_models_take_turns(opened, monkeypatch):
     kept = LAYERS - found["n"]
     assert found["read_seconds"].tolist() == pytest.approx((kept / (2 * 8)).tolist())
     assert found["write_seconds"].tolist() == pytest.approx((kept / 2).tolist())
+
+
+def test_waiting_for_others_takes_no_time():
+    model, prompt = random_variant("mistral"), random_tokens(2, 9)
+    layers(model)[0].register_forward_hook(lambda *_: time.sleep(1))
+    read, write, _ = costs.read_and_write(model, prompt, tokens=1)
+    assert read < 0.5 and write < 0.5
 
 
 FORMS = ["llama tied", "mistral", "mixtral", "phi", "qwen", "gemma2", "gemma3", "opt", "gpt2"]

@@ -64,7 +64,8 @@ def test_todays_code_finds_every_record(
     # Times are of the machine that they were taken on.
     for place in (one["inputs"] for one in found if one["kind"] == "cost"):
         monkeypatch.setattr(costs, "device_name", lambda opened, place=place: place["device"])
-        monkeypatch.setattr(costs, "THREADS", place["threads"])
+        timed = {key: place[key] for key in costs.ON_CPU if key in place}
+        monkeypatch.setattr(costs, "ON_CPU", timed)
     opened = OpenStudy(study.load(name))
     if not Path(opened.study.model).exists():  # checkpoints of controls are not shipped
         own = next(

@@ -5,9 +5,10 @@ in 4-bit. Weights are weighed tensor by tensor, operations counted on a real for
 taken with all models in turn, so that a noisy moment of the machine hits them alike.
 
 Times belong to a machine: its name and its number of threads are part of what decides a record. A
-CPU computes with one thread meanwhile: threads wait for each other, and where another program has
-one of the cores, that decides the times. On a CPU 4-bit saves memory, not time: weights are turned
-back into floats whenever they are used.
+CPU computes with one thread, and its time is the one it spends on that thread: several threads wait
+for each other, and one on the clock waits for whatever else runs, which would then decide the
+times. On a CPU 4-bit saves memory, not time: weights are turned back into floats whenever they are
+used.
 """
 
 import math
@@ -36,7 +37,7 @@ from lib.pruning.surgery import pruned
 
 METHOD = 1  # raise when the code that computes the values changes them
 RESAMPLES = 2000  # draws for a standard error
-THREADS = 1  # of a CPU
+ON_CPU = {"threads": 1, "clock": "thread"}
 # What §5 prints of Llama-2-70B, in bytes and operations per token: whole at 16 bits, and in 4-bit
 # without half of its layers.
 PAPERS_STUDY = "llama-2-70b"
@@ -111,8 +112,8 @@ def _measured(opened: OpenStudy, weights: str) -> dict[str, Any]:
     study, cost = opened.study, opened.study.cost
     blocks = [UNPRUNED, *(simple(n, opened.n_layers) for n in opened.healed_ns(cost.fractions))]
     on_cpu = checkpoints.device(study).type == "cpu"
-    threads = THREADS if on_cpu else torch.get_num_threads()
-    place = {"device": device_name(opened), "threads": threads}
+    timed = ON_CPU if on_cpu else {"threads": torch.get_num_threads()}
+    place = {"device": device_name(opened)} | timed
     inputs = place | {
         "method": METHOD,
         "checkpoint": opened.checkpoint,
@@ -128,7 +129,7 @@ def _measured(opened: OpenStudy, weights: str) -> dict[str, Any]:
         if not plain:
             opened.release()
         model = opened.model if plain else four_bit.load_4bit(study)
-        with _threads(threads):
+        with _threads(timed["threads"]):
             return place | {"models": _measure(opened, model, blocks, counted=plain)}
 
     name = f"{weights} {cost.batch}x{cost.length}+{cost.tokens} {place['device']}"
@@ -261,8 +262,9 @@ def read_and_write(
 
 
 def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if device.type == "cpu":
+        return time.thread_time()
+    torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
