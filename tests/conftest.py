@@ -66,6 +66,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: order.index(item.path.stem))
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores, as some tests wait for what they started."""
+    return min(4, (os.cpu_count() or 1) + 1)
+
+
 def pytest_sessionfinish() -> None:
     shutil.rmtree(_CACHE, ignore_errors=True)
 

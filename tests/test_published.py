@@ -14,6 +14,7 @@ from lib.book.publish import TABLES
 from lib.evidence.records import digest, file_of, in_place, spelled
 from lib.experiments import costs
 from lib.experiments.opened import OpenStudy
+from lib.sections import tables
 
 # SHA-256 over kind, name, inputs and value of all records of a run, in order.
 CONTENT = {
@@ -66,6 +67,7 @@ def test_todays_code_finds_every_record(
         monkeypatch.setattr(costs, "device_name", lambda opened, place=place: place["device"])
         timed = {key: place[key] for key in costs.ON_CPU if key in place}
         monkeypatch.setattr(costs, "ON_CPU", timed)
+    monkeypatch.setattr(tables, "fit", lambda *_: None)  # of what was found, which takes long
     opened = OpenStudy(study.load(name))
     if not Path(opened.study.model).exists():  # checkpoints of controls are not shipped
         own = next(

@@ -22,7 +22,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory, write_study: Studies) -> Path:
     folder = tmp_path_factory.mktemp("study")
-    return write_study(folder, controls={"untrained": False}, writing={"n_prompts": 0})
+    return write_study(folder, strategies=["similarity"])
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from lib.book.check import check
 from lib.errors import UserError
 from lib.evidence import sums
 from lib.healing import heal as healing
+from lib.healing import recipe as recipes
 from lib.healing import training
 from lib.models import checkpoints
 from lib.pruning.dropped import span
@@ -30,14 +31,9 @@ def parts(healed):
 
 
 @pytest.fixture(scope="module")
-def study():
-    found = studies.load("smoke")
-    return studies.override(found, healing={"steps": 43, "batch": 4, "micro_batch": 2})
-
-
-@pytest.fixture(scope="module")
-def tokenizer(study):
-    return checkpoints.load_tokenizer(study, checkpoints.load_config(study))
+def study(write_study, tmp_path_factory):
+    recipe = {"rank": 16, "steps": 43, "batch": 4, "micro_batch": 2, "length": 16}
+    return studies.load(str(write_study(tmp_path_factory.mktemp("study"), healing=recipe)))
 
 
 def heal(study, tokenizer, keep: Path | None = None):
@@ -205,7 +201,7 @@ def test_the_losses_reported_are_means_over_the_steps_since(study, alone):
     )
 
 
-@pytest.mark.parametrize("size", [100_000, 400_000])
+@pytest.mark.parametrize("size", [100_000, 200_000])
 def test_a_state_that_cannot_be_written_is_one_line(size, study, tokenizer, alone, tmp_path):
     """Adapters or the optimizer's part of it: libraries say that in their own words."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -232,13 +228,14 @@ def test_padding_changes_nothing(study, tokenizer):
     losses, tokens = [], []
     for micro in (4, 1):
         recipe = study.healing.model_copy(
-            update={"packing": False, "dropout": 0.0, "steps": 6, "micro_batch": micro}
+            update={"packing": False, "dropout": 0.0, "length": 64}
+            | {"steps": 6, "micro_batch": micro}
         )
         report = healing.heal(study, recipe, BLOCK, tokenizer).report
         losses.append(report["train_loss"])
         tokens.append(report["tokens"])
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
-    assert tokens[0] == tokens[1] < 6 * 4 * study.healing.length
+    assert tokens[0] == tokens[1] < 6 * 4 * recipe.length
 
 
 def test_rows_are_padded_on_the_right_and_padding_is_not_predicted():
@@ -269,7 +266,7 @@ def test_checkpointed_gradients_are_the_same(study, tokenizer, alone, monkeypatc
 
 def test_logs_for_tensorboard_need_its_package(study, monkeypatch, tmp_path):
     monkeypatch.setenv("TENSORBOARD_DIR", str(tmp_path))
-    monkeypatch.setattr(training, "find_spec", lambda name: None)
+    monkeypatch.setattr(recipes, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="needs `pip install tensorboard`"):
         check(study)
     monkeypatch.delenv("TENSORBOARD_DIR")

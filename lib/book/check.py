@@ -19,7 +19,6 @@ from lib.experiments import costs
 from lib.experiments.conditions import Condition, equal_time_steps
 from lib.experiments.opened import OpenStudy
 from lib.healing import recipe as recipes
-from lib.healing.training import check_tensorboard
 from lib.models import anatomy, checkpoints, corpora, four_bit, prompts, shapes
 from lib.models.vocabulary import beyond, check_ids
 from lib.pruning.dropped import Dropped, check_n, span
@@ -140,7 +139,7 @@ def _check_healing(
     opened: OpenStudy, model: PreTrainedModel, strategies: list[str], sound: Sound
 ) -> None:
     study = opened.study
-    sound(check_tensorboard)
+    sound(recipes.check_tensorboard)
     sound(_check_micro_batch, study)
     for strategy in strategies if study.healing.teacher else []:
         sound(_check_taught, opened, strategy)

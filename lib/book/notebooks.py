@@ -69,6 +69,8 @@ def section(which: str, name: str, parameters: dict[str, Any], checked: bool = F
     under _build/executed/, or under _build/trials/ when it was given parameters of its own.
 
     It is written to _build/logs/ while it runs and stays there if it fails, to be read."""
+    # With it jsonschema builds 38 parsers, which takes a second; no notebook's format needs them.
+    sys.modules.setdefault("rfc3987_syntax", None)
     import nbformat
     import papermill
     from papermill.exceptions import PapermillExecutionError

@@ -27,7 +27,6 @@ from lib.evidence.records import digest, read
 from lib.experiments.conditions import Condition, asked, unpruned, writes
 from lib.experiments.opened import OpenStudy
 from lib.files import claimed
-from lib.healing import heal
 from lib.healing import recipe as recipes
 from lib.models import checkpoints, four_bit
 from lib.pruning.dropped import UNPRUNED, Dropped
@@ -268,6 +267,8 @@ def materialised(opened: OpenStudy, condition: Condition) -> Iterator[PreTrained
     if condition.weights != "nf4" and condition.healing is None and not condition.before:
         yield opened.model
         return
+    from lib.healing import heal
+
     opened.release()
     if condition.healing is None:
         with source(opened, condition) as (study, dropped):
@@ -291,6 +292,8 @@ def materialised(opened: OpenStudy, condition: Condition) -> Iterator[PreTrained
 
 def _healed(opened: OpenStudy, condition: Condition, keep: Path, kept: Path) -> PreTrainedModel:
     """From what was kept, or trained now. keep: where training leaves its state on the way."""
+    from lib.healing import heal
+
     inputs = condition_inputs(opened, condition)
     with source(opened, condition) as (study, dropped):
         how = (study, condition.healing, dropped)
@@ -361,6 +364,8 @@ def _write_model(opened: OpenStudy, condition: Condition, folder: Path) -> None:
         kept = adapters(opened, condition)
         in_4bit = condition.weights == "nf4" and four_bit.runs_in_4bit(opened.study)
         if condition.healing and in_4bit:
+            from lib.healing import heal
+
             with source(opened, condition) as (study, dropped):
                 model = heal.reload(study, condition.healing, dropped, kept, plain=True)
         save_pruned(

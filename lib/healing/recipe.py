@@ -4,12 +4,15 @@ is one file in lib/healing/recipes/, a class `Recipe` derived from the one here 
 Such a file imports torch and peft inside functions: a study is read without them.
 """
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Collection
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib import open_sets
+from lib.errors import UserError
 from lib.schema import Healing, Study
 
 if TYPE_CHECKING:
@@ -22,6 +25,12 @@ if TYPE_CHECKING:
 
 class Damaged(Exception):
     """What healing kept cannot be used; the model has to be healed again."""
+
+
+def check_tensorboard() -> None:
+    """Raises UserError when its logs are asked for and the package is not installed."""
+    if os.environ.get("TENSORBOARD_DIR") and not find_spec("tensorboard"):
+        raise UserError("TENSORBOARD_DIR: needs `pip install tensorboard`")
 
 
 class Recipe(ABC):

@@ -15,7 +15,6 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from peft import PeftModel
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
@@ -59,7 +58,7 @@ class Teacher:
             seen.append(hidden)
             raise _Reached
 
-        plain = adapted.disable_adapter() if isinstance(adapted, PeftModel) else nullcontext()
+        plain = getattr(adapted, "disable_adapter", nullcontext)()  # if it has adapters
         given = {key: inputs[key] for key in ("input_ids", "attention_mask") if key in inputs}
         self._cut.turn()
         self._model.eval()

@@ -8,18 +8,16 @@ import tempfile
 import time
 from collections.abc import Sequence
 from functools import partial
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
-from peft import PeftModel
+from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from transformers import (
-    PreTrainedModel,
     PrinterCallback,
     Trainer,
     TrainerCallback,
@@ -29,6 +27,7 @@ from transformers import (
 from lib.errors import UserError
 from lib.evidence import sums
 from lib.files import written_by_others
+from lib.healing.recipe import check_tensorboard
 from lib.healing.teacher import Teacher, mismatch
 from lib.paths import from_clone
 from lib.schema import Healing
@@ -131,12 +130,6 @@ class _Taught(Trainer):
         return loss + self.weight * share * (apart - apart.detach())
 
 
-def check_tensorboard() -> None:
-    """Raises UserError when its logs are asked for and the package is not installed."""
-    if os.environ.get("TENSORBOARD_DIR") and not find_spec("tensorboard"):
-        raise UserError("TENSORBOARD_DIR: needs `pip install tensorboard`")
-
-
 def _tensorboard(name: str) -> list[TrainerCallback]:
     """Logs for TensorBoard below TENSORBOARD_DIR, where that is set."""
     folder = os.environ.get("TENSORBOARD_DIR")
@@ -165,7 +158,7 @@ def _reported(losses: Sequence[float], healing: Healing) -> list[float]:
 
 
 def train(
-    model: PeftModel | PreTrainedModel,
+    model: nn.Module,
     texts: Sequence[torch.Tensor],
     pad: int,
     healing: Healing,

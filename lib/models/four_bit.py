@@ -8,15 +8,19 @@ values (`lib.healing.evaluable`).
 Transformers puts ordinary linear modules (and GPT-2's transposed ones) in 4-bit while it loads
 them. What it leaves in 16 or 32 bits, Falcon's own linear class and fused experts, follows here, so
 that the FFN of every family is 4-bit; for those the whole layers have to fit beside it.
+
+Imports bitsandbytes inside functions: it takes two seconds, and few who import this need it.
 """
+
+from __future__ import annotations
 
 import copy
 import hashlib
 import warnings
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
-import bitsandbytes as bnb
 import torch
 from torch import nn
 from transformers import PreTrainedModel
@@ -26,6 +30,11 @@ from lib.errors import UserError
 from lib.models.anatomy import is_fused, layers
 from lib.models.checkpoints import device, dtype, load_model
 from lib.schema import Study
+
+if TYPE_CHECKING:
+    import bitsandbytes as bnb
+
+BLOCK = 64  # values that share a scale
 
 
 class SplitExperts(nn.Module):
@@ -56,6 +65,8 @@ class SplitExperts(nn.Module):
 
 def nf4(weight: torch.Tensor, bias: torch.Tensor | None, compute: torch.dtype) -> bnb.nn.Linear4bit:
     """A 4-bit linear module of these values; weight [out, in]."""
+    import bitsandbytes as bnb
+
     module = bnb.nn.Linear4bit(
         weight.shape[1],
         weight.shape[0],
@@ -69,6 +80,7 @@ def nf4(weight: torch.Tensor, bias: torch.Tensor | None, compute: torch.dtype) -
         weight.detach().contiguous(),
         requires_grad=False,
         compress_statistics=False,
+        blocksize=BLOCK,
         quant_type="nf4",
         module=module,
     ).to(weight.device)
@@ -77,6 +89,8 @@ def nf4(weight: torch.Tensor, bias: torch.Tensor | None, compute: torch.dtype) -
 
 
 def linear4bit(model: nn.Module) -> list[tuple[str, bnb.nn.Linear4bit]]:
+    import bitsandbytes as bnb
+
     return [(n, m) for n, m in model.named_modules() if isinstance(m, bnb.nn.Linear4bit)]
 
 
@@ -90,10 +104,11 @@ def load_4bit(study: Study) -> PreTrainedModel:
         model = load_model(study, four_bit=True)
     four_bit = partial(nf4, bias=None, compute=dtype(study))
     for layer in layers(model):
+        quantised = dict(linear4bit(layer))
         for name, module in list(layer.named_modules()):
             if is_fused(module):
                 layer.set_submodule(name, SplitExperts(module, four_bit))
-            elif isinstance(module, nn.Linear) and not isinstance(module, bnb.nn.Linear4bit):
+            elif isinstance(module, nn.Linear) and name not in quantised:
                 layer.set_submodule(name, nf4(module.weight, module.bias, dtype(study)))
     modules = linear4bit(model)
     if not modules:
@@ -119,6 +134,8 @@ def base_digest(model: nn.Module) -> str:
 
 def dequantised(module: bnb.nn.Linear4bit) -> torch.Tensor:
     """The weight [out, in] that a 4-bit module stands for."""
+    import bitsandbytes as bnb
+
     return bnb.functional.dequantize_4bit(module.weight.data, module.weight.quant_state)
 
 
@@ -134,6 +151,8 @@ def impossible(skeleton: PreTrainedModel, device: torch.device) -> str | None:
         elif isinstance(module, Conv1D):
             widths.setdefault(module.weight.shape[0], name)
     for width, name in sorted(widths.items()):
+        if width % BLOCK == 0:
+            continue
         weight = torch.randn(64, width, generator=torch.Generator().manual_seed(0))
         if not _reads_back(nf4(weight.to(device), None, torch.float32)):
             return _misread(name, width)
@@ -151,8 +170,10 @@ def _reads_back(module: bnb.nn.Linear4bit) -> bool:
     """Whether the 4-bit values are read the same as a matrix and as one row. On CPUs with AVX512,
     bitsandbytes 0.50.2 takes other scales for widths that 16 divides and the block of 64 does not:
     a quarter off instead of a tenth, with no error."""
-    if module.in_features % module.weight.blocksize == 0:
+    if module.in_features % BLOCK == 0:
         return True
+    import bitsandbytes as bnb
+
     flat = copy.copy(module.weight.quant_state)
     flat.shape = torch.Size([module.in_features * module.out_features])
     one_row = bnb.functional.dequantize_4bit(module.weight.data, flat)

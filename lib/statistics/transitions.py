@@ -8,6 +8,7 @@ for every pruning of a model, so that what the prunings share does not count as 
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from scipy.optimize import least_squares
@@ -45,12 +46,13 @@ def fit(fractions: np.ndarray, correct: np.ndarray, chance: float | None) -> Tra
     accuracy = correct.mean(axis=1)
     if chance is None or not _testable(fractions, accuracy, chance, correct[0]):
         return None
-    best = _fit(fractions, accuracy, chance)
+    best = _fit(tuple(fractions), tuple(accuracy), chance)
     rng = np.random.default_rng(0)
     draws = []
     for _ in range(RESAMPLES):
         chosen = rng.integers(0, correct.shape[1], correct.shape[1])
-        draws.append(_fit(fractions, correct[:, chosen].mean(axis=1), chance))
+        drawn = correct[:, chosen].mean(axis=1)
+        draws.append(_fit(tuple(fractions), tuple(drawn), chance))
     critical, width = np.percentile(np.array(draws), [2.5, 97.5], axis=0).T
     return Transition(best[0], *critical, best[1], *width)
 
@@ -63,8 +65,12 @@ def _testable(f: np.ndarray, accuracy: np.ndarray, chance: float, whole: np.ndar
     return len(f) >= 4 and height > ABOVE_CHANCE * noise and accuracy.min() < chance + height / 2
 
 
-def _fit(f: np.ndarray, accuracy: np.ndarray, chance: float) -> tuple[float, float]:
+@cache  # a page may ask twice
+def _fit(
+    fractions: tuple[float, ...], accuracies: tuple[float, ...], chance: float
+) -> tuple[float, float]:
     """(critical fraction, width) by least squares, started where the curve crosses half height."""
+    f, accuracy = np.array(fractions), np.array(accuracies)
     plateau = max(accuracy[0], chance + 1e-3)
     below = np.flatnonzero(accuracy < chance + (plateau - chance) / 2)
     crossing = f[below[0]] if len(below) else f[-1]
