@@ -1,6 +1,7 @@
 """The tables that pages include: which there are, when they are made, and without torch."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,9 @@ def test_pages_include_what_is_written_and_it_is_made_once(
 
     def here(command: list[str], **_: Any) -> subprocess.CompletedProcess:
         made.append(command[1:3])
+        if len(made) > 1:  # the same again would take as long
+            shutil.copytree(tmp_path / "first", command[-1])
+            return subprocess.CompletedProcess(command, 0)
         return subprocess.CompletedProcess(command, page_tables.main(Path(command[-1])))
 
     monkeypatch.setattr(subprocess, "run", here)

@@ -31,13 +31,29 @@ from lib.sections.angular_distances import (
     optimal_blocks,
     untrained_distances,
 )
+from lib.statistics import transitions
+
+# Every kind of evidence, each with as little as it takes.
+SHORT = {
+    "prompts": {"shots": 2, "orders": 2, "numbers": [0, 2], "limit": 8},
+    "healing_seeds": {"seeds": [1], "fractions": [0.5]},
+    "teacher": {"seeds": [0], "fractions": [0.5]},
+    "writing": {"n_prompts": 1, "tokens": 2},
+    "cost": {"fractions": [0, 0.5, 0.75], "length": 16, "tokens": 2, "repeats": 3},
+}
+
+
+@pytest.fixture(autouse=True)
+def _few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test here is about intervals."""
+    monkeypatch.setattr(transitions, "RESAMPLES", 10)
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory, write_study: Studies) -> study.Study:
     """A small study with all its evidence."""
     folder = tmp_path_factory.mktemp("other")
-    one = study.load(str(write_study(folder, stem="other", title="Another run")))
+    one = study.load(str(write_study(folder, stem="other", title="Another run", **SHORT)))
     opened = OpenStudy(one)
     measure(opened, main_conditions(opened) + rank_conditions(opened) + seed_conditions(opened))
     for conditions in teacher_conditions(opened).values():

@@ -31,7 +31,8 @@ def test_a_step_is_found_where_it_was_put(critical: float, s: float) -> None:
     assert found.width_low <= found.width <= found.width_high
 
 
-def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
+def test_intervals_cover_the_truth_as_often_as_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transitions, "RESAMPLES", 80)  # 20 intervals take long
     critical, s = 0.4, 0.04
     found = [fit(FRACTIONS, answers(critical, s, seed), 0.25) for seed in range(20)]
     covered = [step.low <= critical <= step.high for step in found]
