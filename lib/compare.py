@@ -23,7 +23,7 @@ import pandas as pd
 
 from lib import paths
 from lib import study as studies
-from lib.book.comparing.agreement import Judged, Seeds, judge, spread
+from lib.book.comparing.agreement import UNFIT, Judged, Seeds, judge, spread
 from lib.book.comparing.recorded import RecordedRun, own, published
 from lib.errors import UserError
 from lib.files import write_atomically
@@ -101,8 +101,11 @@ def _times(judged: list[Judged]) -> list[str]:
     for one in judged:
         if one.published["kind"] == "cost" and one.outcome in ("equal", "within"):
             sides = [pd.DataFrame(of["value"]["models"]) for of in (one.published, one.own)]
-            before, now = (side[["read", "write"]].map(statistics.median) for side in sides)
-            times = (now / before).median()
+            try:
+                before, now = (side[["read", "write"]].map(statistics.median) for side in sides)
+                times = (now / before).median()
+            except UNFIT:  # its table says so
+                continue
             lines.append(f"{_named(one)}: read {times['read']:.2f}, write {times['write']:.2f}")
     return lines
 

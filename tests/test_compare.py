@@ -150,8 +150,9 @@ def test_healed_models_of_other_threads_are_compared_by_chance(runs, capsys):
 
 def test_what_a_machine_decides_is_shown_and_not_judged(runs, capsys):
     def slower(record):
-        record["inputs"] |= {"device": "Other", "threads": 64}
-        record["value"] |= {"device": "Other", "threads": 64}
+        for part in (record["inputs"], record["value"]):
+            part |= {"device": "Other", "threads": 64}
+            del part["clock"]  # of before there was one
         for model in record["value"]["models"]:
             model["read"] = [2 * seconds for seconds in model["read"]]
 
@@ -313,3 +314,30 @@ def test_a_report_is_no_markup_whatever_texts_say(runs):
     one = compare.Comparison(False, "no", {"Tables": ["text is ```", "# @all <b>"]})
     found = compare.report(studies.load(runs.study), one)
     assert "\n````text\nTables\n  text is ```\n  # @all <b>\n````\n" in found
+
+
+# What lies, with a checksum that fits.
+
+LIES: dict[str, tuple[str, Change]] = {
+    "nothing": ("loss", lambda one: one.update(value={})),
+    "words": ("loss", lambda one: one["value"].update(loss="low")),
+    "a number without end": ("loss", lambda one: one["value"].update(loss=10**400)),
+    "half a letter": ("loss", lambda one: one["value"].update(loss=9) or one.update(name="\ud800")),
+    "a list": ("distances", lambda one: one["value"].update(table=[1, 2])),
+    "other lengths": ("distances", lambda one: one["value"]["table"]["n"].append(3)),
+    "answers of no kind": ("qa", lambda one: one["value"].update(correct={"quiz": 3})),
+    "no answers": ("qa", lambda one: one["value"].update(correct="")),
+    "inputs": ("qa", lambda one: one.update(inputs={"healing": 3, "checkpoint": [[]]})),
+    "provenance": ("qa", lambda one: one.update(provenance={"packages": 3, "when": {}})),
+    "costs": ("cost", lambda one: one["value"].update(models=[{}])),
+    "times": ("cost", lambda one: one["value"]["models"][0].update(read=["long"])),
+}
+
+
+@pytest.mark.parametrize("side", ["own", "published"])
+@pytest.mark.parametrize("lie", LIES)
+def test_a_record_that_lies_is_a_line(runs, capsys, lie, side):
+    runs.change(side, *LIES[lie])
+    code, out = outcome(runs, capsys)
+    assert code == (lie != "provenance"), out
+    out.encode()

@@ -112,6 +112,8 @@ def _read(path: Path) -> tuple[Record, str | None]:
 def _parsed(text: bytes) -> tuple[Record, str | None]:
     try:
         record = json.loads(text)
+        if b"\\ud" in text.lower():  # half a character could be neither shown nor written
+            json.dumps(record, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         return {}, "cut off or not JSON"
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:

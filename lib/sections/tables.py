@@ -251,10 +251,9 @@ def published_title(control: str) -> str:
     path = paths.published(control) / "study.json"
     try:
         title = json.loads(path.read_text("utf-8"))["title"]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        title = None
-    if not isinstance(title, str):
-        raise UserError(f"published run '{control}': {path} is damaged: it says no title")
+        title.encode()  # half a character could be neither shown nor written
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise UserError(f"published run '{control}': {path} is damaged: it says no title") from None
     return title
 
 

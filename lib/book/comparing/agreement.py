@@ -33,7 +33,7 @@ TINY, SUPPORT = 1e-9, 0.01  # absolute; of the share of resamples that choose a 
 KNOWN = 4  # degrees of freedom
 LEVEL = 0.05  # the chance to name any record of two runs that are alike
 
-PLACE = {"device", "threads"}  # of times: what they were taken on
+PLACE = {"device", "threads", "clock"}  # of times: what they were taken on, and how
 TIMES = {"read", "write", "peak_bytes"} | PLACE  # in records of costs
 PROBE = {"method", "task", "source", "text", "sample", "writing"}  # inputs not about the model
 PROBE |= {"prompt_end", "chat_template"}
