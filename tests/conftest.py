@@ -3,6 +3,7 @@
 No test reads the network, this user's caches or this clone's results.
 """
 
+import gc
 import json
 import os
 import shutil
@@ -38,6 +39,8 @@ from transformers import (  # noqa: E402
 
 from lib import paths, study  # noqa: E402
 from lib.schema import Study  # noqa: E402
+
+gc.freeze()  # what was imported is never garbage: to look through it takes a second each time
 
 WIDTHS = {"hidden_size": 64, "num_hidden_layers": 6, "num_attention_heads": 4}
 LLAMA_LIKE = WIDTHS | {"intermediate_size": 128, "num_key_value_heads": 2}
