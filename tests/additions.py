@@ -180,7 +180,7 @@ USE_RECIPE = """
 import sys
 from pathlib import Path
 import torch
-from lib import study
+from lib import export, study
 from lib.book.memory import memory
 from lib.book.plan import plan
 from lib.experiments import measure
@@ -204,6 +204,7 @@ assert report["trainable_parameters"] == kind.trainable(shape, opened.study.heal
 needs = memory(opened.study, shape)
 assert needs["healing"] > needs["unhealed"] and needs["healed"] == 4 * shape.total
 print(plan(opened.study))
+sys.exit(export.main(["--study", sys.argv[1], "--simple", "8", sys.argv[2]]))
 """
 
 

@@ -173,19 +173,11 @@ def test_an_added_recipe_is_healed_kept_restored_exported_and_planned(copy, tmp_
         "healing: {recipe: norms, steps: 3, batch: 4, length: 32, fractions: [0.5]}\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", additions.USE_RECIPE, str(study)],
+        [sys.executable, "-c", additions.USE_RECIPE, str(study), str(tmp_path / "out")],
         cwd=copy, env=environment(), capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert "norms" in done.stdout
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "lib.export", str(tmp_path / "out")),
-            *("--study", str(study), "--simple", "8"),
-        ],
-        cwd=copy, env=environment(), capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
     assert "`norms`: the norms" in (tmp_path / "out/README.md").read_text()
 
 
@@ -303,20 +295,7 @@ def test_a_second_run_beside_the_first_is_refused(copy):
     assert done.stderr.count("\n") == 1
 
 
-def test_an_edited_record_is_named_set_aside_and_measured_again(copy):
-    record = sorted((copy / "results/smoke/evidence/loss").glob("*.json"))[0]
-    whole = record.read_text()
-    record.write_text(re.sub(r'"loss": (\d)', r'"loss": 9\1', whole, count=1))
-    table = copy / "results/smoke/tables/loss.csv"
-    before = table.read_text()
-    done = run(copy, "03", "--study", "smoke")
-    assert done.returncode == 0
-    assert record.name in done.stderr and "edited" in done.stderr
-    assert len(list(record.parent.glob(f"{record.stem}.*.damaged"))) == 1
-    assert table.read_text() == before
-
-
-def test_stopped_by_ctrl_c_the_next_run_goes_on(copy):
+def test_after_ctrl_c_the_next_run_goes_on_and_an_edited_record_is_measured_again(copy):
     results = copy / "results/smoke"
     folder = results / "evidence/qa"
     gone = list(folder.glob("*_0-shot_drop_*_none-*.json"))
@@ -340,8 +319,18 @@ def test_stopped_by_ctrl_c_the_next_run_goes_on(copy):
     assert "the next run goes on" in stderr and "Traceback" not in stderr
     kept = {path: path.stat().st_mtime_ns for path in folder.glob("*.json")}
     assert left + 3 <= len(kept) < left + len(gone)
-    assert run(copy, "book", "--study", "smoke", "--sections", "02").returncode == 0
+    record = next(folder.glob("*_0-shot_drop_*_qlora-r4-*.json"))
+    record.write_text(record.read_text().replace('"accuracy": ', '"accuracy": 1', 1))
+    del kept[record]
+    table = results / "tables/qa.csv"
+    before = table.read_text()
+    done = run(copy, "book", "--study", "smoke", "--sections", "02")
+    assert done.returncode == 0, done.stderr
     assert all(path.stat().st_mtime_ns == moment for path, moment in kept.items())
+    said = "".join(path.read_text() for path in copy.glob("_build/logs/smoke/*.log"))
+    assert f"{record.name}: edited" in said
+    assert len(list(folder.glob(f"{record.stem}.*.damaged"))) == 1
+    assert table.read_text() == before
 
 
 def test_plain_papermill_runs_a_section_too(copy):
@@ -355,6 +344,18 @@ def test_plain_papermill_runs_a_section_too(copy):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+def test_a_changed_helper_runs_its_section_again_and_no_other(copy):
+    executed = {
+        path: path.stat().st_mtime_ns for path in copy.glob("_build/executed/smoke/*.ipynb")
+    }
+    with changed(copy / "lib/sections/other_texts.py", *MORE):
+        done = run(copy, "book", "--study", "smoke", "--sections", "08")
+        assert done.returncode == 0, done.stderr
+        again = [path.stem for path in executed if path.stat().st_mtime_ns != executed[path]]
+        assert again == ["08_other_texts"]
+        assert pending(copy) == {"the site"}
+
+
 def test_a_section_that_fails_says_where_and_the_rest_goes_on(copy):
     notebook = copy / "notebooks/03_loss.ipynb"
     with changed(notebook, "loss.loss_panel(", "raise ValueError('no ink')\\nloss.loss_panel("):
@@ -366,15 +367,3 @@ def test_a_section_that_fails_says_where_and_the_rest_goes_on(copy):
     assert "no ink" in (copy / "_build/logs/smoke/03_loss.ipynb").read_text()
     assert (copy / "_build/executed/smoke/09_what_it_saves.ipynb").exists()
     assert "what was measured is kept" in done.stderr
-
-
-def test_a_changed_helper_runs_its_section_again_and_no_other(copy):
-    executed = {
-        path: path.stat().st_mtime_ns for path in copy.glob("_build/executed/smoke/*.ipynb")
-    }
-    with changed(copy / "lib/sections/other_texts.py", *MORE):
-        done = run(copy, "book", "--study", "smoke")
-        assert done.returncode == 0, done.stderr
-        again = [path.stem for path in executed if path.stat().st_mtime_ns != executed[path]]
-        assert again == ["08_other_texts"]
-        assert pending(copy) == set()

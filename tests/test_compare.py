@@ -334,9 +334,9 @@ LIES: dict[str, tuple[str, Change]] = {
 }
 
 
-@pytest.mark.parametrize("side", ["own", "published"])
 @pytest.mark.parametrize("lie", LIES)
-def test_a_record_that_lies_is_a_line(runs, capsys, lie, side):
+def test_a_record_that_lies_is_a_line(runs, capsys, lie):
+    side = ["own", "published"][list(LIES).index(lie) % 2]
     runs.change(side, *LIES[lie])
     code, out = outcome(runs, capsys)
     assert code == (lie != "provenance"), out
