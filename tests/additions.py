@@ -239,16 +239,12 @@ def add_recipe(repository: Path) -> None:
     (repository / "lib/healing/recipes/norms.py").write_text(RECIPE)
 
 
-SWITCHED_OFF = ("healing_seeds", "teacher")  # sections with no models of their own then
-
-
 def compare_strategies(study: Path, own: Path) -> None:
     """The study names the added strategy, and one by file from outside the repository."""
     (own / "mine.py").write_text(MINE)
     settings = yaml.safe_load(study.read_text("utf-8"))
     mine = {"name": "mine", "file": str(own / "mine.py")}
     settings["strategies"] = ["similarity", "simple", "every-other", mine]
-    settings |= {key: {"seeds": []} for key in SWITCHED_OFF}
     study.write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), "utf-8")
 
 
