@@ -194,7 +194,7 @@ def test_the_losses_reported_are_means_over_the_steps_since(study, alone):
     each = list(range(1, study.healing.steps + 1))
     means = [1.0, 2.0, *(step - 0.5 for step in range(4, 43, 2))]
     assert training._reported(each, study.healing) == means
-    assert len(alone[1]["train_loss"]) == len(means) == len(training.logged_steps(study.healing))
+    assert len(alone[1]["train_loss"]) == len(means) == len(recipes.logged_steps(study.healing))
     broken = [*each[:4], math.nan]
     assert training._reported(broken, study.healing) == pytest.approx(
         [1, 2, 3.5, math.nan], nan_ok=True

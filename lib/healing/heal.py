@@ -17,9 +17,9 @@ from lib.evidence import sums
 from lib.files import free_place, whole_or_not_at_all, written_by_others
 from lib.healing import recipe as recipes
 from lib.healing.adapters import evaluable
-from lib.healing.recipe import Damaged
+from lib.healing.recipe import Damaged, logged_steps
 from lib.healing.teacher import Teacher
-from lib.healing.training import logged_steps, saved_steps, train
+from lib.healing.training import saved_steps, train
 from lib.models import untouched
 from lib.models.checkpoints import dtype, load_config, load_model
 from lib.models.corpora import describe, document_sequences, measured_on, windows

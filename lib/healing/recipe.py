@@ -33,6 +33,12 @@ def check_tensorboard() -> None:
         raise UserError("TENSORBOARD_DIR: needs `pip install tensorboard`")
 
 
+def logged_steps(healing: Healing) -> list[int]:
+    """The steps at which the training loss is reported: about twenty."""
+    every = max(1, healing.steps // 20)
+    return sorted({1, *range(every, healing.steps + 1, every)})
+
+
 class Recipe(ABC):
     """METHOD: raised when the code that computes healed weights changes them, that which all
     recipes share included. needs_4bit: whether the base is put in 4-bit NF4."""

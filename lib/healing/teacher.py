@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from lib.models.anatomy import decoder, layers, skeleton
+from lib.models.anatomy import decoder, layers, sizes
 from lib.pruning.dropped import Dropped
 from lib.pruning.surgery import Cut
 
@@ -80,10 +80,10 @@ def relative_cost(config: PretrainedConfig, block: Dropped, checkpointing: bool 
     that are multiplied: forward and back through the kept layers and the head (forward once more
     with gradient checkpointing), and forward through the layers up to the end of the block."""
     text = config.get_text_config()
-    sizes = [sum(p.numel() for p in layer.parameters()) for layer in layers(skeleton(config))]
-    kept = sum(size for i, size in enumerate(sizes) if i not in block)
+    _, each = sizes(config)
+    kept = sum(size for i, size in enumerate(each) if i not in block)
     without = (3 if checkpointing else 2) * kept + 2 * text.vocab_size * text.hidden_size
-    return 1 + sum(sizes[: block.stop]) / without
+    return 1 + sum(each[: block.stop]) / without
 
 
 def mismatch(

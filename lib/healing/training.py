@@ -27,7 +27,7 @@ from transformers import (
 from lib.errors import UserError
 from lib.evidence import sums
 from lib.files import written_by_others
-from lib.healing.recipe import check_tensorboard
+from lib.healing.recipe import check_tensorboard, logged_steps
 from lib.healing.teacher import Teacher, mismatch
 from lib.paths import from_clone
 from lib.schema import Healing
@@ -140,12 +140,6 @@ def _tensorboard(name: str) -> list[TrainerCallback]:
     from transformers.integrations import TensorBoardCallback
 
     return [TensorBoardCallback(SummaryWriter(str(from_clone(folder) / name)))]
-
-
-def logged_steps(healing: Healing) -> list[int]:
-    """The steps at which the training loss is reported: about twenty."""
-    every = max(1, healing.steps // 20)
-    return sorted({1, *range(every, healing.steps + 1, every)})
 
 
 def _reported(losses: Sequence[float], healing: Healing) -> list[float]:

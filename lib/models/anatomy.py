@@ -34,11 +34,25 @@ FFN = {
 }
 
 
+# A skeleton takes a while to make, and plans ask for sizes hundreds of times.
+_SIZES: dict[tuple[type, str], tuple[int, tuple[int, ...]]] = {}
+
+
 def skeleton(config: PretrainedConfig) -> PreTrainedModel:
     """The model without weights, on the meta device."""
     own = copy.deepcopy(config)  # into which a number format is written
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(own, trust_remote_code=False)
+
+
+def sizes(config: PretrainedConfig) -> tuple[int, tuple[int, ...]]:
+    """Parameters of the whole model, and of each layer, counted without weights."""
+    key = (type(config), config.to_json_string(use_diff=False))
+    if key not in _SIZES:
+        model = skeleton(config)
+        by_layer = (sum(p.numel() for p in layer.parameters()) for layer in layers(model))
+        _SIZES[key] = sum(p.numel() for p in model.parameters()), tuple(by_layer)
+    return _SIZES[key]
 
 
 def layers(model: nn.Module) -> nn.ModuleList:

@@ -68,10 +68,4 @@ def planned_config(study: Study) -> tuple[PretrainedConfig, bool]:
 
 
 def shape_of(config: PretrainedConfig, targets: list[str] | None = None) -> Shape:
-    model = anatomy.skeleton(config)
-    return Shape(
-        config,
-        sum(parameter.numel() for parameter in model.parameters()),
-        tuple(sum(p.numel() for p in layer.parameters()) for layer in anatomy.layers(model)),
-        targets,
-    )
+    return Shape(config, *anatomy.sizes(config), targets)

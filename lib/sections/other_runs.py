@@ -142,7 +142,7 @@ def parameters(study: Study) -> int | None:
         config = (
             checkpoints.config_of_shape(study) if study.shape else checkpoints.load_config(study)
         )
-        return sum(one.numel() for one in anatomy.skeleton(config).parameters())
+        return anatomy.sizes(config)[0]
     except (UserError, ValueError):
         return None
 

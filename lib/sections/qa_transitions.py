@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lib.experiments.conditions import Condition, main_conditions, rank_conditions
 from lib.experiments.opened import OpenStudy
-from lib.healing.training import logged_steps
+from lib.healing.recipe import logged_steps
 from lib.sections.columns import CURVE, MODEL, QA
 from lib.sections.figures import (
     GREY,
