@@ -319,6 +319,7 @@ class Study(Group):
     file: str = Field(default="", exclude=True)
     model: Annotated[str, Field(min_length=1)]
     revision: str | None = None
+    gguf: str | None = None
     shape: dict[str, Any] | None = None
     like: str | None = None
     title: Line = ""
@@ -371,6 +372,12 @@ class Study(Group):
     @property
     def model_is_local(self) -> bool:
         return Path(self.model).is_absolute()
+
+    @model_validator(mode="after")
+    def one_file(self) -> "Study":
+        if self.gguf is not None and self.model.endswith(".gguf"):
+            raise ValueError("gguf names a file of a model of the hub; model is a file already")
+        return self
 
     @model_validator(mode="after")
     def distinct(self) -> "Study":

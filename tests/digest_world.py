@@ -138,6 +138,13 @@ def world() -> Iterator[Path]:
         def info(_: Any, name: str, revision: str | None = None, **__: Any) -> Any:
             return type("Info", (), {"sha": f"{name} at {revision}"})
 
+        def fetched(name: str, file: str, revision: str | None = None) -> str:
+            cached = paths.BUILD / file
+            cached.parent.mkdir(exist_ok=True)
+            cached.write_bytes(b"GGUF" + f"{name} {file} {revision}".encode())
+            return str(cached)
+
+        patch.setattr("lib.models.checkpoints.hf_hub_download", fetched)
         patch.setattr("huggingface_hub.HfApi.model_info", info)
         patch.setattr("huggingface_hub.HfApi.dataset_info", info)
         yield path

@@ -125,6 +125,7 @@ SAME = "the same elsewhere"  # a copy, at another place
 KEYS: dict[str, tuple[Any, str]] = {
     "model": (SAME, ""),
     "revision": ("v2", ALL),
+    "gguf": ("small.gguf", ALL),
     "shape": ({"hidden_size": 64}, ""),
     "like": ("./like.yaml", ""),
     "title": ("Other", ""),
@@ -260,7 +261,8 @@ def by_key(path: Path) -> dict[str, str]:
     settings = yaml.safe_load(STUDY)
     (folder / "like.yaml").write_text(STUDY)
     hub = {"dataset": "some/text", "config": "en"}
-    bases = {None: settings, "revision": settings | {"model": "some/model"}}
+    of_hub = settings | {"model": "some/model"}
+    bases = {None: settings, "revision": of_hub, "gguf": of_hub}
     for text in ("validation_text", "healing_text"):
         bases[text] = settings | {text: hub}
     bases["other_texts"] = settings | {"other_texts": [{"name": "tales"} | hub]}

@@ -53,7 +53,8 @@ def check(study: Study, here: bool = True, section: str | None = None) -> None:
     _check_controls(study, sound)
     strategies = [name for name in opened.strategies if sound(opened.strategy, name)]
     tokenizer = False
-    if sound(checkpoints.check_config, study):
+    readable = sound(checkpoints.check_file, study) and sound(memory.check_dequantised, study)
+    if readable and sound(checkpoints.check_config, study):
         tokenizer = sound(checkpoints.check_tokenizer, study)
         if sound(checkpoints.check_tensors, study):
             _note(study, checkpoints.contradiction(study))

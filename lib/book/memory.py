@@ -7,7 +7,7 @@ import torch
 from lib.book.machine import host_memory
 from lib.errors import UserError
 from lib.healing import recipe as recipes
-from lib.models import checkpoints
+from lib.models import checkpoints, gguf_files
 from lib.models.four_bit import runs_in_4bit
 from lib.models.shapes import Shape
 from lib.schema import Study
@@ -40,6 +40,22 @@ def machine_memory(study: Study) -> int:
     if checkpoints.device(study).type == "cuda":
         return torch.cuda.mem_get_info()[1]
     return host_memory()
+
+
+def check_dequantised(study: Study) -> None:
+    """Raises UserError where a GGUF file's model, which is small in its file, has no room here."""
+    if (file := checkpoints.gguf_file(study)) is None:
+        return
+    numbers, room = gguf_files.numbers(file), machine_memory(study)
+    kind = checkpoints.dtype(study)
+    size = numbers * kind.itemsize
+    if size > room:
+        half = "; dtype: bfloat16 takes half" if kind == torch.float32 else ""
+        raise UserError(
+            f"model {study.model}: dequantised, its {numbers:,} numbers take {size / 1e9:.1f} GB "
+            f"in {str(kind).removeprefix('torch.')}; {checkpoints.device(study)} has "
+            f"{room / 1e9:.1f} GB{half}"
+        )
 
 
 def check_memory(study: Study, shape: Shape) -> None:

@@ -132,8 +132,10 @@ def _digests(files: dict[str, Path]) -> dict[str, str]:
     return {name: _file(path) for name, path in files.items()}
 
 
-def _checkpoint(folder: str) -> dict[str, str]:
+def _checkpoint(folder: str) -> str | dict[str, str]:
     """What a checkpoint is made of; not what else lies there, such as states of a training."""
+    if Path(folder).suffix == ".gguf":
+        return _file(folder)
     try:
         return _digests({path.name: path for path in made_of(Path(folder))})
     except (UserError, OSError):

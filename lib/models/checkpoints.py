@@ -21,7 +21,7 @@ from transformers.quantizers.auto import AutoQuantizationConfig
 
 from lib.errors import UserError
 from lib.evidence.records import digest, file_digest
-from lib.models import beforehand, shards, tied
+from lib.models import beforehand, gguf_files, shards, tied
 from lib.models.anatomy import layers, skeleton
 from lib.models.checkpoint_files import made_of
 from lib.models.hub import cached_snapshot, chain, explain
@@ -49,20 +49,50 @@ def dtype(study: Study) -> torch.dtype:
     return DTYPES[study.dtype]
 
 
+def gguf_file(study: Study) -> Path | None:
+    """The GGUF file that the study's model is, if it is one; one of the hub's is fetched.
+
+    Raises UserError where the hub has none of its name."""
+    if study.gguf is None:
+        return Path(study.model) if gguf_files.is_one(study.model) else None
+    try:
+        return Path(hf_hub_download(study.model, study.gguf, revision=commit(study)))
+    except UserError:
+        raise
+    except Exception as error:  # no network, no such file, …
+        raise _loading_error(study, error, what=f"file {study.gguf} of model") from None
+
+
+def at_hand(study: Study) -> Path | None:
+    """The folder that the model is read from, of a GGUF file the one that it is made into; None for
+    a checkpoint of the hub, which the libraries fetch.
+
+    Raises UserError as `gguf_files.made` does."""
+    if (file := gguf_file(study)) is not None:
+        return gguf_files.made(file)
+    return Path(study.model) if study.model_is_local else None
+
+
+def _place(study: Study) -> tuple[str, str | None]:
+    """Where libraries find the model: a folder, or a name and a commit of the hub's."""
+    folder = at_hand(study)
+    return (study.model, commit(study)) if folder is None else (str(folder), None)
+
+
 def load_config(study: Study) -> PretrainedConfig:
     """The model's config, if it is a causal language model's.
 
     Raises UserError: no such folder or repository, files that cannot be what they are named, not a
     causal LM, remote code needed."""
-    if study.model_is_local and not (Path(study.model) / "config.json").is_file():
+    folder = at_hand(study)
+    if folder is not None and not (folder / "config.json").is_file():
         raise UserError(f"model {study.model}: no checkpoint there (no config.json)")
-    revision = commit(study)
+    source, revision = _place(study)
     try:
-        folder = study.model
-        if not study.model_is_local:
-            folder = Path(hf_hub_download(study.model, "config.json", revision=revision)).parent
-        beforehand.look(Path(folder))
-        config = AutoConfig.from_pretrained(study.model, revision=revision, trust_remote_code=False)
+        if folder is None:
+            folder = Path(hf_hub_download(source, "config.json", revision=revision)).parent
+        beforehand.look(folder)
+        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
     except UserError:
         raise
     except Exception as error:  # values of wrong types surface as many kinds
@@ -129,8 +159,9 @@ def load_model(
 
 def _load(study: Study, config: PretrainedConfig, **options: Any) -> PreTrainedModel:
     try:
+        source, revision = _place(study)
         return load_whole(
-            study.model, f"model {study.model}", revision=commit(study), config=config, **options
+            source, f"model {study.model}", revision=revision, config=config, **options
         )
     except UserError:
         raise
@@ -144,8 +175,9 @@ def load_tokenizer(study: Study, config: PretrainedConfig) -> PreTrainedTokenize
 
     Raises UserError when there is none."""
     try:
+        source, revision = _place(study)
         tokenizer = AutoTokenizer.from_pretrained(
-            study.model, revision=commit(study), trust_remote_code=False
+            source, revision=revision, trust_remote_code=False
         )
     except Exception as error:
         raise _loading_error(study, error, what="tokenizer") from None
@@ -180,6 +212,14 @@ def untrained_twin(study: Study) -> PreTrainedModel:
     return twin.eval()
 
 
+def check_file(study: Study) -> None:
+    """A GGUF file can be read, soon and in little memory.
+
+    Raises UserError otherwise."""
+    if (file := gguf_file(study)) is not None:
+        trial(f"model {study.model}", lambda: gguf_files.look(file))
+
+
 def check_config(study: Study) -> None:
     """A model can be made of the checkpoint's configuration, soon and in little memory.
 
@@ -194,8 +234,8 @@ def check_config(study: Study) -> None:
             raise
         except Exception as error:  # constructors raise many kinds
             raise _loading_error(study, error) from None
-        if study.model_is_local:
-            beforehand.check_size(Path(study.model), model.num_parameters())
+        if (folder := at_hand(study)) is not None:
+            beforehand.check_size(folder, model.num_parameters())
 
     _try(study, make)
 
@@ -217,22 +257,22 @@ def check_tokenizer(study: Study) -> None:
 
 def _try(study: Study, step: Callable[[], object]) -> None:
     """With limits where the files are at hand: a download may take as long as it does."""
-    trial(f"model {study.model}", step) if study.model_is_local else step()
+    trial(f"model {study.model}", step) if at_hand(study) is not None else step()
 
 
 def check_files(study: Study) -> None:
     """Every safetensors file of a local checkpoint is there, whole, and as its index says.
 
     Raises UserError otherwise; pickled weights are refused, since loading them would run code."""
-    if study.model_is_local:
-        shards.read(Path(study.model))
+    if (folder := at_hand(study)) is not None:
+        shards.read(folder)
 
 
 def check_tensors(study: Study) -> None:
     """A local checkpoint's tensors are those of its configuration, by name and shape.
 
     Raises UserError otherwise."""
-    if not study.model_is_local:
+    if at_hand(study) is None:
         return
     check_files(study)
     config = load_config(study)
@@ -249,9 +289,9 @@ def check_tensors(study: Study) -> None:
 def contradiction(study: Study) -> str | None:
     """A line where the configuration of a local checkpoint says that its output head is the
     embeddings, and its tensors say that it is not; None where they agree."""
-    if not study.model_is_local:
+    if (folder := at_hand(study)) is None:
         return None
-    head = tied.own_head(load_config(study), shards.read(Path(study.model)))
+    head = tied.own_head(load_config(study), shards.read(folder))
     return head and (
         f"config.json says tie_word_embeddings: true, but {head} has values "
         "of its own; these are used, and written with tie_word_embeddings: false"
@@ -260,6 +300,8 @@ def contradiction(study: Study) -> str | None:
 
 def checkpoint_digest(study: Study) -> str:
     """Identifies weights, config and tokenizer: file hashes, or the hub's commit."""
+    if (file := gguf_file(study)) is not None:
+        return gguf_files.identity(file)
     if not study.model_is_local:
         return digest([study.model, commit(study)])
     files = made_of(Path(study.model))

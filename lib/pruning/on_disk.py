@@ -17,7 +17,7 @@ import csv
 import json
 import re
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,20 +52,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--study", help="whose chosen_layers.csv says what a strategy chose")
     options = parser.parse_args(arguments)
     try:
-        if options.drop is None:
-            strategy, n = asked_strategy(options)
-            follows = by_rule(strategy, options.study)
+        choose = _choice(options)
+        _check_gguf(paths.from_home(options.checkpoint), choose)
         folder = find(options.checkpoint)
         out = free_place(Path(options.out), folder)
         shards.read(folder)  # cheap: before anything long
         check_config(folder)
         n_layers = _text_config(load_config(folder)).num_hidden_layers
-        if options.drop is not None:
-            dropped = parse_layers(options.drop, n_layers)
-        elif follows:
-            dropped = shipped(strategy).expected(n, n_layers)
-        else:
-            dropped = chosen(options.study, strategy, n, n_layers)
+        dropped = choose(n_layers)
         is_local = paths.from_home(options.checkpoint).exists()
         prune(folder, out, dropped, None if is_local else options.checkpoint)
     except UserError as error:
@@ -80,6 +74,30 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     print(f"{out}: {in_words(dropped, n_layers)}")
     return 0
+
+
+def _choice(options: argparse.Namespace) -> Callable[[int], Collection[int]]:
+    """Which layers go, of how many there are. Raises UserError for what is asked wrongly."""
+    if options.drop is not None:
+        return lambda n_layers: parse_layers(options.drop, n_layers)
+    strategy, n = asked_strategy(options)
+    if by_rule(strategy, options.study):
+        return lambda n_layers: shipped(strategy).expected(n, n_layers)
+    return lambda n_layers: chosen(options.study, strategy, n, n_layers)
+
+
+def _check_gguf(file: Path, choose: Callable[[int], Collection[int]]) -> None:
+    """Raises UserError for a GGUF file, with what prunes it in place of this."""
+    if file.suffix != ".gguf" or not file.is_file():
+        return
+    from lib.models import gguf_files  # imports torch
+
+    n_layers = gguf_files.n_layers(file)
+    numbers = ",".join(map(str, sorted(choose(n_layers))))
+    raise UserError(
+        f"checkpoint {file}: a GGUF file of {n_layers} layers is pruned by llama.cpp: "
+        f"`llama-quantize --prune-layers {numbers} {file.name} pruned.gguf COPY`"
+    )
 
 
 def prune(folder: Path, out: Path, dropped: Collection[int], hub_name: str | None = None) -> None:
