@@ -2,6 +2,8 @@
 merging them. With W₀ the frozen weight and α = r, an adapted module computes
 
     W₀ x + (α/r) · B A x,    A: [r, in],  B: [out, r]
+
+Imports bitsandbytes inside functions: adapters on a base that is not in 4-bit need none.
 """
 
 import json
@@ -9,7 +11,6 @@ import warnings
 from collections.abc import Collection
 from pathlib import Path
 
-import bitsandbytes as bnb
 import torch
 from peft import (
     LoraConfig,
@@ -58,9 +59,11 @@ def adapt(model: PreTrainedModel, healing: Adapters, needs_4bit: bool) -> PeftMo
     the base has to be in 4-bit, are not."""
     names = ffn_modules(model, healing.targets)
     modules = [model.get_submodule(name) for name in names]
-    for name, module in zip(names, modules, strict=True):
-        if needs_4bit and not isinstance(module, bnb.nn.Linear4bit):
-            raise UserError(f"healing.targets: {name} cannot be put in 4-bit")
+    if needs_4bit:
+        in_4bit = {module for _, module in linear4bit(model)}
+        for name, module in zip(names, modules, strict=True):
+            if module not in in_4bit:
+                raise UserError(f"healing.targets: {name} cannot be put in 4-bit")
     # Of a 4-bit module only the attributes tell; GPT-2's transposed one has but its weight.
     sizes = [
         module.weight.shape
@@ -140,6 +143,8 @@ def written_out(model: PreTrainedModel, study: Study, dropped: Collection[int]) 
 
     In float32 whatever the study's dtype: the sum of a weight and a small adapter, rounded to 16
     bits, would mostly be the weight again."""
+    import bitsandbytes as bnb
+
     # What is not in 4-bit has the rounded values that its adapters were trained on.
     values = torch.float32 if linear4bit(model) else dtype(study)
     plain = load_model(study, weights=values).float()
@@ -158,6 +163,8 @@ def written_out(model: PreTrainedModel, study: Study, dropped: Collection[int]) 
 
 def _base_weight(module: LoraLayer, plain: PreTrainedModel, name: str) -> torch.Tensor:
     """W₀ [out, in] of an adapted module; what is not in 4-bit, the plain copy has too."""
+    import bitsandbytes as bnb
+
     base = module.base_layer
     return dequantised(base) if isinstance(base, bnb.nn.Linear4bit) else linear_weight(plain, name)
 

@@ -24,7 +24,6 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from lib.errors import UserError
 from lib.files import free_place, whole_or_not_at_all
 from lib.models.anatomy import layers_and_name, skeleton
-from lib.models.checkpoints import save_tokenizer
 from lib.pruning.dropped import Dropped, in_words
 
 Facts = dict[str, Any]  # "mlp.class" → "LlamaMLP", "self_attn.is_sliding" → True, …
@@ -105,6 +104,8 @@ def save_pruned(
 
     Raises UserError when the folder is not empty, and for a quantised model, whose settings name
     modules by layer."""
+    from lib.models.checkpoints import save_tokenizer  # taking layers out in memory needs no study
+
     if getattr(model.config, "quantization_config", None):
         raise UserError(
             "a quantised model: prune its checkpoint on disk, with python -m lib.pruning"
