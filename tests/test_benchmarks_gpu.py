@@ -11,7 +11,7 @@ import pytest
 
 from lib import paths
 
-ABSENT = ("bitsandbytes", "datasets", "lm_eval")  # on a bare machine
+ABSENT = ("bitsandbytes", "datasets", "gguf", "lm_eval")  # on a bare machine
 NEEDED = ("pruning.geometry", "pruning.surgery", "evaluation.sweep")
 NEEDED += ("healing.adapters", "healing.recipe", "healing.training")
 

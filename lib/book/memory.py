@@ -7,7 +7,7 @@ import torch
 from lib.book.machine import host_memory
 from lib.errors import UserError
 from lib.healing import recipe as recipes
-from lib.models import checkpoints, gguf_files
+from lib.models import checkpoints
 from lib.models.four_bit import runs_in_4bit
 from lib.models.shapes import Shape
 from lib.schema import Study
@@ -46,6 +46,8 @@ def check_dequantised(study: Study) -> None:
     """Raises UserError where a GGUF file's model, which is small in its file, has no room here."""
     if (file := checkpoints.gguf_file(study)) is None:
         return
+    from lib.models import gguf_files
+
     numbers, room = gguf_files.numbers(file), machine_memory(study)
     kind = checkpoints.dtype(study)
     size = numbers * kind.itemsize

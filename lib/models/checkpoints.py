@@ -21,7 +21,7 @@ from transformers.quantizers.auto import AutoQuantizationConfig
 
 from lib.errors import UserError
 from lib.evidence.records import digest, file_digest
-from lib.models import beforehand, gguf_files, shards, tied
+from lib.models import beforehand, shards, tied
 from lib.models.anatomy import layers, skeleton
 from lib.models.checkpoint_files import made_of
 from lib.models.hub import cached_snapshot, chain, explain
@@ -31,6 +31,7 @@ from lib.schema import Study
 
 # For trying a tokenizer: runs of each kind of character, at which badly made patterns explode.
 SAMPLE = " ".join(f"{one * 60}!" for one in "aA1 _-.,\n'é中") + " It was 3 o'clock. " * 20
+GGUF = ".gguf"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -54,7 +55,7 @@ def gguf_file(study: Study) -> Path | None:
 
     Raises UserError where the hub has none of its name."""
     if study.gguf is None:
-        return Path(study.model) if gguf_files.is_one(study.model) else None
+        return Path(study.model) if study.model.endswith(GGUF) else None
     try:
         return Path(hf_hub_download(study.model, study.gguf, revision=commit(study)))
     except UserError:
@@ -69,6 +70,8 @@ def at_hand(study: Study) -> Path | None:
 
     Raises UserError as `gguf_files.made` does."""
     if (file := gguf_file(study)) is not None:
+        from lib.models import gguf_files  # imports much that is needed for nothing else
+
         return gguf_files.made(file)
     return Path(study.model) if study.model_is_local else None
 
@@ -217,6 +220,8 @@ def check_file(study: Study) -> None:
 
     Raises UserError otherwise."""
     if (file := gguf_file(study)) is not None:
+        from lib.models import gguf_files
+
         trial(f"model {study.model}", lambda: gguf_files.look(file))
 
 
@@ -301,6 +306,8 @@ def contradiction(study: Study) -> str | None:
 def checkpoint_digest(study: Study) -> str:
     """Identifies weights, config and tokenizer: file hashes, or the hub's commit."""
     if (file := gguf_file(study)) is not None:
+        from lib.models import gguf_files
+
         return gguf_files.identity(file)
     if not study.model_is_local:
         return digest([study.model, commit(study)])

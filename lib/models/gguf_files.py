@@ -35,7 +35,6 @@ from lib.models import gguf_tokenizers
 from lib.models.anatomy import skeleton
 
 METHOD = 1  # of making a checkpoint of a file
-SUFFIX = ".gguf"
 MODELS = {  # by architecture; of each every tensor is held to the original's in a test
     "llama": "llama",
     "qwen2": "qwen2",
@@ -86,10 +85,6 @@ MEANT: dict[str, Callable[[PretrainedConfig], Any]] = {
 def _rope(config: PretrainedConfig, layers: str) -> float:
     found = config.rope_parameters
     return found.get(layers, found)["rope_theta"]
-
-
-def is_one(path: str | Path) -> bool:
-    return str(path).endswith(SUFFIX)
 
 
 def identity(path: Path) -> str:
