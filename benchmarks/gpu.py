@@ -414,9 +414,9 @@ def main(given: Sequence[str] | None = None) -> dict[str, Any]:
     args = parser.parse_args(given)
     start, device = time.monotonic(), torch.device(args.device)
     if args.deterministic:
-        from transformers import enable_full_determinism
+        from lib.healing.heal import reproducible
 
-        enable_full_determinism(0, warn_only=True)  # as lib.healing.heal does
+        reproducible(0)
     packages = ("torch", "transformers", "peft", "accelerate", "bitsandbytes")
     machine = {name: version(name) for name in packages if find_spec(name)}
     machine["device"] = torch.cuda.get_device_name() if device.type == "cuda" else str(device)
