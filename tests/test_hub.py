@@ -26,6 +26,7 @@ ANSWERS = {
     "some/missing": ((401, "RepoNotFound"), (401, "RepoNotFound")),
     "some/other-branch": ((404, "RevisionNotFound"), (404, "RevisionNotFound")),
     "some/broken": ((500, None), (500, None)),
+    "some/packed": ((200, None), (404, "EntryNotFound")),
 }
 
 
@@ -80,6 +81,10 @@ def study(model: str):
         ("some/missing", "no such model on the hub, or a private one: check the name"),
         ("some/other-branch", "has no such revision"),
         ("some/broken", "not reachable on the hub"),
+        (
+            "some/packed",
+            "no such file; its files are listed at huggingface.co/some/packed/tree",
+        ),
     ],
 )
 def test_a_model_that_cannot_be_had(model, says, hub):
@@ -87,6 +92,14 @@ def test_a_model_that_cannot_be_had(model, says, hub):
         checkpoints.load_config(study(model))
     message = str(error.value)
     assert model in message and says in message and "\n" not in message
+
+
+def test_a_file_that_the_hub_does_not_have(hub):
+    named = study("some/packed").model_copy(update={"gguf": "small.gguf"})
+    with pytest.raises(UserError) as error:
+        checkpoints.load_config(named)
+    message = str(error.value)
+    assert message.startswith("file small.gguf of model some/packed: has no such file")
 
 
 @pytest.mark.parametrize(

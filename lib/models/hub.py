@@ -5,6 +5,7 @@ from typing import Literal
 
 from huggingface_hub import constants
 from huggingface_hub.errors import (
+    EntryNotFoundError,
     GatedRepoError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
@@ -37,6 +38,11 @@ def explain(error: BaseException, kind: Literal["model", "dataset"], name: str) 
         )
     if is_one(OfflineModeIsEnabled, LocalEntryNotFoundError, ConnectionError, TimeoutError):
         return "not in the cache, and the hub cannot be reached; check the network"
+    if is_one(EntryNotFoundError):
+        return (
+            f"has no such file; its files are listed at {page}/tree/main, and one of GGUF is named "
+            "with the key gguf"
+        )
     reason = " ".join(str(error).split())[:160] or type(error).__name__
     return f"not reachable on the hub ({reason})"
 
