@@ -6,9 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import Studies
 
-from lib import paths
+from lib import paths, study
+from lib.book.plan import Planned
 from lib.errors import UserError
+from lib.experiments.conditions import unpruned
+from lib.experiments.opened import OpenStudy
 from lib.sections import section
 from lib.sections.section import Section, Table
 
@@ -50,6 +54,22 @@ def test_a_section_waits_for_all_that_its_claims_read() -> None:
         for claim in section.every_claim()
         for table in section.claim_reads(claim)
     }
+
+
+@pytest.mark.parametrize("healing", ["none", {"recipe": "lora"}])
+def test_a_section_that_draws_the_unpruned_model_needs_it(
+    healing: object, tmp_path: Path, write_study: Studies
+) -> None:
+    opened = OpenStudy(study.load(str(write_study(tmp_path, healing=healing))))
+    opened = Planned(opened.study, opened.config)
+    drawn = [
+        path.stem.partition("_")[2]
+        for path in section.notebooks().values()
+        if "levels(opened" in path.read_text("utf-8")
+    ]
+    assert {"lora_rank", "healing_seeds", "teacher"} <= set(drawn)
+    for name in drawn:
+        assert unpruned(opened) in section.load(name).conditions(opened)[""], name
 
 
 @pytest.fixture

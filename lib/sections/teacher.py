@@ -3,7 +3,7 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.experiments.conditions import TEACHING, Condition, teacher_conditions
+from lib.experiments.conditions import TEACHING, Condition, teacher_conditions, unpruned
 from lib.experiments.measure import healing_provenance
 from lib.experiments.opened import OpenStudy
 from lib.sections.columns import METRIC
@@ -111,9 +111,10 @@ def teacher_panels(summary: pd.DataFrame, levels: Levels) -> Figure:
 
 
 def conditions(opened: OpenStudy) -> dict[str, list[Condition]]:
-    """Those healed plainly for longer by themselves: their recipes differ in steps alone."""
+    """The unpruned model, and those that are healed; plainly for longer by themselves: their
+    recipes differ in steps alone."""
     plain, longer, taught = (teacher_conditions(opened)[way] for way in TEACHING)
-    return {"": plain + taught, "longer": longer}
+    return {"": [unpruned(opened), *plain, *taught], "longer": longer}
 
 
 SECTION = Section(
