@@ -90,6 +90,103 @@ def hellaswag(**_: object) -> dict[str, Dataset]:
     }
 
 
+def arc(part: str, **_: object) -> dict[str, Dataset]:
+    """Easy or Challenge: a question, its choices and the number of the right one."""
+
+    def document(row: Row) -> Row:
+        question = row["query"].removeprefix("Question: ") if "query" in row else row["question"]
+        return {"question": question, **_labelled(row)}
+
+    train, test = (
+        [f"ARC-{part}/{split}", f"arc_{part.lower()}/{split}"] for split in ("train", "test")
+    )
+    return {
+        "train": _read("ai2_arc", train, document, needed=False),
+        "test": _read("ai2_arc", test, document),
+    }
+
+
+def piqa(**_: object) -> dict[str, Dataset]:
+    """lm-eval's column goal, both ways as choices, and the number of the right one."""
+
+    def document(row: Row) -> Row:
+        if "query" in row:
+            goal = row["query"].removeprefix("Question: ").removesuffix("\n")
+            return {"goal": goal, **_labelled(row)}
+        choices = [row["sol1"], row["sol2"]]
+        return {"goal": row["goal"], "choices": choices, "label": _position(row["label"], "01")}
+
+    train, validation = (
+        [f"piqa_{split}", f"data/{split}", f"plain_text/{split}", split]
+        for split in ("train", "validation")
+    )
+    return {
+        "train": _read("piqa", train, document, needed=False),
+        "validation": _read("piqa", validation, document),
+    }
+
+
+def openbookqa(**_: object) -> dict[str, Dataset]:
+    """lm-eval's column question_stem, the choices and the number of the right one."""
+
+    def document(row: Row) -> Row:
+        stem = row["query"] if "query" in row else row["question_stem"]
+        return {"question_stem": stem, **_labelled(row)}
+
+    return {
+        "train": _read("openbookqa", ["main/train", "train"], document, needed=False),
+        "test": _read("openbookqa", ["main/test", "test"], document),
+    }
+
+
+def winogrande(**_: object) -> dict[str, Dataset]:
+    """Two contexts, the continuation of both, and the number of the right context."""
+
+    def document(row: Row) -> Row:
+        if "continuation" in row:
+            contexts, label = row["context_options"], _position(row["gold"], "01")
+            return {"contexts": contexts, "continuation": row["continuation"], "label": label}
+        before, gap, after = row["sentence"].partition("_")
+        if not gap:
+            raise ValueError("there is no _ in the sentence")
+        contexts = [before + row["option1"], before + row["option2"]]
+        label = _named(row["answer"], ["1", "2"])
+        return {"contexts": contexts, "continuation": after.strip(), "label": label}
+
+    train = ["winogrande_xl/train", "train_xl", "train"]
+    validation = ["winogrande_xl/validation", "validation", "dev"]
+    return {
+        "train": _read("winogrande", train, document, needed=False),
+        "validation": _read("winogrande", validation, document),
+    }
+
+
+def cmmlu(subject: str, **_: object) -> dict[str, Dataset]:
+    """One subject, in the columns of its files."""
+
+    def document(row: Row) -> Row:
+        _named(row["Answer"], "ABCD")
+        return {key: row[key] for key in ("Question", *"ABCD", "Answer")}
+
+    dev, test = ([f"{split}/{subject}", f"{subject}/{split}"] for split in ("dev", "test"))
+    return {
+        "dev": _read("cmmlu", dev, document, needed=False),
+        "test": _read("cmmlu", test, document),
+    }
+
+
+def lambada_openai(**_: object) -> dict[str, Dataset]:
+    """lm-eval's column text, whose last word is asked for."""
+
+    def document(row: Row) -> Row:
+        if " " not in row["text"]:
+            raise ValueError("a single word, with none before it")
+        return {"text": row["text"]}
+
+    test = ["default/test", "data/lambada_test", "lambada_test", "test"]
+    return {"test": _read("lambada_openai", test, document)}
+
+
 def _data() -> Path:
     value = os.environ.get("PRUNING_DATA", "")
     path = Path(value).expanduser()
@@ -132,6 +229,23 @@ def _checked(document: Callable[[Row], Row], row: Row, where: str) -> Row:
         raise ValueError(f"{where}: {error}") from None
 
 
+def _labelled(row: Row) -> Row:
+    """The choices, and which of them is right: by its number, or by its label as published."""
+    if "gold" in row:
+        label = _position(row["gold"], range(len(row["choices"])))
+        return {"choices": row["choices"], "label": label}
+    choices = row["choices"]
+    return {"choices": choices["text"], "label": _named(row["answerKey"], choices["label"])}
+
+
+def _named(answer: object, names: Sequence[str]) -> int:
+    """Which of `names` an answer is. 1 may be the first, so no number counted from 0 will do."""
+    known, text = list(names), str(answer).strip()
+    if text not in known:
+        raise ValueError(f"'{answer}' is none of the answers {', '.join(known)}")
+    return known.index(text)
+
+
 def _position(label: object, names: Sequence[object]) -> int:
     """Which of `names` a label means: its number, counted from 0, or the name itself."""
     known = [str(name).casefold() for name in names]
@@ -157,7 +271,8 @@ def _csv(path: Path) -> list[Row]:
     guess take the choice None for a missing value, and 0.50 for 0.5."""
     with open(path, newline="", encoding="utf-8-sig") as file:
         rows = list(csv.reader(file))
-    header = rows.pop(0) if rows and "question" in rows[0] else HEADER
+    plain = bool(rows) and len(rows[0]) == len(HEADER) and rows[0][-1] in {*"ABCD0123"}
+    header = HEADER if plain or not rows else rows.pop(0)
     return [dict(zip(header, row, strict=True)) for row in rows]
 
 

@@ -13,14 +13,20 @@ from datasets import Dataset
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks._yaml_loader import load_yaml
 from offline_data import (
+    arc,
     as_first_published,
     as_on_the_hub,
     as_queries,
     boolq,
+    cmmlu,
     gsm8k,
     hellaswag,
+    lambada,
     mmlu,
+    openbookqa,
+    piqa,
     super_glue,
+    winogrande,
     write_parquet,
 )
 
@@ -38,6 +44,19 @@ OWN = {
     "boolq": "super_glue/boolq/default.yaml",
     "gsm8k": "gsm8k/gsm8k.yaml",
     "hellaswag": "hellaswag/hellaswag.yaml",
+    "arc_easy": "arc/arc_easy.yaml",
+    "arc_challenge": "arc/arc_challenge.yaml",
+    "piqa": "piqa/piqa.yaml",
+    "openbookqa": "openbookqa/openbookqa.yaml",
+    "winogrande": "winogrande/default.yaml",
+    "cmmlu_agronomy": "cmmlu/cmmlu_agronomy.yaml",
+    "lambada_openai": "lambada/lambada_openai.yaml",
+}
+# What a model is asked of seven questions: each of their choices, or once.
+REQUESTS = dict.fromkeys(OWN, 7 * 4) | {
+    **dict.fromkeys(("boolq", "piqa", "winogrande"), 7 * 2),
+    **dict.fromkeys(("gsm8k", "lambada_openai"), 7),
+    **{"arc_easy": 27, "openbookqa": 27, "arc_challenge": 28},
 }
 
 
@@ -61,9 +80,16 @@ def lm_evals_own(name: str) -> Any:
         "boolq": {"train": super_glue(boolq(0, 9)), "validation": super_glue(boolq(9, 7))},
         "gsm8k": {"train": gsm8k(0, 9), "test": gsm8k(9, 7)},
         "hellaswag": {"train": hellaswag(0, 9), "validation": hellaswag(9, 7)},
+        "arc_easy": {"train": arc(0, 9), "test": arc(9, 7)},
+        "arc_challenge": {"train": arc(100, 9), "test": arc(109, 7)},
+        "piqa": {"train": piqa(0, 9), "validation": piqa(9, 7)},
+        "openbookqa": {"train": openbookqa(0, 9), "test": openbookqa(9, 7)},
+        "winogrande": {"train": winogrande(0, 9), "validation": winogrande(9, 7)},
+        "cmmlu_agronomy": {"dev": cmmlu(0, 5), "test": cmmlu(5, 7)},
+        "lambada_openai": {"test": lambada(0, 7)},
     }[name]
     settings = load_yaml(PACKAGE / OWN[name])
-    settings.pop("tag")
+    settings.pop("tag", None)
     found = {split: Dataset.from_list(rows) for split, rows in splits.items()}
     return ConfigurableTask(config=settings | {"custom_dataset": lambda **_: found})
 
@@ -73,7 +99,9 @@ def asked(task: Any, shots: int) -> list[tuple]:
     task.set_config(key="num_fewshot", value=shots)
     task.set_fewshot_seed(seed=1234)
     task.build_all_requests(rank=0, world_size=1)
-    return [(one.arguments, str(task.doc_to_target(one.doc))) for one in task.instances]
+    # Where contexts are chosen from, doc_to_text says which.
+    right = task.doc_to_text if task.multiple_input else task.doc_to_target
+    return [(one.arguments, str(right(one.doc))) for one in task.instances]
 
 
 @pytest.mark.parametrize("write", [as_on_the_hub, as_first_published, as_queries])
@@ -84,7 +112,7 @@ def test_prompts_choices_and_answers_are_lm_evals_own(name, write, data):
     for shots in (0, 2, 5):
         found = asked(task, shots)
         assert found == asked(own, shots)
-        assert len(found) == 7 * {"mmlu_anatomy": 4, "boolq": 2, "gsm8k": 1, "hellaswag": 4}[name]
+        assert len(found) == REQUESTS[name]
 
 
 @pytest.mark.parametrize("name", OWN)
@@ -97,7 +125,7 @@ def test_answers_are_judged_as_by_lm_evals_own(name, data):
     for one in (task, own):
         one.build_all_requests(rank=0, world_size=1)
         for number, instance in enumerate(one.instances):
-            choice = (-float(chances[number]), False)
+            choice = (-float(chances[number]), number % 2 == 0)
             instance.resps = [written[number] if name == "gsm8k" else choice]
         one.apply_filters()
         for filtered in one.instances[0].filtered_resps:
@@ -123,12 +151,24 @@ def test_the_group_has_all_subjects_of_lm_evals_own(data):
     )
     found = harness.load(manager, "mmlu")["tasks"]
     assert len(found) == 57 and set(found) == {settings["task"] for settings in own}
-    tagged = {(tag, task) for tag in manager.all_tags for task in manager.load([tag])["tasks"]}
+    tags = [tag for tag in manager.all_tags if tag.startswith("mmlu")]
+    tagged = {(tag, task) for tag in tags for task in manager.load([tag])["tasks"]}
     assert tagged == {(settings["tag"], settings["task"]) for settings in own}
     for settings in own:
         task = found[settings["task"]]
         prompt = task.fewshot_context(task.eval_docs[0], 0)
         assert prompt.startswith(settings["description"] + "Which of these is number 5?")
+
+
+def test_the_subjects_of_cmmlu_are_lm_evals_own():
+    own = [load_yaml(path) for path in sorted((PACKAGE / "cmmlu").glob("cmmlu_*.yaml"))]
+    ours = [load_yaml(path) for path in sorted((TASKS / "cmmlu").glob("*.yaml"))]
+    subjects = [settings.pop("dataset_name") for settings in own]
+    assert len(subjects) == 67 and {one.pop("dataset_path") for one in own} == {"haonan-li/cmmlu"}
+    assert [one.pop("dataset_kwargs") for one in ours] == [{"subject": one} for one in subjects]
+    assert {one.pop("custom_dataset").__name__ for one in ours} == {"cmmlu"}
+    assert ours == own
+    assert load_yaml(TASKS / "cmmlu.yaml") == load_yaml(PACKAGE / "cmmlu/_cmmlu.yaml")
 
 
 def test_examples_are_those_of_dev_in_order(data):
@@ -189,6 +229,12 @@ def test_where_the_questions_are_has_to_be_said(own_study, monkeypatch):
         ("boolq", "boolq/dev.jsonl", [], "boolq/dev.jsonl: is empty"),
         ("gsm8k", "gsm8k/test.jsonl", [*gsm8k(0, 2), {"question": "?"}], "3.: no column 'answer'"),
         ("hellaswag", "hellaswag/validation.jsonl", [{"ctx": "c"}], "no column 'ctx_a', only ctx"),
+        ("arc_easy", "ai2_arc/ARC-Easy/test.jsonl", [{**arc(1, 1)[0], "answerKey": "A"}], "'A' is"),
+        ("openbookqa", "openbookqa/test.jsonl", arc(0, 1), "no column 'question_stem', only ques"),
+        ("piqa", "piqa/validation.jsonl", [{**piqa(0, 1)[0], "label": -1}], "'-1' is none of"),
+        ("winogrande", "winogrande/dev.jsonl", [{**winogrande(0, 1)[0], "answer": "0"}], "'0' is"),
+        ("winogrande", "winogrande/dev.jsonl", [{"sentence": "A gap."}], "is no _ in the sentence"),
+        ("cmmlu_arts", "cmmlu/test/arts.jsonl", [{**cmmlu(0, 1)[0], "Answer": "E"}], "'E' is none"),
         (
             "mmlu_virology",
             "mmlu/test/virology_test.jsonl",

@@ -50,6 +50,7 @@ ACC = [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}]
 EXACT = [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}]
 MUTUAL = {"metric": "acc_mutual_info", "aggregation": "mean", "higher_is_better": True}
 PROBABILITY = {"metric": "acc", "aggregation": "!commonest", "higher_is_better": True}
+PERPLEXITY = {"metric": "perplexity", "aggregation": "perplexity", "higher_is_better": False}
 GENERATED = {
     "output_type": "generate_until",
     "generation_kwargs": {"until": ["\n"], "max_gen_toks": 2, "do_sample": False},
@@ -77,6 +78,7 @@ TASKS: dict[str, dict[str, Any]] = {
         "metric_list": ACC,
     },
 }
+TASKS["likelier"] = TASKS["likely"] | {"metric_list": [PERPLEXITY]}
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +177,7 @@ def test_several_right_answers_are_each_right(world) -> None:
     assert value_of(opened, "several")["correct"]["several"] == right
 
 
-@pytest.mark.parametrize("name", ["written", "written_several"])
+@pytest.mark.parametrize("name", ["written", "written_several", "likely"])
 def test_what_is_written_is_not_guessed(world, name: str) -> None:
     opened, rows = world
     answers = [set(row["both"]) if "several" in name else {row["word"]} for row in rows]
@@ -187,7 +189,7 @@ def test_what_is_written_is_not_guessed(world, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("likely", "is loglikelihood with acc; read are multiple_choice with acc"),
+        ("likelier", "is loglikelihood with perplexity; read are multiple_choice with acc, logl"),
         ("normed", "is multiple_choice with acc_norm; read are"),
         ("maximum", "its acc is aggregated by 'commonest'; only means"),
     ],
@@ -209,6 +211,7 @@ def test_what_was_counted_by_requests_is_measured_again(world, name: str) -> Non
     source = harness.task_source(opened.study, Task(name=name), opened.task_manager)
     plain = harness.task_source(opened.study, Task(name="quiz"), opened.task_manager)
     assert "scored" in source and "scored" not in plain
+    assert source.get("choices") == ("prompts" if name == "inputs" else None)
 
 
 def test_scores_are_spelled_so_that_records_stay() -> None:

@@ -35,19 +35,27 @@ def accuracies(
     """For each dropped block, in order: accuracy, the mean of lm-eval's `acc`, or of `exact_match`
     of generated answers by the task's first filter, with the standard error of a mean.
 
-    All blocks share one pass over multiple-choice questions; generation runs pruned models one by
+    All blocks share one pass over answers that are given; generation runs pruned models one by
     one. With `question_free` the choices follow the last line of the prompt alone ("Answer:"):
     what the choices give away without a question. `chat_template`: prompts are put into the
     tokenizer's, as lm-eval does it.
 
     Also: n_questions, per-question scores in order (`correct`, see `per_question`, for paired
     comparisons), by sub-task for groups, both chance levels (`guess` and `constant`, see `chance`;
-    None where they are not known), and the number of truncated prompts.
+    None where they are not known), the number of truncated prompts, and `choices`: "prompts" where
+    these are what is chosen from.
 
-    Raises UserError for a task without such a metric, for scores that are no numbers from 0 to 1,
-    for data that cannot be read, and where the weights are not the same afterwards."""
+    Raises UserError for such a task with `question_free`, for one without such a metric, for scores
+    that are no numbers from 0 to 1, for data that cannot be read, and where the weights are not the
+    same afterwards."""
     before = untouched.of_model(model)
     questions = Questions(task, manager, chat_template)
+    if question_free and questions.chosen_from:
+        raise UserError(
+            f"lm-eval task '{task.name}': its prompts are what is chosen from, and nothing is left "
+            "to choose without them"
+        )
+    choices = {"choices": "prompts"} if questions.chosen_from else {}
     how = question_free, journal, chat_template
     shared = SharedPass(model, tokenizer, blocks, batch, task.name, *how)
 
@@ -55,7 +63,7 @@ def accuracies(
         samples = questions.ask(shared.lm(number))
         untouched.check(before, untouched.of_model(model), f"lm-eval task '{task.name}': asking it")
         found = _scores(samples) | questions.levels._asdict()
-        return found | {"truncated_prompts": len(shared.truncated)}
+        return found | {"truncated_prompts": len(shared.truncated)} | choices
 
     found = map(scores, range(len(blocks)))
     first = next(found, None)

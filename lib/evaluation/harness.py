@@ -8,7 +8,7 @@ import copy
 import hashlib
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from lib.pruning.dropped import Dropped
 from lib.schema import Study, Task
 
 SEEDS = {"docs": 0, "examples": 1234}  # as lm-eval's own command seeds them
+METRICS = {"multiple_choice": "acc", "loglikelihood": "acc", "generate_until": "exact_match"}
 PROMPT = ("doc_to_text", "doc_to_choice", "doc_to_target")
 
 
@@ -92,7 +93,8 @@ class SharedPass:
 class Questions:
     """A task's documents and prompts, put together once and asked of many models.
 
-    levels: what is scored by chance, once they have been asked."""
+    levels: what is scored by chance, once they have been asked. chosen_from: whether prompts are
+    what is chosen from, as in WinoGrande, and the same answer follows each."""
 
     levels: chance.Levels
 
@@ -100,6 +102,7 @@ class Questions:
         self.task, self.chat_template = task, chat_template
         self._loaded = load(manager, task.name)
         self._built = False
+        self.chosen_from = chosen_from(self._loaded["tasks"].values())
         for one in self._loaded["tasks"].values():
             _check_shots(one, task)
             one.set_config(key="num_fewshot", value=task.shots)
@@ -208,10 +211,16 @@ def _some(names: Sequence[str], most: int = 12) -> str:
 
 
 def metric(task: Any) -> str | None:
-    """Name of the metric that is read of an lm-eval task: `acc` of multiple choice, `exact_match`
-    of generated answers; None for tasks that have neither."""
-    wanted = {"multiple_choice": "acc", "generate_until": "exact_match"}.get(task.OUTPUT_TYPE)
+    """Name of the metric that is read of an lm-eval task: `acc` of multiple choice, and of a given
+    answer, which is right where the model would write it itself; `exact_match` of generated
+    answers; None for tasks that have neither."""
+    wanted = METRICS.get(task.OUTPUT_TYPE)
     return wanted if wanted in task.aggregation() else None
+
+
+def chosen_from(tasks: Iterable[Any]) -> bool:
+    """Whether prompts of any of these lm-eval tasks are what is chosen from."""
+    return any(one.multiple_input for one in tasks)
 
 
 def _check_metric(name: str, one: Any) -> None:
@@ -219,7 +228,7 @@ def _check_metric(name: str, one: Any) -> None:
     if (key := metric(one)) is None:
         raise UserError(
             f"lm-eval task '{name}': is {one.OUTPUT_TYPE} with {', '.join(one.aggregation())}; "
-            "read are multiple_choice with acc and generate_until with exact_match"
+            f"read are {', '.join(f'{kind} with {key}' for kind, key in METRICS.items())}"
         )
     how = getattr(one.aggregation()[key], "__name__", "")
     if how != "mean":
@@ -283,6 +292,8 @@ def task_source(study: Study, task: Task, manager: Any) -> dict[str, Any]:
     # Of others chance was once counted by requests, and a score between 0 and 1 was cut to 0.
     if not all(map(chance.from_requests, tasks.values())):
         source["scored"] = "by choices, from 0 to 1"
+    if chosen_from(tasks.values()):  # once asked without their prompts, too
+        source["choices"] = "prompts"
     for name, one in sorted(tasks.items()):
         examples = list(one.fewshot_docs()) if task.shots else []
         asked = list(one.eval_docs)

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lib.experiments.conditions import main_conditions, unpruned
-from lib.experiments.measure import question_free
+from lib.experiments.measure import question_free, recorded
 from lib.experiments.opened import OpenStudy
 from lib.sections.angular_distances import (
     angular_distances,
@@ -52,11 +52,11 @@ def unpruned_table(opened: OpenStudy) -> pd.DataFrame:
     """What the unpruned model can do: accuracy per task beside guessing, the constant answer, the
     choices without their question, and the reference runs."""
     table = qa_table(opened, [unpruned(opened)])
-    # Without choices there is nothing to choose from.
-    chosen = table["guess"] > 0
+    # Without choices there is nothing to choose from, nor where they stand in the prompt.
+    answers = [recorded(opened, unpruned(opened), task) for task in opened.study.tasks]
     free = [
-        question_free(opened, task) if choices else {}
-        for task, choices in zip(opened.study.tasks, chosen, strict=True)
+        question_free(opened, task) if guess > 0 and "choices" not in answer else {}
+        for task, guess, answer in zip(opened.study.tasks, table["guess"], answers, strict=True)
     ]
     table["question_free"] = [value.get("accuracy") for value in free]
     table["question_free_stderr"] = [value.get("stderr") for value in free]
