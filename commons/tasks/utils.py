@@ -1,4 +1,4 @@
-"""Loads the questions of commons/, which lies beside this folder."""
+"""Loads the questions of the folder above, wherever it is."""
 
 import json
 from pathlib import Path
