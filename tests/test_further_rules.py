@@ -195,6 +195,13 @@ def test_a_rule_sees_what_it_should(
     assert verdict(number, world, tmp_path) == expected
 
 
+def test_where_nothing_was_healed_claim_10_says_so(tmp_path: Path) -> None:
+    world = right()
+    only("prompts_compared", "models == 'unhealed'")(world)
+    assert verdict(10, world, tmp_path) == UNTESTABLE
+    assert claims.find("gromov-10").verdict(Tables(tmp_path)).reason == "no model was healed"
+
+
 def test_margins_say_what_would_change_the_verdict(tmp_path: Path) -> None:
     world = right()
     put("healing_seeds_compared", "compared == 'seed 2' and task == 'read'", difference=0.08)(world)
