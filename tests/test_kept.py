@@ -191,3 +191,20 @@ def test_a_model_to_go_on_from_is_made_again_where_it_is_damaged(
     with measure.source(opened, last):
         assert content(folder) == sound
     assert not folder.exists()
+
+
+def test_a_model_to_go_on_from_is_none_of_the_hubs(
+    tmp_path: Path, write_study: Studies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = studies.load(str(write_study(tmp_path)))
+    of_hub = {"model": "some/model", "revision": "v2", "gguf": "small.gguf", "shape": {"a": 1}}
+    opened = OpenStudy(own.model_copy(update=of_hub))
+    opened.checkpoint = "its digest"
+    monkeypatch.setenv("RESULTS_DIR", str(tmp_path / "results"))
+    monkeypatch.setattr(
+        measure, "_write_model", lambda _opened, _condition, to: to.mkdir(0o777, True)
+    )
+    first = Condition("given", span(2, 4), opened.weights)
+    with measure.going_on(opened, first) as study:
+        assert study.model_is_local
+        assert (study.revision, study.gguf, study.shape) == (None, None, None)

@@ -350,7 +350,8 @@ def going_on(opened: OpenStudy, condition: Condition) -> Iterator[Study]:
             shutil.rmtree(folder, ignore_errors=True)
             _write_model(opened, condition, folder)
             sums.write(folder)
-        changes: dict[str, Any] = {"model": str(folder), "revision": None, "shape": None}
+        changes: dict[str, Any] = dict.fromkeys(("revision", "gguf", "shape"))
+        changes["model"] = str(folder)
         if condition.alone:  # 16 bits would take back most of what small steps have changed
             changes["dtype"] = "float32"
         yield opened.study.model_copy(update=changes)
