@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
-from lib.book import ending, graph, progress
+from lib.book import ending, graph, progress, warm
 from lib.book.configuration import configuration
 from lib.errors import UserError
 
@@ -39,6 +39,8 @@ try:
         LOCK = progress.only_run(RUN)
         GRAPH = graph.build(CONFIG, CORES)
         graph.begin(GRAPH)
+        if GRAPH.pending and not CONFIG.elsewhere:
+            warm.start()
     else:
         GRAPH = graph.load(Path(CONFIG.study).stem)
 except UserError as error:
@@ -85,4 +87,4 @@ for job in GRAPH.pending:
             # Formatted by Snakemake: braces stand for themselves.
             f"{job.what}, of study {GRAPH.study}".replace("{", "{{").replace("}", "}}")
         shell:
-            "exec {sys.executable:q} -m lib.book.worker {params.job} --study {GRAPH.study:q}"
+            "exec {sys.executable:q} -m lib.book.warm lib.book.worker {params.job} --study {GRAPH.study:q}"

@@ -42,7 +42,12 @@ STUDY: dict[str, Any] = {
     "controls": {"untrained": False},
     "other_texts": [],
 }
-HERE = {"a job": "lib.book.worker", "the scheduler": "-m snakemake", "everything": ""}
+HERE = {
+    "a job": "lib.book.worker",
+    "all jobs, and what they are copies of": "--serve",
+    "the scheduler": "-m snakemake",
+    "everything": "",
+}
 THERE = ("a job there", "a node", "a node's daemon")
 
 

@@ -38,7 +38,7 @@ from clones import copied, processes, sigkill, values
 SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGKILL)
 WAYS = ("terminal", "script", "nohup")
 LIMIT = 20.0  # seconds in which everything has to be gone
-KERNEL = "ipykernel_launcher"
+KERNEL = "kernel"  # as `lib.book.kernels` names it
 
 
 @dataclass

@@ -60,11 +60,12 @@ def start(clone: Path, env: dict[str, str], *arguments: str) -> subprocess.Popen
 
 
 def processes(clone: Path, words: str = "") -> list[int]:
-    """Those that work in a clone and whose command has these words."""
+    """Those that work in a clone and whose command, or name, has these words."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            command += (entry / "comm").read_text()
             if (entry / "cwd").resolve() == clone and words in command:
                 found.append(int(entry.name))
     return found

@@ -27,7 +27,7 @@ from typing import Any
 
 from lib import paths
 from lib import study as studies
-from lib.book import sources
+from lib.book import sources, warm
 from lib.book.configuration import Configuration
 from lib.errors import UserError
 from lib.evidence import ownership
@@ -287,7 +287,10 @@ def _planned(
         return known
     for old in note.parent.glob(f"{study.name}-????????????????.json"):
         old.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "lib.book.jobs", "--study", study.file, "--out", str(note)]
+    if not config.elsewhere:
+        warm.start()
+    command = [sys.executable, "-m", "lib.book.warm", "lib.book.jobs"]
+    command += ["--study", study.file, "--out", str(note)]
     command += ["--cores", str(cores), "--options", json.dumps(options)]
     # A user's code may print whatever it likes, so only mistakes are read from what is printed.
     done = subprocess.run(command, cwd=paths.ROOT, text=True, stdout=DEVNULL, stderr=PIPE)

@@ -76,6 +76,8 @@ def section(which: str, name: str, parameters: dict[str, Any], checked: bool = F
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
 
+    from lib.book import kernels
+
     source = paths.sections()[paths.section(which)]
     chosen = study.load(name)
     about = f"section {source.stem} of study {chosen.name}"
@@ -103,25 +105,22 @@ def section(which: str, name: str, parameters: dict[str, Any], checked: bool = F
         log.parent.mkdir(parents=True, exist_ok=True)
         final.parent.mkdir(parents=True, exist_ok=True)
         print(about, flush=True)
-        papermill.execute_notebook(
-            str(source).replace("{", "{{").replace("}", "}}"),
-            str(log).replace("{", "{{").replace("}", "}}"),
-            parameters={"study": reference, **parameters},
-            kernel_name="python3",
-            cwd=str(paths.ROOT),
-            progress_bar=False,
-            stderr_file=sys.stderr,
-            config=Config(
-                {
-                    "KernelManager": {
-                        "transport": "ipc",
-                        "connection_file": f"{runtime}/kernel.json",
-                    },
-                    # A kernel asked to end gracefully is interrupted first, and may say so.
-                    "NotebookClient": {"shutdown_kernel": "immediate"},
-                }
-            ),
-        )
+        config = {
+            "KernelManager": {"transport": "ipc", "connection_file": f"{runtime}/kernel.json"},
+            # A kernel asked to end gracefully is interrupted first, and may say so.
+            "NotebookClient": {"shutdown_kernel": "immediate"},
+        }
+        with kernels.ready():
+            papermill.execute_notebook(
+                str(source).replace("{", "{{").replace("}", "}}"),
+                str(log).replace("{", "{{").replace("}", "}}"),
+                parameters={"study": reference, **parameters},
+                kernel_name="python3",
+                cwd=str(paths.ROOT),
+                progress_bar=False,
+                stderr_file=sys.stderr,
+                config=Config(config),
+            )
         shutil.move(log, final)
         write_atomically(final.parent / "study.json", json.dumps({"file": chosen.file}))
     except PapermillExecutionError as error:

@@ -9,7 +9,7 @@ and only where a study's file or the code has changed since they were made last.
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tabulate import tabulate
@@ -34,7 +34,7 @@ def write(folder: Path) -> None:
     made_from = digest([of_studies, code])
     if not note.is_file() or note.read_text("utf-8") != made_from:
         shutil.rmtree(kept, ignore_errors=True)
-        command = [sys.executable, "-m", "lib.book.page_tables", str(made)]
+        command = [sys.executable, "-m", "lib.book.warm", "lib.book.page_tables", str(made)]
         if subprocess.run(command, cwd=paths.ROOT).returncode:
             raise UserError("pages: their tables cannot be made; the lines above say why")
         write_atomically(note, made_from)
@@ -59,11 +59,12 @@ def _cell(column: str, text: str) -> str:
     return unbroken(plain(text)) if column in NAMES else plain(text)
 
 
-def main(folder: Path) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Those tables that need the models' shapes, or what sections say of theirs."""
     from lib.book import costs, model_tables
     from lib.sections import columns
 
+    folder = Path(arguments[0])
     try:
         _write(folder, model_tables.tables())
         _write(folder, {f"cost_{name}": _as_text(rows) for name, rows in costs.tables().items()})
@@ -75,4 +76,4 @@ def main(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(sys.argv[1:]))

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from lib import paths, study
-from lib.book import ending, graph, machine
+from lib.book import ending, graph, machine, warm
 from lib.book.notebooks import ENVIRONMENT
 from lib.errors import UserError
 from lib.evidence import provenance
@@ -85,6 +85,7 @@ def _outcome(found: graph.Graph, job: graph.Job) -> tuple[bool, str | None, int]
             if not same:
                 with machine.one_each(machine.gpus(), job.gpus), job.made_anew():
                     os.environ |= ENVIRONMENT | dict.fromkeys(THREADS, str(job.threads))
+                    warm.use(job.threads)
                     _run(chosen, job)
     except KeyboardInterrupt:
         problem, code = "stopped", STOPPED
