@@ -37,10 +37,11 @@ try:
         sys.exit(0)
     elif workflow.is_main_process:
         LOCK = progress.only_run(RUN)
-        GRAPH = graph.build(CONFIG, CORES)
+        warm_up = warm.start if not CONFIG.elsewhere else lambda: None
+        GRAPH = graph.build(CONFIG, CORES, warm_up)
         graph.begin(GRAPH)
-        if GRAPH.pending and not CONFIG.elsewhere:
-            warm.start()
+        if GRAPH.pending:
+            warm_up()
     else:
         GRAPH = graph.load(Path(CONFIG.study).stem)
 except UserError as error:

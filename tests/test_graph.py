@@ -252,7 +252,7 @@ def test_what_a_task_prints_is_not_read_and_a_broken_plan_is_made_again(
     def here(command: list[str], **_: object) -> subprocess.CompletedProcess:
         """Without importing torch once more."""
         asked.append(command)
-        return subprocess.CompletedProcess(command, jobs.main(command[3:]), "", "")
+        return subprocess.CompletedProcess(command, jobs.main(command[4:]), "", "")
 
     monkeypatch.setattr(graph.subprocess, "run", here)
 

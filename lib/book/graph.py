@@ -16,7 +16,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -27,7 +27,7 @@ from typing import Any
 
 from lib import paths
 from lib import study as studies
-from lib.book import sources, warm
+from lib.book import sources
 from lib.book.configuration import Configuration
 from lib.errors import UserError
 from lib.evidence import ownership
@@ -202,16 +202,16 @@ def _jobs(listed: list[dict[str, Any]]) -> list[Job]:
     ]
 
 
-def build(config: Configuration, cores: int) -> Graph:
+def build(config: Configuration, cores: int, ready: Callable[[], None] = lambda: None) -> Graph:
     """The jobs of a study, or of some sections and what they need. Checks the study where it, or
-    the code, has changed.
+    the code, has changed. ready: called before a process is started that imports torch.
 
     Raises UserError for a mistake in the study, and where results/<study>/ cannot be used."""
     study = studies.load(config.study)
     about = sources.of_study(study)
     check_writable(paths.results(study.name))
     ownership.check(study)
-    planned = _planned(study, about, config, cores)
+    planned = _planned(study, about, config, cores, ready)
     ownership.check(study, planned["checkpoint"])
     return judged(study, planned["checkpoint"], wanted(_jobs(planned["jobs"]), config), about)
 
@@ -275,7 +275,11 @@ def _of_another(study: Study) -> bool:
 
 
 def _planned(
-    study: Study, about: dict[str, Any], config: Configuration, cores: int
+    study: Study,
+    about: dict[str, Any],
+    config: Configuration,
+    cores: int,
+    ready: Callable[[], None],
 ) -> dict[str, Any]:
     """What `lib.book.jobs` says of a study, in a process of its own: it imports torch."""
     options = config.model_dump(exclude={"study", "sections"}, exclude_none=True)
@@ -287,8 +291,7 @@ def _planned(
         return known
     for old in note.parent.glob(f"{study.name}-????????????????.json"):
         old.unlink(missing_ok=True)
-    if not config.elsewhere:
-        warm.start()
+    ready()
     command = [sys.executable, "-m", "lib.book.warm", "lib.book.jobs"]
     command += ["--study", study.file, "--out", str(note)]
     command += ["--cores", str(cores), "--options", json.dumps(options)]
