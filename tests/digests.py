@@ -46,7 +46,7 @@ class Noted(Store):
 
     def get_or_measure(self, kind: str, name: str, inputs: dict[str, Any], *_: Any, **__: Any):
         self.last = inputs
-        return {"layers": [1], "scores": list(range(6))}
+        return {"layers": [1], "scores": list(range(6)), "acc_norm": {}}
 
 
 def of(study: Study, config: Any = None) -> dict[str, str]:
@@ -150,6 +150,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "tasks.shots": (3, "E"),
     "tasks.limit": (3, "QF"),
     "tasks.role": ("reading", ""),
+    "tasks.metric": ("acc_norm", ""),
     "tasks.order": (1, "E"),
     "distances.n_sequences": (5, "DTOSC"),
     "distances.length": (9, "DTOSC"),

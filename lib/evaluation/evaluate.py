@@ -19,6 +19,7 @@ from lib.pruning.dropped import UNPRUNED, Dropped
 from lib.schema import Task
 
 METHOD = 4  # raise when the code that computes the values changes them
+NORMED = "acc_norm"  # of log-likelihoods divided by the length of the answer in characters
 
 
 def accuracies(
@@ -41,7 +42,8 @@ def accuracies(
     tokenizer's, as lm-eval does it.
 
     Also: n_questions, per-question scores in order (`correct`, see `per_question`, for paired
-    comparisons), by sub-task for groups, both chance levels (`guess` and `constant`, see `chance`;
+    comparisons), by sub-task for groups, the same of lm-eval's `acc_norm` where all of a task's
+    questions have it, both chance levels (`guess` and `constant`, see `chance`;
     None where they are not known), the number of truncated prompts, and `choices`: "prompts" where
     these are what is chosen from.
 
@@ -89,6 +91,7 @@ def accuracy(
 
 def _scores(samples: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     correct: per_question.Correct = {}
+    normed: per_question.Correct = {}
     for name in sorted(samples):
         rows = sorted(samples[name], key=lambda row: row["doc_id"])
         rows = [row for row in rows if row["filter"] == rows[0]["filter"]] if rows else []
@@ -99,13 +102,25 @@ def _scores(samples: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
                 "are read"
             )
         correct[name] = per_question.spelled([_score(name, row, key) for row in rows])
-    all_scores = per_question.of_all_tasks(correct)
+        if NORMED in rows[0]:
+            normed[name] = per_question.spelled([_score(name, row, NORMED) for row in rows])
+    found = _of_questions(correct)
+    return found | ({NORMED: _of_questions(normed)} if normed.keys() == correct.keys() else {})
+
+
+def _of_questions(correct: per_question.Correct) -> dict[str, Any]:
+    scores = per_question.of_all_tasks(correct)
     return {
-        "accuracy": per_question.mean(all_scores),
-        "stderr": math.sqrt(per_question.variance(all_scores)),
-        "n_questions": len(all_scores),
+        "accuracy": per_question.mean(scores),
+        "stderr": math.sqrt(per_question.variance(scores)),
+        "n_questions": len(scores),
         "correct": correct,
     }
+
+
+def shown(value: dict[str, Any], task: Task) -> dict[str, Any]:
+    """A record of answers with the scores that the study wants shown of this task."""
+    return value | value[NORMED] if task.metric == NORMED else value
 
 
 def _score(task: str, row: dict[str, Any], key: str) -> float:

@@ -223,8 +223,15 @@ def chosen_from(tasks: Iterable[Any]) -> bool:
     return any(one.multiple_input for one in tasks)
 
 
-def _check_metric(name: str, one: Any) -> None:
-    """Raises UserError for an lm-eval task of another kind than those that are read."""
+def normed(tasks: Iterable[Any]) -> bool:
+    """Whether all of these lm-eval tasks have `acc_norm` beside `acc`."""
+    return all("acc_norm" in one.aggregation() for one in tasks)
+
+
+def _check_metric(task: Task, one: Any) -> None:
+    """Raises UserError for an lm-eval task of another kind than those that are read, and for one
+    without the score that is to be shown."""
+    name = task.name
     if (key := metric(one)) is None:
         raise UserError(
             f"lm-eval task '{name}': is {one.OUTPUT_TYPE} with {', '.join(one.aggregation())}; "
@@ -235,6 +242,11 @@ def _check_metric(name: str, one: Any) -> None:
         raise UserError(
             f"lm-eval task '{name}': its {key} is aggregated by '{how}'; only means over the "
             "questions are read"
+        )
+    if task.metric not in one.aggregation() and task.metric != "acc":
+        raise UserError(
+            f"lm-eval task '{name}': has no {task.metric}; its metric_list names "
+            f"{', '.join(one.aggregation())}; leave metric out"
         )
 
 
@@ -254,7 +266,7 @@ def check_tasks(study: Study, manager: Any, asked: Sequence[Task]) -> None:
     loaded = {name: load(manager, name)["tasks"] for name in dict.fromkeys(t.name for t in asked)}
     for task in asked:
         for one in loaded[task.name].values():
-            _check_metric(task.name, one)
+            _check_metric(task, one)
             _check_shots(one, task)
             if task.shots:
                 examples = len(list(one.fewshot_docs() or []))
@@ -292,6 +304,8 @@ def task_source(study: Study, task: Task, manager: Any) -> dict[str, Any]:
     # Of others chance was once counted by requests, and a score between 0 and 1 was cut to 0.
     if not all(map(chance.from_requests, tasks.values())):
         source["scored"] = "by choices, from 0 to 1"
+    if normed(tasks.values()):
+        source["metrics"] = ["acc", "acc_norm"]
     if chosen_from(tasks.values()):  # once asked without their prompts, too
         source["choices"] = "prompts"
     for name, one in sorted(tasks.items()):

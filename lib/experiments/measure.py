@@ -77,7 +77,8 @@ def probe_inputs(opened: OpenStudy, condition: Condition, probe: Probe) -> dict[
     inputs = condition_inputs(opened, condition)
     if isinstance(probe, Task):
         ordered = probe.order and probe.shots > 1  # else there is one order
-        asked_as = probe.model_dump(exclude={"role"} if ordered else {"role", "order"})
+        shown = {"role", "metric"}
+        asked_as = probe.model_dump(exclude=shown if ordered else shown | {"order"})
         source = opened.task_source(probe)
         found = inputs | {"method": evaluate.METHOD, "task": asked_as, "source": source}
         chat = {"chat_template": True} if opened.study.chat_template else {}
@@ -105,7 +106,8 @@ def kind_and_name(condition: Condition, probe: Probe) -> tuple[str, str]:
 def recorded(opened: OpenStudy, condition: Condition, probe: Probe) -> dict[str, Any] | None:
     """What a model answered, or None where it has not been asked yet."""
     kind, name = kind_and_name(condition, probe)
-    return opened.store.get(kind, name, probe_inputs(opened, condition, probe))
+    found = opened.store.get(kind, name, probe_inputs(opened, condition, probe))
+    return evaluate.shown(found, probe) if found and isinstance(probe, Task) else found
 
 
 def healing_record(opened: OpenStudy, condition: Condition) -> dict[str, Any] | None:
@@ -243,7 +245,7 @@ def _values(
 def question_free(opened: OpenStudy, task: Task) -> dict[str, Any]:
     """Accuracy of the unpruned model that is shown the choices but no question."""
     condition = unpruned(opened)
-    return opened.store.get_or_measure(
+    found = opened.store.get_or_measure(
         "qa",
         f"question-free {kind_and_name(condition, task)[1]}",
         probe_inputs(opened, condition, task) | {"question_free": True},
@@ -258,6 +260,7 @@ def question_free(opened: OpenStudy, task: Task) -> dict[str, Any]:
         ),
         batch=opened.study.batch,
     )
+    return evaluate.shown(found, task)
 
 
 @contextmanager
