@@ -46,7 +46,7 @@ def to_notebook(file: str, out: Path) -> None:
 def to_book(file: str, out: Path) -> None:
     def here(command: list[str], **_: object) -> subprocess.CompletedProcess:
         """Without importing torch once more."""
-        return subprocess.CompletedProcess(command, jobs.main(command[3:]), "", "")
+        return subprocess.CompletedProcess(command, jobs.main(command[4:]), "", "")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(graph.subprocess, "run", here)

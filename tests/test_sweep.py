@@ -134,7 +134,8 @@ def test_shared_layers_run_once_and_few_states_are_alive(steps):
         model = random_model("llama", num_hidden_layers=count)
         runs.clear()
         most[0] = 0
-        sweep._replayed(Replay(model), blocks, rows, 64, 0, share=True)
+        found = Scores.empty(len(blocks), len(rows))
+        sweep._replayed(Replay(model), blocks, rows, make_batches(rows, 64), 0, found)
         peaks.append(most[0])
         assert runs.total() == sweep.layer_passes(block.kept(count) for block in blocks)
         # All layers, the last one again for every n, and what follows each block of two.
@@ -235,12 +236,43 @@ def test_a_killed_sweep_goes_on_where_it_was(way, tmp_path, steps, monkeypatch):
     resumed = Journal(journal.path)
     assert len(resumed.known) == 10
     found = sweep.log_likelihoods(model, DROPS, rows, 5, 0, "rows", resumed)
-    assert (found.log_likelihood - whole.log_likelihood).abs().max() < 1e-4
+    assert torch.equal(found.log_likelihood, whole.log_likelihood)
     assert torch.equal(found.greedy, whole.greedy)
     runs.clear()
     complete = Journal(journal.path)
     found = sweep.log_likelihoods(model, DROPS, rows, 5, 0, "rows", complete)
     assert not runs
-    assert (found.log_likelihood - whole.log_likelihood).abs().max() < 1e-4
+    assert torch.equal(found.log_likelihood, whole.log_likelihood)
     complete.finish()
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("count", [1, 4, 7])
+@pytest.mark.parametrize("way", ["shared", "whole", None])
+def test_shares_put_together_are_the_whole_to_the_last_digit(way, count, tmp_path, monkeypatch):
+    """Also where one was killed, and where one was never done."""
+    model, rows = random_model("llama"), [*questions(), *questions(1)]
+    monkeypatch.setattr(sweep, "TOGETHER", 1)
+    sweep._ways[model] = way
+    whole = sweep.log_likelihoods(model, DROPS, rows, 2, 0, "rows")
+    path, seen = tmp_path / "a" / "journal.jsonl", set()
+    for number in range(1, count + 1):
+        share = (number, count)
+        part = sweep.log_likelihoods(model, DROPS, rows, 2, 0, "rows", Journal(path, share))
+        own = ~part.log_likelihood.isnan().any(0)
+        assert torch.equal(part.log_likelihood[:, own], whole.log_likelihood[:, own])
+        # Those that come later know what those before them have found.
+        assert own.sum() > len(seen) and {*own.nonzero()[:, 0].tolist()} > seen
+        seen = {*own.nonzero()[:, 0].tolist()}
+    assert len(seen) == len(rows)
+    files = sorted(path.parent.iterdir())
+    assert len(files) == count
+    lines = files[-1].read_text().splitlines(keepends=True)
+    files[-1].write_text("".join(lines[: len(lines) // 2]) + lines[-1][:20])
+    if count > 2:
+        files[1].unlink()
+    found = sweep.log_likelihoods(model, DROPS, rows, 2, 0, "rows", Journal(path))
+    assert torch.equal(found.log_likelihood, whole.log_likelihood)
+    assert torch.equal(found.greedy, whole.greedy)
+    Journal(path).finish()
+    assert not path.parent.exists()

@@ -78,6 +78,7 @@ def ask(starter: tuple, tmp_path: Path) -> Ask:
             [sys.executable, "-m", "lib.book.warm", "asked", *arguments],
             cwd=tmp_path, env=starter[1] | environment, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # nohup ignores it
         )  # fmt: skip
 
     return begin

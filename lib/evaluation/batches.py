@@ -55,6 +55,11 @@ class Batch:
     def inputs(self) -> list[Input]:
         return [one for group in self.groups for one in group.inputs]
 
+    @property
+    def rows(self) -> list[int]:
+        """Their numbers."""
+        return [number for one in self.inputs for number in one.rows]
+
     def prefixes(self, pad: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens [groups, longest prefix], padded on the left, and their mask."""
         return padded([group.inputs[0].tokens[: group.prefix] for group in self.groups], pad, True)

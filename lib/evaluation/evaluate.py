@@ -47,6 +47,8 @@ def accuracies(
     None where they are not known), the number of truncated prompts, and `choices`: "prompts" where
     these are what is chosen from.
 
+    With a journal that takes a share, that is all that is worked on, and nothing comes out.
+
     Raises UserError for such a task with `question_free`, for one without such a metric, for scores
     that are no numbers from 0 to 1, for data that cannot be read, and where the weights are not the
     same afterwards."""
@@ -60,6 +62,10 @@ def accuracies(
     choices = {"choices": "prompts"} if questions.chosen_from else {}
     how = question_free, journal, chat_template
     shared = SharedPass(model, tokenizer, blocks, batch, task.name, *how)
+    if journal and not journal.whole:
+        if not questions.written:  # each pruning writes by itself, when the shares are put together
+            questions.ask(shared.lm(0))
+        return
 
     def scores(number: int) -> dict[str, Any]:
         samples = questions.ask(shared.lm(number))
@@ -149,10 +155,12 @@ def losses(
 
     Token-weighted: R = Σ lossᵢ / Σ tokensᵢ over sequences i. The sequence is the unit of the
     standard error, √(N/(N−1) Σ (lossᵢ − R tokensᵢ)²) / Σ tokensᵢ: tokens of one text are not
-    independent."""
+    independent. With a journal that takes a share, nothing comes out."""
     rows = [Row(tuple(sequence), 1) for sequence in sequences]
     with untouched.untouched(model, "a pass over text"):
         found = sweep.log_likelihoods(model, blocks, rows, batch, pad_id, "loss", journal)
+    if journal and not journal.whole:
+        return
     tokens = np.array([len(row.tokens) - 1 for row in rows])
     for of_block in found.log_likelihood:
         yield _mean_loss(-of_block.numpy(), tokens)

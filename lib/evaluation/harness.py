@@ -94,7 +94,8 @@ class Questions:
     """A task's documents and prompts, put together once and asked of many models.
 
     levels: what is scored by chance, once they have been asked. chosen_from: whether prompts are
-    what is chosen from, as in WinoGrande, and the same answer follows each."""
+    what is chosen from, as in WinoGrande, and the same answer follows each. written: whether any
+    answer is."""
 
     levels: chance.Levels
 
@@ -103,6 +104,8 @@ class Questions:
         self._loaded = load(manager, task.name)
         self._built = False
         self.chosen_from = chosen_from(self._loaded["tasks"].values())
+        kinds = {one.OUTPUT_TYPE for one in self._loaded["tasks"].values()}
+        self.written = "generate_until" in kinds
         for one in self._loaded["tasks"].values():
             _check_shots(one, task)
             one.set_config(key="num_fewshot", value=task.shots)

@@ -33,14 +33,11 @@ class Scores:
         values, greedy = self.log_likelihood[:, i].tolist(), self.greedy[:, i].tolist()
         return list(zip(values, greedy, strict=True))
 
-    def fill(self, i: int, found: Found | None) -> bool:
-        """Take a row's scores over; false when there are none."""
-        if found is None:
-            return False
+    def fill(self, i: int, found: Found) -> None:
+        """Take a row's scores over."""
         values, greedy = zip(*found, strict=True)
         self.log_likelihood[:, i] = torch.tensor(values, dtype=torch.float64)
         self.greedy[:, i] = torch.tensor(greedy)
-        return True
 
 
 def ordinary(model: PreTrainedModel, rows: Sequence[Row], size: int, pad: int) -> Scores:

@@ -7,6 +7,7 @@ but the last costs one layer per n; all n together cost about two passes instead
 """
 
 import copy
+import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -126,7 +127,8 @@ def log_likelihoods(
     at a time.
 
     pad: a token to fill batches up with; name: what the progress bar calls this; journal: where
-    rows are kept as they are scored, and found again after a kill.
+    rows are kept as they are scored, and found again after a kill. One that takes a share of the
+    batches leaves the scores of all other rows NaN.
     An architecture whose layers cannot be replayed, or do not give then what its ordinary forward
     passes give, is run pruning by pruning.
 
@@ -135,74 +137,92 @@ def log_likelihoods(
     blocks = [Dropped(block).check(len(layers(model))) for block in blocks]
     check_ids((row.tokens for row in rows), model.config, name)
     way = _trusted_way(model, pad)
-    found = Scores.empty(len(blocks), len(rows))
-    todo = list(range(len(rows)))
+    keys = [row_key(row.tokens, row.start) for row in rows] if journal else []
+    known = {i: journal.known[key] for i, key in enumerate(keys) if key in journal.known}
+    # Made of all rows, also where some are known: what a row is scored beside moves its last digit.
+    batches: Sequence[Batch | Rows] = _together(len(rows), size)
+    if way is not None:
+        batches = make_batches(rows, size, way == "shared", longest_alike(model.config))
     if journal:
-        keys = [row_key(row.tokens, row.start) for row in rows]
-        todo = [i for i in todo if not found.fill(i, journal.known.get(keys[i]))]
+        batches = [one for one in journal.share_of(batches) if not known.keys() >= {*one.rows}]
+    found = Scores.empty(len(blocks), len(rows))
+    scored = {i for one in batches for i in one.rows}
+    for i in {*range(len(rows))} - scored:
+        found.fill(i, known.get(i, [(math.nan, False)] * len(blocks)))
     shown = f"{name} under {len(blocks)} prunings" if len(blocks) > 1 else name
     shown += ", one by one" if way is None else ""
-    initial = len(rows) - len(todo)
-    with tqdm(total=len(rows), initial=initial, desc=shown, leave=False, delay=1) as bar:
+    total = sum(len(one.rows) for one in batches)
+    with tqdm(
+        total=total + len(known), initial=len(known), desc=shown, leave=False, delay=1
+    ) as bar:
 
-        def keep(numbers: list[int], part: Scores) -> None:
-            if part.log_likelihood[:, numbers].isnan().any():
-                block, i = part.log_likelihood[:, numbers].isnan().nonzero()[0].tolist()
-                raise _not_finite(model, blocks[block], rows[todo[numbers[i]]], name)
-            for i in numbers:
-                found.fill(todo[i], part.of_row(i))
+        def keep(numbers: Sequence[int]) -> None:
+            bad = found.log_likelihood[:, numbers].isnan()
+            if bad.any():
+                block, i = bad.nonzero()[0].tolist()
+                raise _not_finite(model, blocks[block], rows[numbers[i]], name)
             if journal:
-                journal.add((keys[todo[i]], part.of_row(i)) for i in numbers)
+                journal.add((keys[i], found.of_row(i)) for i in numbers)
             bar.update(len(numbers))
 
-        missing = [rows[i] for i in todo]
         if way is None:
-            _one_by_one(model, blocks, missing, size, pad, keep)
+            _one_by_one(model, blocks, rows, batches, size, pad, found, keep)
         else:
-            _replayed(Replay(model), blocks, missing, size, pad, way == "shared", keep)
+            _replayed(Replay(model), blocks, rows, batches, pad, found, keep)
     return found
+
+
+class Rows(NamedTuple):
+    """Numbers of rows that are scored, and kept, together."""
+
+    rows: range
+
+
+def _together(count: int, size: int) -> list[Rows]:
+    """Some batches' rows at a time."""
+    step = TOGETHER * size
+    return [Rows(range(first, min(first + step, count))) for first in range(0, count, step)]
 
 
 def _one_by_one(
     model: PreTrainedModel,
     blocks: Sequence[Collection[int]],
     rows: Sequence[Row],
+    together: Sequence[Rows],
     size: int,
     pad: int,
-    done: Callable[[list[int], Scores], object],
+    found: Scores,
+    done: Callable[[Sequence[int]], object],
 ) -> None:
-    """Ordinary passes of each pruned model over some batches of rows, and then over the next."""
-    found = Scores.empty(len(blocks), len(rows))
-    for first in range(0, len(rows), TOGETHER * size):
-        mine = slice(first, first + TOGETHER * size)
+    """Ordinary passes of each pruned model over some rows, and then over the next."""
+    for (numbers,) in together:
+        mine = slice(numbers.start, numbers.stop)
         for number, block in enumerate(blocks):
             with pruned(model, block):
                 one = ordinary(model, rows[mine], size, pad)
             found.log_likelihood[number, mine] = one.log_likelihood
             found.greedy[number, mine] = one.greedy
-        done(list(range(len(rows)))[mine], found)
+        done(numbers)
 
 
 def _replayed(
     replay: Replay,
     blocks: Sequence[Collection[int]],
     rows: Sequence[Row],
-    size: int,
+    batches: Sequence[Batch],
     pad: int,
-    share: bool,
-    done: Callable[[list[int], Scores], object] = lambda numbers, found: None,
-) -> Scores:
-    """All scores; `done` is told the numbers of rows as soon as they are in."""
+    found: Scores,
+    done: Callable[[Sequence[int]], object] = lambda numbers: None,
+) -> None:
+    """The scores of these batches; `done` is told the numbers of rows as soon as they are in."""
     prunings = [tuple(kept_layers(block, len(replay.layers))) for block in blocks]
-    found = Scores.empty(len(blocks), len(rows))
-    for batch in make_batches(rows, size, share, longest_alike(replay.config)):
+    for batch in batches:
         walk = Walk(replay, batch, pad)
         head = Head(replay, batch, rows, found)
         for number, state in endings(walk, prunings):
             head.add(number, state.rest)
         head.flush()
-        done([number for one in batch.inputs for number in one.rows], found)
-    return found
+        done(batch.rows)
 
 
 def _not_finite(model: PreTrainedModel, block: Collection[int], row: Row, name: str) -> UserError:
@@ -248,7 +268,9 @@ def _trusted_way(model: PreTrainedModel, pad: int) -> str | None:
     _ways[model] = None
     for way in ("shared", "whole"):
         with suppress(Exception):
-            found = _replayed(Replay(model), tried, rows, len(rows), pad, way == "shared")
+            found = Scores.empty(len(tried), len(rows))
+            batches = make_batches(rows, len(rows), way == "shared", longest_alike(model.config))
+            _replayed(Replay(model), tried, rows, batches, pad, found)
             # Scores that are not numbers are no reason to distrust: they are reported later.
             if torch.allclose(
                 found.log_likelihood, torch.cat(expected), atol=tolerance, rtol=0, equal_nan=True

@@ -3,34 +3,61 @@
 One line of JSON per row with a checksum, appended and synced batch by batch. Several processes may
 add to one journal; what cannot be read, such as a last line that was cut off, and what was changed
 is measured again. When everything is recorded as evidence, the journal is deleted.
+
+A sweep may be split into shares, which other machines work on at the same time: each takes every
+so manieth batch and has a file of its own beside the journal, where whoever puts them together
+finds it.
 """
 
+import glob
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from lib.evidence.records import digest
 from lib.files import unwritable
 
 Found = list[tuple[float, bool]]  # per pruning: log-likelihood and greedy
+WHOLE = (1, 1)
 
 
 class Journal:
     """Rows that have been scored, by a digest of their tokens."""
 
-    def __init__(self, path: Path) -> None:
-        """The path has to stand for everything that decides the scores but the row itself."""
-        self.path = path
+    def __init__(self, path: Path, share: tuple[int, int] = WHOLE) -> None:
+        """The path has to stand for everything that decides the scores but the row itself. share:
+        (2, 4) is the second of four."""
+        self.share, self._all = share, path
+        number, count = share
+        self.path = path if share == WHOLE else path.with_name(f"{path.name}.{number}-of-{count}")
         self.known: dict[str, Found] = {}
-        with suppress(FileNotFoundError):
-            for line in path.read_bytes().splitlines():
-                with suppress(ValueError, TypeError):  # cut off, or two lines in one
-                    key, found, check = json.loads(line)
-                    if check == _checksum(key, found):
-                        self.known[key] = [(value, greedy) for value, greedy in found]
+        for file in self._files():
+            with suppress(FileNotFoundError):
+                self._read(file)
+
+    @property
+    def whole(self) -> bool:
+        return self.share == WHOLE
+
+    def share_of(self, batches: Sequence[Any]) -> Sequence[Any]:
+        """Those of all batches that are scored here."""
+        number, count = self.share
+        return batches[number - 1 :: count]
+
+    def _files(self) -> list[Path]:
+        """Its own and those of shares."""
+        return [self._all, *self._all.parent.glob(f"{glob.escape(self._all.name)}.*-of-*")]
+
+    def _read(self, file: Path) -> None:
+        for line in file.read_bytes().splitlines():
+            with suppress(ValueError, TypeError):  # cut off, or two lines in one
+                key, found, check = json.loads(line)
+                if check == _checksum(key, found):
+                    self.known[key] = [(value, greedy) for value, greedy in found]
 
     def add(self, entries: Iterable[tuple[str, Found]]) -> None:
         """Keep some rows for good.
@@ -65,7 +92,8 @@ class Journal:
                     raise
 
     def finish(self) -> None:
-        self.path.unlink(missing_ok=True)
+        for file in self._files():
+            file.unlink(missing_ok=True)
         with suppress(OSError):
             self.path.parent.rmdir()
 
