@@ -10,7 +10,8 @@ lm-eval alone runs in a process of its own on each pruned checkpoint, written to
 its own Hugging Face model. Each question has to be judged alike, log-likelihoods have to be the
 same to 1e-3 nats and written answers letter by letter; accuracies, standard errors and the number
 of prompts that were cut to fit have to be equal. With a text, its loss per token is compared as
-well, with that of transformers alone, document by document.
+well, with that of transformers alone, document by document; with `--whole wikitext:4`, perplexity
+per word and per byte of so many documents with lm-eval's, to 1e-4 of each.
 
 Prints a table; the exit code is 1 where anything differs. Seconds are of all prunings together
 here, and of each by itself in lm-eval, where loading the checkpoint is part of them.
@@ -34,11 +35,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from lib import paths
 from lib.errors import UserError
-from lib.evaluation import evaluate, harness
+from lib.evaluation import evaluate, harness, whole_texts
 from lib.models import checkpoints, corpora
 from lib.pruning.dropped import parse_layers
 from lib.pruning.on_disk import find, prune
-from lib.schema import Study, Task, Text
+from lib.schema import Perplexity, Study, Task, Text
 
 TASKS = paths.ROOT / "tasks"
 DEFAULT = ["mmlu:20", "boolq:200", "gsm8k:20", "hellaswag:200"]
@@ -96,6 +97,23 @@ def alone(folder: str, dtype: str, device: str, batch: int, task: Task) -> dict[
         **{"subtasks": subtasks, "overall": overall, "answers": answers},
         **{"cut": len(cut), "seconds": seconds},
     }
+
+
+def perplexity_alone(
+    folder: str, dtype: str, device: str, batch: int, probe: Perplexity
+) -> dict[str, float]:
+    """lm-eval's own perplexities per word and per byte."""
+    found = lm_eval.simple_evaluate(
+        model="hf",
+        model_args={"pretrained": folder, "dtype": dtype},
+        tasks=[probe.name],
+        limit=probe.limit,
+        batch_size=batch,
+        device=device,
+        task_manager=TaskManager(include_path=str(TASKS), include_defaults=False),
+        verbosity="ERROR",
+    )["results"][probe.name]
+    return {unit: found[f"{metric},none"] for unit, metric in whole_texts.METRICS.items()}
 
 
 def fits(tokenizer: Any, room: int, prompt: str, after: str | dict[str, Any]) -> bool:
@@ -215,6 +233,7 @@ def main() -> int:
         help="limits are questions of each subject",
     )
     parser.add_argument("--text", type=Path, help="documents, one JSON object with 'text' per line")
+    parser.add_argument("--whole", nargs="+", default=[], metavar="NAME:LIMIT")
     parser.add_argument("--batch", type=int, default=16)
     args = parser.parse_args()
     os.environ |= {"PRUNING_DATA": str(args.data.resolve()), "HF_HUB_OFFLINE": "1"}
@@ -236,7 +255,11 @@ def compare(args: argparse.Namespace) -> list[str]:
         for name, limit in limits.items()
     ]
     folder = find(args.model)
-    study = Study(model=str(folder), task_path=str(TASKS), tasks=tasks)
+    whole = [
+        Perplexity(name=name, limit=int(limit))
+        for name, limit in (one.split(":") for one in args.whole)
+    ]
+    study = Study(model=str(folder), task_path=str(TASKS), tasks=tasks, perplexity=whole)
     words = ["nothing", *(args.drop or ["2:3"])]
     n_layers = checkpoints.load_config(study).get_text_config().num_hidden_layers
     prunings = [(), *(parse_layers(word, n_layers) for word in words[1:])]
@@ -266,6 +289,18 @@ def compare(args: argparse.Namespace) -> list[str]:
                 )
                 what = f"{task.name}, {task.shots}-shot, {word} dropped"
                 problems += [f"{what}: {one}" for one in differences(ours, theirs)]
+        for probe in whole:
+            there = (here.model, here.tokenizer, probe, here.manager, prunings, args.batch)
+            for word, place, ours in zip(
+                words, folders, whole_texts.perplexities(*there), strict=True
+            ):
+                theirs = process.submit(perplexity_alone, place, *how, args.batch, probe).result()
+                for unit, value in theirs.items():
+                    own = math.exp(ours[unit]["loss"])
+                    what = f"{probe.name}, {word} dropped: {own:.6f} per {unit[:-1]}, lm-eval's "
+                    what += f"{value:.6f}"
+                    print(f"{what} ({ours['tokens']['count']:,} tokens)", flush=True)
+                    problems += [] if math.isclose(own, value, rel_tol=1e-4) else [what]
         if args.text:
             text = Text(path=str(args.text.resolve()))
             sequences = corpora.document_sequences(text, here.tokenizer, 64, 512, None)

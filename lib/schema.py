@@ -103,6 +103,13 @@ class Task(Group):
     order: Seed = 0
 
 
+class Perplexity(Group):
+    """An lm-eval task over whole texts, such as `wikitext`; `limit`: its first documents alone."""
+
+    name: Name
+    limit: Several | None = None
+
+
 class Loss(Group):
     """`sample: random` draws documents with the seed, `first` takes them in order.
     Documents are cut at `length` tokens, special tokens included."""
@@ -340,6 +347,7 @@ class Study(Group):
     ]
     distances: Distances = Distances()
     loss: Loss = Loss()
+    perplexity: list[Perplexity] = []
     pruned_layers: Annotated[list[Positive], Field(min_length=1)] | None = None
     strategies: Annotated[list[Chosen], Field(min_length=1)] = Field(
         default_factory=lambda: [Chosen(name=name) for name in DEFAULT_STRATEGIES]
@@ -389,6 +397,7 @@ class Study(Group):
             "healing.fractions": self.fractions,
             "lora_rank.ranks": self.lora_rank.ranks,
             "tasks": [(task.name, task.shots) for task in self.tasks],
+            "perplexity": [one.name for one in self.perplexity],
             "prompts.numbers": self.prompts.numbers or [],
             "healing_seeds.seeds": self.healing_seeds.seeds,
             "teacher.seeds": self.teacher.seeds,

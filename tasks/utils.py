@@ -8,6 +8,7 @@ the project. What cannot be read is a ValueError or OSError of one line.
 import csv
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from typing import Any
 import pyarrow.parquet
 from datasets import Dataset
 from lm_eval.tasks.hellaswag.utils import preprocess
+from lm_eval.tasks.wikitext.preprocess_wikitext import process_results, wikitext_detokenizer
 
 Row = dict[str, Any]
+HEADING = re.compile(r"\s*= [^=].*[^=] =\s*")  # of a page; those within it have more signs
 HEADER = ["question", "choice0", "choice1", "choice2", "choice3", "answer"]
 
 
@@ -187,6 +190,35 @@ def lambada_openai(**_: object) -> dict[str, Dataset]:
     return {"test": _read("lambada_openai", test, document)}
 
 
+def wikitext(**_: object) -> dict[str, Dataset]:
+    """Pages of WikiText-2, lm-eval's column page: as they are given, or put together of its lines,
+    where a heading of the first level begins the next one."""
+    stems = ["wikitext-2-raw-v1/test", "wiki.test", "test", "wiki.valid", "valid"]
+    found = _read(
+        "wikitext", stems, lambda row: {"page": row.get("page", row.get("text"))}, more=TEXT
+    )
+    rows = found["page"]
+    if any(not isinstance(row, str) for row in rows):
+        raise ValueError("wikitext: neither a column page nor a column text")
+    lines = [line for row in rows for line in row.removesuffix("\n").split("\n")]
+    pages: list[list[str]] = [[]]
+    for line in lines:
+        if HEADING.fullmatch(line) and any(map(str.strip, pages[-1])):
+            pages.append([])
+        pages[-1].append(line)
+    return {"test": Dataset.from_list([{"page": "\n".join(page)} for page in pages])}
+
+
+def wikitext_plain(doc: Row) -> str:
+    """The page without the marks of its tokenisation."""
+    return wikitext_detokenizer(doc)
+
+
+def wikitext_results(doc: Row, results: Sequence[float]) -> Row:
+    """Words and bytes are counted in the page as it is given."""
+    return process_results(doc, results)
+
+
 def _data() -> Path:
     value = os.environ.get("PRUNING_DATA", "")
     path = Path(value).expanduser()
@@ -197,21 +229,26 @@ def _data() -> Path:
 
 
 def _read(
-    folder: str, stems: Sequence[str], document: Callable[[Row], Row], needed: bool = True
+    folder: str,
+    stems: Sequence[str],
+    document: Callable[[Row], Row],
+    needed: bool = True,
+    more: dict[str, Callable[[Path], list[Row]]] | None = None,
 ) -> Dataset:
     """The documents of the first of these files that is there; none where none is needed."""
+    readers = READERS | (more or {})
     # As on the hub, sets of one file are numbered all the same.
     files = [f"{stem}{shard}" for stem in stems for shard in ("", "-00000-of-00001")]
-    paths = [_data() / folder / f"{file}{kind}" for file in files for kind in READERS]
+    paths = [_data() / folder / f"{file}{kind}" for file in files for kind in readers]
     path = next((path for path in paths if path.is_file()), None)
     if path is None and not needed:
         return Dataset.from_list([])
     if path is None:
-        where = f"{' or '.join(stems)} ({', '.join(READERS)})"
+        where = f"{' or '.join(stems)} ({', '.join(readers)})"
         raise FileNotFoundError(f"{folder}: no file {where} in {_data() / folder}")
     name = path.relative_to(_data())
     try:
-        rows = READERS[path.suffix](path)
+        rows = readers[path.suffix](path)
     except (ValueError, OSError, csv.Error) as error:
         raise ValueError(f"{name}: {error}") from None
     if not rows:
@@ -276,4 +313,10 @@ def _csv(path: Path) -> list[Row]:
     return [dict(zip(header, row, strict=True)) for row in rows]
 
 
+def _lines(path: Path) -> list[Row]:
+    with open(path, encoding="utf-8") as file:
+        return [{"text": line} for line in file]
+
+
 READERS = {".parquet": _parquet, ".jsonl": _jsonl, ".csv": _csv}
+TEXT = {".raw": _lines, ".txt": _lines}

@@ -21,7 +21,9 @@ QUICK = {
     "latency-wait": 10,
     "jobs": 2,
 }
-JOBS = {"elsewhere": True, "grain": "models", "threads": 1, "gpus": 0, "flops": 1e10}
+JOBS = {
+    "elsewhere": True, "grain": "models", "shards": 2, "threads": 1, "gpus": 0, "flops": 1e10,
+}  # fmt: skip
 
 
 def copied(folder: Path) -> Path:

@@ -70,8 +70,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores, as some tests wait for what they started."""
-    return min(4, (os.cpu_count() or 1) + 1)
+    """Two more than there are cores, as some tests wait for what they started."""
+    return min(4, (os.cpu_count() or 1) + 2)
 
 
 def pytest_sessionfinish() -> None:

@@ -121,6 +121,7 @@ tasks:
 strategies: [{name: mine, file: ./mine.py}, simple]
 distances: {n_sequences: 4, length: 8, bootstrap: 100}
 loss: {n_sequences: 4, length: 16}
+perplexity: [{name: quiz, limit: 4}]
 healing: {recipe: lora, rank: 2, steps: 2, batch: 2, length: 16}
 """
 

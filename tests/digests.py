@@ -31,7 +31,8 @@ from lib.schema import Healing, Study
 KINDS = {
     "distances": "D", "distances of the twin": "T", "distances of another text": "O",
     "scores of a strategy": "S", "a further choice": "C", "questions": "Q", "with examples": "E",
-    "question-free": "F", "loss": "L", "writing": "W", "healing": "H", "loss, healed": "h",
+    "question-free": "F", "loss": "L", "perplexity": "P", "writing": "W", "healing": "H",
+    "loss, healed": "h",
     "cost": "M", "cost in 4-bit": "m",
 }  # fmt: skip
 LETTERS = "".join(KINDS.values())
@@ -75,6 +76,7 @@ def of(study: Study, config: Any = None) -> dict[str, str]:
         "E": measure.probe_inputs(opened, plain, tasks[1]),
         "F": noted(lambda: measure.question_free(opened, tasks[0])),
         "L": measure.probe_inputs(opened, plain, study.loss),
+        "P": measure.probe_inputs(opened, plain, study.perplexity[0]),
         "W": measure.probe_inputs(opened, plain, study.writing),
         "H": measure.condition_inputs(opened, healed),
         "h": measure.probe_inputs(opened, healed, study.loss),
@@ -118,7 +120,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 ALL = LETTERS
-TEXT, HEALING, ASKED = "DTSCLWh", "CHh", "QEF"
+TEXT, HEALING, ASKED, TASKS = "DTSCLWh", "CHh", "QEF", "QEFP"
 SAME = "the same elsewhere"  # a copy, at another place
 # Key → another value, and the kinds of records whose digest it moves: none where a key only chooses
 # which records there are, where to compute, or what things are called.
@@ -161,6 +163,8 @@ KEYS: dict[str, tuple[Any, str]] = {
     "loss.length": (17, "Lh"),
     "loss.sample": ("first", "Lh"),
     "loss.seed": (1, "Lh"),
+    "perplexity.name": ("other", "P"),
+    "perplexity.limit": (3, "P"),
     "pruned_layers": ([1], ""),
     "strategies.name": ("ours", "SC"),
     "strategies.file": (SAME, ""),
@@ -233,22 +237,22 @@ FILES: dict[str, tuple[tuple[str, str] | None, str]] = {
     "validation.jsonl": (("Ada", "Eve"), TEXT),
     "healing.jsonl": (("Ada", "Eve"), HEALING),
     "tales.jsonl": (("Ada", "Eve"), "O"),
-    "tasks/quiz.yaml": (("acc,", "acc , "), ASKED),
-    "tasks/other.yaml": (None, ASKED),
-    "tasks/README.md": (None, ASKED),
-    "tasks/utils.py": (("rows[4:]", "rows[5:]"), ASKED),
-    "tasks/questions.jsonl": (("rained", "poured"), ASKED),
-    "tasks/.hidden.yaml": (("Answer", "Reply"), ASKED),
+    "tasks/quiz.yaml": (("acc,", "acc , "), TASKS),
+    "tasks/other.yaml": (None, TASKS),
+    "tasks/README.md": (None, TASKS),
+    "tasks/utils.py": (("rows[4:]", "rows[5:]"), TASKS),
+    "tasks/questions.jsonl": (("rained", "poured"), TASKS),
+    "tasks/.hidden.yaml": (("Answer", "Reply"), TASKS),
     "tasks/.unused.yaml": (("Never", "Not"), ""),
-    "aside/base.yaml": (None, ASKED),
-    "aside/deeper.yaml": (None, ASKED),
-    "aside/helpers.py": (('+ doc["question"]', '+ " " + doc["question"]'), ASKED),
-    "aside/template.txt": (("Question", "Asked"), ASKED),
-    "aside/more.jsonl": (("rained", "poured"), ASKED),
+    "aside/base.yaml": (None, TASKS),
+    "aside/deeper.yaml": (None, TASKS),
+    "aside/helpers.py": (('+ doc["question"]', '+ " " + doc["question"]'), TASKS),
+    "aside/template.txt": (("Question", "Asked"), TASKS),
+    "aside/more.jsonl": (("rained", "poured"), TASKS),
     "aside/unused.txt": (None, ""),
-    "modules/common_words.py": (None, ASKED),
-    "modules/common_package/__init__.py": (None, ASKED),
-    "modules/common_package/inner.py": (("?", "!"), ASKED),
+    "modules/common_words.py": (None, TASKS),
+    "modules/common_package/__init__.py": (None, TASKS),
+    "modules/common_package/inner.py": (("?", "!"), TASKS),
     "modules/common_scores.py": (("6", "7"), "SC"),
     "modules/never_imported.py": (None, ""),
     "mine.py": (("of(model)", "of( model)"), "SC"),

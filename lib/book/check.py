@@ -14,7 +14,7 @@ from lib.book import memory
 from lib.book.cuts import check_cuts
 from lib.book.plan import Planned
 from lib.errors import UserError
-from lib.evaluation import harness
+from lib.evaluation import harness, whole_texts
 from lib.experiments import costs
 from lib.experiments.conditions import Condition, equal_time_steps
 from lib.experiments.opened import OpenStudy
@@ -272,8 +272,14 @@ def _check_tasks(opened: OpenStudy, sound: Sound) -> None:
         # Those of the study's own folder are read all the same.
         own = harness.local_tasks(study)
         asked = [task for task in asked if task.name in own]
-        study = study.model_copy(update={"tasks": [t for t in study.tasks if t.name in own]})
+        left = {
+            "tasks": [t for t in study.tasks if t.name in own],
+            "perplexity": [t for t in study.perplexity if t.name in own],
+        }
+        study = study.model_copy(update=left)
     manager = harness.task_manager(study)
     for name in dict.fromkeys(task.name for task in asked):
         alike = [task for task in asked if task.name == name]
         sound(harness.check_tasks, study, manager, alike)
+    for one in study.perplexity:
+        sound(whole_texts.check, one.name, manager)

@@ -20,6 +20,7 @@ class Configuration(BaseModel):
     study: str = paths.DEFAULT_STUDY
     sections: list[str] | None = None
     grain: Literal["auto", "sections", "models"] = "auto"
+    shards: Annotated[int, Field(ge=1)] | None = None
     threads: Annotated[int, Field(ge=1)] | None = None
     gpus: Annotated[int, Field(ge=0)] | None = None
     memory_mb: Annotated[int, Field(ge=1)] | None = None

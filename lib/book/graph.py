@@ -43,6 +43,8 @@ class Job:
     """One process: it measures, or runs the notebook of a section, or builds the site.
 
     what: for people; needs: names of jobs that come before.
+    share: (2, 4) where it takes the second quarter of the batches of all questions and texts, for
+    another job to put together.
     measures: names of parts or of extras (`lib.book.plan`), also of those that a notebook measures
     by itself; asks: a digest of what they are; code: modules that decide what comes out.
     notebook: a file's name; tables: that it writes, where the study has them; reads: tables of
@@ -54,6 +56,7 @@ class Job:
     what: str
     needs: tuple[str, ...] = ()
     measures: tuple[str, ...] = ()
+    share: tuple[int, ...] = ()
     asks: str = ""
     code: tuple[str, ...] = ()
     notebook: str = ""

@@ -5,7 +5,7 @@
 How fine they are is a matter of what they run on (`grain`). On one computer a job measures all
 models that a section is the first to need, in one process, and the notebook whatever else it needs.
 With more processors than that gives jobs, each model is one: it is healed and asked everything
-while it is in memory.
+while it is in memory. All unhealed prunings share one pass, which is split into as many shards.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from lib.book.graph import SITE, Job
 from lib.book.memory import machine_memory, memory
 from lib.book.plan import Extras, Part, Planned, Speed, extras, parts, speed
 from lib.errors import UserError
+from lib.evidence.journal import WHOLE
 from lib.evidence.records import digest
 from lib.experiments import measure
 from lib.experiments.opened import OpenStudy
@@ -46,12 +47,15 @@ SITE_SECONDS, SITE_MB = 45.0, 1500
 PROCESS = 1.5e9  # bytes of a process that has imported everything and loaded nothing
 
 
-def listed(opened: Planned, pace: Speed, grain: str, slots: int) -> list[Job]:
-    """All jobs, without what each gets; `auto`: as fine as it takes to fill so many slots."""
+def listed(
+    opened: Planned, pace: Speed, grain: str, slots: int, shards: int | None = None
+) -> list[Job]:
+    """All jobs, without what each gets; `auto`: as fine as it takes to fill so many slots. shards:
+    of a pass that prunings share; None: as many as there are slots."""
     workload, more = parts(opened), extras(opened)
     few = len({part.sections[0] for part in workload.values()}) >= slots
     fine = grain == "models" or (grain == "auto" and not few)
-    found = [_choices(opened, pace), *_models(opened, pace, workload, fine)]
+    found = [_choices(opened, pace), *_models(opened, pace, workload, fine, shards or slots)]
     if fine:
         found += _extras(opened, pace, more)
     found += _notebooks(opened, pace, workload, more, found)
@@ -73,7 +77,9 @@ def _choices(opened: Planned, pace: Speed) -> Job:
     )
 
 
-def _models(opened: Planned, pace: Speed, workload: dict[str, Part], fine: bool) -> Iterator[Job]:
+def _models(
+    opened: Planned, pace: Speed, workload: dict[str, Part], fine: bool, shards: int
+) -> Iterator[Job]:
     """A job for each part, or for those that a section is the first to need."""
     groups: dict[str, list[Part]] = {}
     for part in workload.values():
@@ -81,7 +87,7 @@ def _models(opened: Planned, pace: Speed, workload: dict[str, Part], fine: bool)
     for name, group in groups.items():
         conditions = [one for part in group for one in part.conditions]
         asks = [(repr(one), repr(measure.probes(opened, one))) for one in conditions]
-        yield Job(
+        job = Job(
             opened.study.name,
             name,
             group[0].what if fine else f"models of section {_stem(group[0].sections[0])}",
@@ -91,6 +97,21 @@ def _models(opened: Planned, pace: Speed, workload: dict[str, Part], fine: bool)
             code=("experiments.measure",),
             seconds=sum(pace.healing(opened, one) + pace.asking(opened, one) for one in group),
         )
+        yield from _split(job, shards) if fine and not group[0].healed else [job]
+
+
+def _split(job: Job, shards: int) -> Iterator[Job]:
+    """Shards of a job, which share nothing but the checkpoint, and the job that puts together what
+    they have scored; what is written, not chosen, is left to that one."""
+    names = [f"{job.name}-{number}-of-{shards}" for number in range(1, shards + 1)]
+    if shards == 1:
+        yield job
+        return
+    for number, name in enumerate(names, 1):
+        what = f"{job.what}, shard {number} of {shards}"
+        share, seconds = (number, shards), job.seconds / shards
+        yield replace(job, name=name, what=what, share=share, seconds=seconds)
+    yield replace(job, needs=(*job.needs, *names), seconds=0.0)
 
 
 def _extras(opened: Planned, pace: Speed, more: Extras) -> Iterator[Job]:
@@ -155,10 +176,10 @@ def run(study: Study, job: Job) -> None:
     elif job.name in more:
         more[job.name][0].measure(opened)
     else:
-        _measure(opened, job.measures)
+        _measure(opened, job.measures, job.share or WHOLE)
 
 
-def _measure(opened: OpenStudy, names: Sequence[str]) -> None:
+def _measure(opened: OpenStudy, names: Sequence[str], share: tuple[int, int]) -> None:
     """Two strategies may choose one set of layers: then the part that comes first measures it, and
     the other's job has nothing to do."""
     workload = parts(opened)
@@ -174,7 +195,7 @@ def _measure(opened: OpenStudy, names: Sequence[str]) -> None:
         for one in (workload[name].conditions if name not in gone else ())
         if owners[digest(measure.condition_inputs(opened, one))] == name
     ]
-    measure.measure(opened, todo)
+    measure.measure(opened, todo, share)
 
 
 def prepare(study: Study, config: Configuration, cores: int, start: float = 0.0) -> dict[str, Any]:
@@ -205,7 +226,7 @@ def prepare(study: Study, config: Configuration, cores: int, start: float = 0.0)
         threads = min(4, cores) if gpus else max(1, cores // min(cores, room))
     slots = torch.cuda.device_count() if gpus and not elsewhere else cores // threads
     torch.set_num_threads(threads)  # as the jobs will have
-    found = listed(opened, speed(study, shape, config.flops), config.grain, slots)
+    found = listed(opened, speed(study, shape, config.flops), config.grain, slots, config.shards)
 
     def given(job: Job) -> Job:
         """Time limits: three times the estimate, and a quarter of an hour."""

@@ -17,7 +17,7 @@ from transformers import PretrainedConfig
 
 from lib.book import timing
 from lib.book.memory import memory
-from lib.evaluation import harness
+from lib.evaluation import harness, whole_texts
 from lib.evaluation.sweep import layer_passes
 from lib.evidence.records import digest
 from lib.experiments import measure
@@ -30,7 +30,7 @@ from lib.models.anatomy import skeleton
 from lib.models.shapes import Shape, planned_config, shape_of
 from lib.models.trial import trial
 from lib.pruning.dropped import Dropped, span
-from lib.schema import Loss, Study, Task
+from lib.schema import Loss, Perplexity, Study, Task
 from lib.sections import section
 from lib.words import spoken
 
@@ -69,12 +69,15 @@ class Planned(OpenStudy):
         """That a model reads to answer; what it writes is not counted."""
         if isinstance(probe, Task):
             return self.size(probe)[1]
+        if isinstance(probe, Perplexity):
+            return self.size(whole_texts.as_task(probe))[1]
         return probe.n_sequences * probe.length if isinstance(probe, Loss) else 0
 
     @property
     def unknown(self) -> bool:
         """Whether the size of one of the study's tasks is not known; it is counted as nothing."""
-        return any(self.size(task)[2] == UNKNOWN for task in self.study.tasks)
+        texts = map(whole_texts.as_task, self.study.perplexity)
+        return any(self.size(task)[2] == UNKNOWN for task in (*self.study.tasks, *texts))
 
 
 def _size(study: Study, task: Task) -> tuple[int, int, str]:
@@ -82,7 +85,12 @@ def _size(study: Study, task: Task) -> tuple[int, int, str]:
         manager = harness.task_manager(study)
         found = harness.load(manager, task.name)["tasks"].values()
         counts = [min(len(one.eval_docs), task.limit or len(one.eval_docs)) for one in found]
-        texts = [one.doc_to_text(next(iter(one.eval_docs))) for one in found]
+        # Of whole texts there is nothing else; of questions the answers are short.
+        first = [next(iter(one.eval_docs)) for one in found]
+        texts = [
+            one.doc_to_text(doc) or one.doc_to_target(doc)
+            for one, doc in zip(found, first, strict=True)
+        ]
         sizes = [len(str(text)) // 4 + 8 for text in texts]
         tokens = sum(c * s for c, s in zip(counts, sizes, strict=True))
         return sum(counts), tokens * (task.shots + 1), "counted"
@@ -290,7 +298,7 @@ def plan(study: Study) -> str:
             f"  less {n} layers ({n / shape.n_layers:.0%}): {shape.pruned(dropped):,}; healing "
             f"trains {trained:,}"
         )
-    for task in study.tasks:
+    for task in (*study.tasks, *map(whole_texts.as_task, study.perplexity)):
         questions, tokens, source = opened.size(task)
         size = f"{questions:,} questions ({source}), about {tokens:,} tokens"
         lines.append(

@@ -178,13 +178,14 @@ def task_manager(study: Study) -> Any:
     own = local_tasks(study)
     from lm_eval.tasks import TaskManager
 
-    elsewhere = _shipped({task.name for task in study.tasks} - own.keys())
+    asked = [*study.tasks, *study.perplexity]
+    elsewhere = _shipped({task.name for task in asked} - own.keys())
     manager = TaskManager(include_path=study.task_path, include_defaults=bool(elsewhere))
     nowhere = f"none readable in {study.task_path}" if study.task_path else "none"
     unknown = [
         f"study {study.name}: unknown lm-eval task '{task.name}'; local tasks: "
         f"{_some(sorted(own)) or nowhere}; all others: `lm-eval ls tasks`"
-        for task in study.tasks
+        for task in asked
         if task.name not in manager.all_tasks
     ]
     if unknown:

@@ -9,7 +9,7 @@ A healed model costs most, so all that any section asks of it is measured while 
 import shutil
 import sys
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,9 +20,9 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from lib.errors import UserError
-from lib.evaluation import evaluate, writing
+from lib.evaluation import evaluate, whole_texts, writing
 from lib.evidence import sums
-from lib.evidence.journal import Journal
+from lib.evidence.journal import WHOLE, Journal
 from lib.evidence.records import digest, read
 from lib.experiments.conditions import Condition, asked, unpruned, writes
 from lib.experiments.opened import OpenStudy
@@ -31,9 +31,9 @@ from lib.healing import recipe as recipes
 from lib.models import checkpoints, four_bit
 from lib.pruning.dropped import UNPRUNED, Dropped
 from lib.pruning.surgery import save_pruned
-from lib.schema import Healing, Loss, Study, Task, Writing
+from lib.schema import Healing, Loss, Perplexity, Study, Task, Writing
 
-Probe = Task | Loss | Writing  # what a model is asked for
+Probe = Task | Loss | Writing | Perplexity  # what a model is asked for
 NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"  # torch's words, on a CPU
 HEALING_TAKES = (
     "set healing.micro_batch to a smaller divisor of healing.batch, or "
@@ -83,6 +83,10 @@ def probe_inputs(opened: OpenStudy, condition: Condition, probe: Probe) -> dict[
         found = inputs | {"method": evaluate.METHOD, "task": asked_as, "source": source}
         chat = {"chat_template": True} if opened.study.chat_template else {}
         return found | prompt_inputs(opened) | chat
+    if isinstance(probe, Perplexity):
+        source = opened.task_source(whole_texts.as_task(probe))
+        asked_as = {"method": whole_texts.METHOD, "task": probe.model_dump(), "source": source}
+        return inputs | asked_as | prompt_inputs(opened)
     inputs["text"] = opened.cut_text("validation")
     if isinstance(probe, Loss):
         return inputs | {"method": evaluate.METHOD, "sample": probe.model_dump()}
@@ -100,6 +104,8 @@ def kind_and_name(condition: Condition, probe: Probe) -> tuple[str, str]:
     if isinstance(probe, Task):
         order = f" order {probe.order}" if probe.order else ""
         return "qa", f"{probe.name} {probe.shots}-shot{order} {condition.name}"
+    if isinstance(probe, Perplexity):
+        return "perplexity", f"{probe.name} {condition.name}"
     return ("loss" if isinstance(probe, Loss) else "writing"), condition.name
 
 
@@ -130,7 +136,8 @@ def adapters(opened: OpenStudy, condition: Condition) -> Path:
 def probes(opened: OpenStudy, condition: Condition) -> list[Probe]:
     """All that any section asks of a model."""
     writing = [opened.study.writing] if writes(opened, condition) else []
-    return [*asked(opened, condition), opened.study.loss, *writing]
+    texts = [opened.study.loss, *opened.study.perplexity]
+    return [*asked(opened, condition), *texts, *writing]
 
 
 def broken(opened: OpenStudy, condition: Condition) -> bool:
@@ -151,11 +158,12 @@ def _missing(opened: OpenStudy, condition: Condition) -> bool:
     return any(value is None for value in found)
 
 
-def measure(opened: OpenStudy, conditions: list[Condition]) -> None:
+def measure(opened: OpenStudy, conditions: list[Condition], share: tuple[int, int] = WHOLE) -> None:
     """See to it that every accuracy and loss of these conditions is recorded.
 
     Prunings that are not healed share one model and one pass over the questions; a healed model
-    is its own."""
+    is its own. share: (2, 4) has every fourth batch of that pass scored from the second on, for a
+    later call without one to put together; nothing is recorded then."""
     missing: dict[str, Condition] = {}  # two strategies may choose one block
     for condition in conditions:
         if _missing(opened, condition):
@@ -168,7 +176,7 @@ def measure(opened: OpenStudy, conditions: list[Condition]) -> None:
             first = group[0].name
             bar.set_postfix_str(first if len(group) == 1 else f"{first} and {len(group) - 1} more")
             try:
-                _measure(opened, group)
+                _measure(opened, group, share)
             except BrokeDown as problem:
                 print(f"{first}: left out: {problem}", file=sys.stderr)
             bar.update(len(group))
@@ -178,7 +186,7 @@ class BrokeDown(UserError):
     """An earlier step's healing broke down."""
 
 
-def _measure(opened: OpenStudy, conditions: list[Condition]) -> None:
+def _measure(opened: OpenStudy, conditions: list[Condition], share: tuple[int, int]) -> None:
     """Measure conditions that are prunings of one model (or one healed model)."""
     wanted: list[Probe] = []
     for condition in conditions:
@@ -196,12 +204,15 @@ def _measure(opened: OpenStudy, conditions: list[Condition]) -> None:
             ]
             blocks = [UNPRUNED if one.alone else one.dropped for one in todo]
             inputs = [probe_inputs(opened, one, probe) for one in todo]
-            journal = Journal(opened.store.unfinished(inputs))
+            journal = Journal(opened.store.unfinished(inputs), share)
             start = time.monotonic()
             with _within_memory(
                 opened, conditions[0].name, f"lower batch (now {opened.study.batch})"
             ):
                 found = _values(opened, model, blocks, probe, journal)
+                if not journal.whole:
+                    deque(found, maxlen=0)
+                    continue
                 for condition, given, value in zip(todo, inputs, found, strict=True):
                     # Of what is found together, the time goes to the first.
                     seconds, start = round(time.monotonic() - start, 3), time.monotonic()
@@ -237,7 +248,12 @@ def _values(
         sequences = opened.loss_sequences
         return evaluate.losses(model, blocks, sequences, batch, text.pad_token_id, journal)
     if isinstance(probe, Writing):
+        if not journal.whole:
+            return []
         return writing.continuations(model, text, blocks, opened.writing_prompts, probe.tokens)
+    if isinstance(probe, Perplexity):
+        manager = opened.task_manager
+        return whole_texts.perplexities(model, text, probe, manager, blocks, batch, journal)
     how = {"journal": journal, "chat_template": opened.study.chat_template}
     return evaluate.accuracies(model, text, probe, opened.task_manager, blocks, batch, **how)
 

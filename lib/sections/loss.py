@@ -1,14 +1,34 @@
 """Loss on text against the fraction of layers dropped (Fig. 3 of Gromov et al.)."""
 
 import pandas as pd
+from IPython.display import HTML
 from matplotlib.figure import Figure
 
 from lib.experiments.conditions import main_conditions
 from lib.experiments.opened import OpenStudy
+from lib.sections import pages
 from lib.sections.columns import MODEL
-from lib.sections.figures import SHADES, curves, grid, loss_levels, normalised, shared_legend
+from lib.sections.figures import (
+    SHADES,
+    curves,
+    grid,
+    loss_levels,
+    normalised,
+    shared_legend,
+)
 from lib.sections.section import Section, Table
-from lib.sections.tables import for_reading, loss_table, main_rows, transition_table
+from lib.sections.tables import (
+    columns,
+    for_reading,
+    loss_table,
+    main_rows,
+    record,
+    sound,
+    tidy,
+    transition_table,
+)
+
+UNITS = {"tokens": "", "bytes": "_per_byte", "words": "_per_word"}  # with their columns
 
 
 def transitions(opened: OpenStudy) -> pd.DataFrame:
@@ -19,6 +39,38 @@ def transitions(opened: OpenStudy) -> pd.DataFrame:
 def for_page(loss: pd.DataFrame) -> pd.DataFrame:
     """The losses of the study's main strategy, for reading."""
     return for_reading(main_rows(loss))
+
+
+def perplexity_table(opened: OpenStudy) -> pd.DataFrame | None:
+    """Losses on whole texts; None where the study names none."""
+    rows = []
+    for text in opened.study.perplexity:
+        for condition in sound(opened, main_conditions(opened)):
+            value = record(opened, condition, text)
+            losses = {
+                f"{key}{suffix}": value[unit][key]
+                for unit, suffix in UNITS.items()
+                for key in ("loss", "stderr")
+            }
+            counts = {f"n_{unit}": value[unit]["count"] for unit in UNITS}
+            rows.append(
+                {"task": text.name}
+                | columns(opened, condition)
+                | losses
+                | counts
+                | {"n_documents": value["n_documents"]}
+            )
+    return tidy(rows) if rows else None
+
+
+def whole_texts(perplexity: pd.DataFrame | None) -> HTML:
+    """The losses on whole texts of the study's main strategy, for reading."""
+    if perplexity is None:
+        return HTML(
+            '<p class="mathjax_ignore">This study names no text under <code>perplexity</code>, so '
+            "nothing is measured here.</p>"
+        )
+    return pages.show(for_reading(main_rows(perplexity)))
 
 
 def loss_panel(loss: pd.DataFrame, transitions: pd.DataFrame) -> Figure:
@@ -53,6 +105,25 @@ SECTION = Section(
                 "stderr": "standard error of the loss, in nats",
                 "n_tokens": "number of tokens predicted",
                 "n_sequences": "number of documents",
+            },
+        ),
+        Table(
+            "perplexity",
+            perplexity_table,
+            "a model and a text",
+            {
+                "task": "lm-eval task over the text",
+                **MODEL,
+                "loss": "cross-entropy in nats per token",
+                "loss_per_byte": "cross-entropy in nats per byte, as the task counts them",
+                "loss_per_word": "cross-entropy in nats per word; its exponential is lm-eval's "
+                "`word_perplexity`",
+                **{
+                    f"stderr{suffix}": f"standard error of the loss per {unit[:-1]}, in nats"
+                    for unit, suffix in UNITS.items()
+                },
+                **{f"n_{unit}": f"number of {unit}" for unit in UNITS},
+                "n_documents": "number of documents",
             },
         ),
     ),
