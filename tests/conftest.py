@@ -25,6 +25,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # which share the cores
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+import torch.utils.collect_env  # noqa: E402
 import yaml  # noqa: E402
 from ablation_study import ablated, ablation_study_opened  # noqa: E402, F401
 from qwen_checkpoint import load as load_qwen  # noqa: E402
@@ -39,6 +40,9 @@ from transformers import (  # noqa: E402
 
 from lib import paths, study  # noqa: E402
 from lib.schema import Study  # noqa: E402
+
+# lm-eval alone asks pip for all packages, for its notes, each time that it is run.
+torch.utils.collect_env.get_pretty_env_info = lambda: "not asked"
 
 gc.freeze()  # what was imported is never garbage: to look through it takes a second each time
 
@@ -70,8 +74,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Two more than there are cores, as some tests wait for what they started."""
-    return min(4, (os.cpu_count() or 1) + 2)
+    """One more than there are cores, as some tests wait for what they started."""
+    return min(4, (os.cpu_count() or 1) + 1)
 
 
 def pytest_sessionfinish() -> None:

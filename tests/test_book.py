@@ -182,7 +182,8 @@ def test_an_added_recipe_is_healed_kept_restored_exported_and_planned(copy, tmp_
 
 
 def test_every_table_has_its_columns_and_every_value_a_standard_error(copy):
-    for name in section.writers():
+    assert not (copy / "results/smoke/tables/perplexity.csv").exists()  # the study names no text
+    for name in section.writers().keys() - {"perplexity"}:
         table = pd.read_csv(copy / f"results/smoke/tables/{name}.csv")
         assert set(table.columns) == set(section.tables()[name].columns), name
         assert len(table) > 0, name

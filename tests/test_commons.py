@@ -76,9 +76,28 @@ def test_the_examples_are_others() -> None:
     }
 
 
-def test_prose_is_prose() -> None:
-    found = rows("text/prose.jsonl")
-    assert sum(len(row["text"].split()) for row in found) > 15_000
+def runs(text: str, length: int = 12) -> set[tuple[str, ...]]:
+    """Runs of so many words."""
+    words = re.findall(r"\w+", text.lower())
+    return {tuple(words[i : i + length]) for i in range(len(words) - length + 1)}
+
+
+def test_nothing_that_healing_reads_is_measured_on() -> None:
+    """No run of twelve words stands in two documents, in the prose, a passage or a question."""
+    measured = [row["text"] for row in rows("text/prose.jsonl")]
+    measured += [row["passage"] for row in rows("passages.jsonl")]
+    measured += [row["question"] for row in rows("questions.jsonl")]
+    seen = set().union(*map(runs, measured))
+    for row in rows("text/healing.jsonl"):
+        own = runs(row["text"])
+        assert not own & seen, row["text"][:60]
+        seen |= own
+
+
+@pytest.mark.parametrize(("name", "words"), [("prose", 15_000), ("healing", 50_000)])
+def test_prose_is_prose(name: str, words: int) -> None:
+    found = rows(f"text/{name}.jsonl")
+    assert sum(len(row["text"].split()) for row in found) > words
     assert len({row["text"] for row in found}) == len(found)
     for row in found:
         assert not re.search(r"[{}|\\]|```", row["text"]), row["text"][:80]

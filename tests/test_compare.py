@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from lib.experiments import costs
 from lib.experiments.opened import OpenStudy
 from lib.sections import controls, tables
 from lib.sections.pages import count_verdicts
+from lib.statistics import transitions
 
 AGREE = "study mine: this run and the published one agree in all 65 records"
 EDITED = "Damaged, edited or out of date"
@@ -68,6 +69,14 @@ def _changed(record: dict[str, Any], change: Change, forged: bool) -> str:
     checksum = record.pop("checksum")
     change(record)
     return spelled(record) if forged else json.dumps(record | {"checksum": checksum})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_fits() -> Iterator[None]:
+    """Of both sides alike: fits take most of the time, and nothing here is about them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transitions, "RESAMPLES", 5)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ def test_every_key_of_a_study_stands_in_the_tables_once() -> None:
         "The study": set(fields) - {"name", "file"},
         "A text source": set(schema.NamedText.model_fields),
         "A task": set(schema.Task.model_fields),
+        "Whole texts": set(schema.Perplexity.model_fields),
         "A strategy": set(schema.Chosen.model_fields),
         "`healing`": set(schema.Healing.model_fields),
         "Adapters": set(schema.Adapters.model_fields) - set(schema.Healing.model_fields),
