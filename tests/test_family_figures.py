@@ -53,6 +53,29 @@ def test_a_panel_holds_the_studies_that_have_its_task(state: str) -> None:
     plt.close(figure)
 
 
+def test_a_task_that_no_healed_model_was_asked_has_no_panel_among_healed_ones() -> None:
+    runs = [run_of("own"), run_of("real", tasks=(("more", 0),), corpus="C4")]
+    for name in ("qa", "loss"):
+        table = runs[1].tables[name]
+        runs[1].tables[name] = table[table["state"] == "unhealed"]
+    qa, loss = families.table(runs, "qa"), families.table(runs, "loss")
+    titles = {
+        state: {axes.get_title() for axes in families.accuracy_by_run(qa, state).axes} - {""}
+        for state in ("unhealed", "healed")
+    }
+    assert titles["unhealed"] - titles["healed"] == {"more (0-shot)"}
+    said = {
+        axes.get_title(): [text.get_text() for text in axes.texts]
+        for axes in families.loss_by_run(loss).axes
+    }
+    assert said["C4, healed"] == ["no run is healed"] and said["C4, unhealed"] == []
+    assert said["text, healed"] == []
+    # Where nothing at all is healed, the panels stay, with the levels.
+    alone = families.accuracy_by_run(qa[qa["run"] == qa["run"].iloc[-1]], "healed")
+    assert "more (0-shot)" in {axes.get_title() for axes in alone.axes}
+    plt.close("all")
+
+
 def test_every_chance_level_is_drawn() -> None:
     runs = [run_of("own"), run_of("other")]
     runs[1].tables["qa"] = runs[1].tables["qa"].assign(constant=0.35)

@@ -168,8 +168,10 @@ def paper() -> pd.DataFrame:
 
 def accuracy_by_run(qa: pd.DataFrame, state: str) -> Figure:
     """Fig. 2, 6: accuracy against fraction in one state, of the main strategy of the page's study;
-    a panel per task with the studies that have it, and every chance level that they differ in."""
-    tasks, styles = by_task(qa), line_styles(qa["run"])
+    a panel per task with the studies that have it, and every chance level that they differ in.
+    Tasks of which nothing is in that state are left out, as long as there are others."""
+    every, styles = by_task(qa), line_styles(qa["run"])
+    tasks = {task: rows for task, rows in every.items() if (rows["state"] == state).any()} or every
     figure, panels, spare = panel_grid(len(tasks), height=3.3)
     for axes, ((name, shots), rows) in zip(panels.flat, tasks.items(), strict=False):
         _curves(axes, rows, "accuracy", strategies(qa)[0], state, styles)
@@ -195,6 +197,8 @@ def loss_by_run(loss: pd.DataFrame) -> Figure:
             axes.axhline(
                 1, color=GREY, linestyle=(0, (5, 2, 1, 2, 1, 2)), linewidth=1, label="ln V"
             )
+            if not (rows["state"] == state).any():
+                axes.text(0.5, 0.5, f"no run is {state}", ha="center", transform=axes.transAxes)
             axes.set(ylabel="Loss / ln V")
             axes.set_ylim(bottom=0)
             fraction_axis(axes)
