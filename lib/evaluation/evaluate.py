@@ -176,13 +176,13 @@ def next_token_loss(
 def _mean_loss(loss: np.ndarray, tokens: np.ndarray) -> dict[str, float]:
     if not np.isfinite(loss).all():
         raise UserError("the model's loss is not finite on some text; try dtype: float32")
-    mean = loss.sum() / tokens.sum()
-    residual = loss - mean * tokens
-    n = len(loss)
-    stderr = math.sqrt(n / (n - 1) * (residual**2).sum()) / tokens.sum()
-    return {
-        "loss": float(mean),
-        "stderr": float(stderr),
-        "n_tokens": int(tokens.sum()),
-        "n_sequences": n,
-    }
+    return ratio(loss, tokens) | {"n_tokens": int(tokens.sum()), "n_sequences": len(loss)}
+
+
+def ratio(loss: np.ndarray, size: np.ndarray) -> dict[str, float]:
+    """Loss per unit of size over texts i, R = Σ lossᵢ / Σ sizeᵢ, with the text as the unit of its
+    standard error, √(N/(N−1) Σ (lossᵢ − R sizeᵢ)²) / Σ sizeᵢ."""
+    mean, n = loss.sum() / size.sum(), len(loss)
+    residual = loss - mean * size
+    stderr = math.sqrt(n / (n - 1) * (residual**2).sum()) / size.sum()
+    return {"loss": float(mean), "stderr": float(stderr)}

@@ -151,10 +151,9 @@ def log_likelihoods(
         found.fill(i, known.get(i, [(math.nan, False)] * len(blocks)))
     shown = f"{name} under {len(blocks)} prunings" if len(blocks) > 1 else name
     shown += ", one by one" if way is None else ""
-    total = sum(len(one.rows) for one in batches)
-    with tqdm(
-        total=total + len(known), initial=len(known), desc=shown, leave=False, delay=1
-    ) as bar:
+    initial = len(known.keys() - scored)  # what is known of a batch in part is scored again
+    total = initial + len(scored)
+    with tqdm(total=total, initial=initial, desc=shown, leave=False, delay=1) as bar:
 
         def keep(numbers: Sequence[int]) -> None:
             bad = found.log_likelihood[:, numbers].isnan()

@@ -2,7 +2,6 @@
 the model's context that do not overlap, the first token of each window after the last of the one
 before; of many prunings in one pass."""
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lib.errors import UserError
+from lib.evaluation.evaluate import ratio
 from lib.evaluation.harness import Questions, SharedPass, load
 from lib.evidence.journal import Journal
 from lib.models import untouched
@@ -53,9 +53,8 @@ def perplexities(
     """For each dropped block, in order: loss in nats per token, per byte and per word, with bytes
     and words as the task counts them, so that lm-eval's word_perplexity is exp of the last.
 
-    A mean of documents i is R = Σ lossᵢ / Σ sizeᵢ. The document is the unit of its standard error,
-    √(N/(N−1) Σ (lossᵢ − R sizeᵢ)²) / Σ sizeᵢ. With a journal that takes a share, nothing comes
-    out.
+    The document is the unit of the standard error (`evaluate.ratio`). With a journal that takes a
+    share, nothing comes out.
 
     Raises UserError where a loss is not finite, and where weights are not the same afterwards."""
     before, name = untouched.of_model(model), f"lm-eval task '{probe.name}'"
@@ -79,10 +78,7 @@ def _losses(samples: dict[str, list[dict[str, Any]]], lm: Any) -> dict[str, Any]
     sizes["tokens"] = np.array([len(lm.tok_encode(row["arguments"][0][0])) for row in rows])
     found: dict[str, Any] = {"n_documents": len(rows), "documents": loss.tolist()}
     for unit, size in sizes.items():
-        mean, n = loss.sum() / size.sum(), len(rows)
-        spread = math.sqrt(n / (n - 1) * ((loss - mean * size) ** 2).sum())
-        of_unit = {"loss": float(mean), "stderr": float(spread / size.sum())}
-        found[unit] = of_unit | {"count": int(size.sum())}
+        found[unit] = ratio(loss, size) | {"count": int(size.sum())}
     return found
 
 
