@@ -23,6 +23,7 @@ os.environ |= {
 if "PYTEST_XDIST_WORKER" in os.environ:  # which share the cores
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
+import commands  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 import torch.utils.collect_env  # noqa: E402
@@ -71,6 +72,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     names = dict.fromkeys(FIRST) | dict.fromkeys(item.path.stem for item in items)
     order = list(names)
     items.sort(key=lambda item: order.index(item.path.stem))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where several processes test, the commands that they start are copies of one process."""
+    if not hasattr(config, "workerinput") and config.getoption("numprocesses", None):
+        commands.prepare()
 
 
 def pytest_xdist_auto_num_workers() -> int:

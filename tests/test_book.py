@@ -19,22 +19,28 @@ import pytest
 from clones import copied
 
 from lib import paths
+from lib.book import warm
 from lib.sections import section
 
+COPIED = ("-m", "lib.book.warm")
 MORE = ("\n\n\ndef ", "\n\n\nMORE = 1\n\n\ndef ")  # code before the first function
 
 
 def environment() -> dict[str, str]:
     """As a user has it: results go into the copy, and all cores are there."""
-    gone = {"RESULTS_DIR", "OMP_NUM_THREADS", "MKL_NUM_THREADS"}
+    gone = {"RESULTS_DIR", "OMP_NUM_THREADS", "MKL_NUM_THREADS", warm.ADDRESS}
     return {key: value for key, value in os.environ.items() if key not in gone}
 
 
-def run(copy: Path, *arguments: str) -> subprocess.CompletedProcess:
+def run(copy: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess:
+    return called(copy, "-m", "lib.run", *arguments, **more)
+
+
+def called(copy: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "lib.run", *arguments],
+        [sys.executable, *arguments],
         cwd=copy,
-        env=environment(),
+        env=environment() | more,
         capture_output=True,
         text=True,
     )
@@ -86,6 +92,19 @@ def copy(bare) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def warmed(copy) -> Iterator[dict[str, str]]:
+    """The environment of runs and commands in the copy that need not import everything anew."""
+    words = "import os, sys\nfrom lib.book import warm\nwarm.start()\n"
+    words += "print(os.environ[warm.ADDRESS], flush=True)\nsys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", words], cwd=copy, env=environment(), text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        yield {warm.ADDRESS: process.stdout.readline().strip()}
+        process.stdin.close()
+
+
 def test_what_is_added_is_a_file_or_two(bare):
     _, counts = bare
     assert counts == {
@@ -98,7 +117,7 @@ def test_what_is_added_is_a_file_or_two(bare):
     }  # fmt: skip
 
 
-def test_an_added_section_is_run_shown_published_and_compared(copy):
+def test_an_added_section_is_run_shown_published_and_compared(copy, warmed):
     runs = (copy / "results/smoke/jobs/runs.jsonl").read_text()
     assert '"section-layer_norms"' in runs
     table = pd.read_csv(copy / "results/smoke/tables/layer_norms.csv")
@@ -107,9 +126,10 @@ def test_an_added_section_is_run_shown_published_and_compared(copy):
     assert "How large are the layers?" in page and "The largest layer is at least" in page
     columns = (copy / "_build/html/book/method.html").read_text("utf-8")
     assert "layer_norms" in columns and "sum of the norms of its weights" in columns
-    fine = run(copy, "book", "--study", "smoke", "--plan")
+    fine = called(copy, *COPIED, "lib.run", "book", "--study", "smoke", "--plan", **warmed)
     assert fine.returncode == 0, fine.stderr
-    assert run(copy, "publish", "--study", "smoke").returncode == 0
+    done = called(copy, *COPIED, "lib.run", "publish", "--study", "smoke", **warmed)
+    assert done.returncode == 0, done.stderr
     published = copy / "published/smoke"
     assert (published / "tables/layer_norms.csv").read_text() == (
         copy / "results/smoke/tables/layer_norms.csv"
@@ -117,10 +137,7 @@ def test_an_added_section_is_run_shown_published_and_compared(copy):
     assert '"kind": "norms"' in (published / "evidence.jsonl").read_text("utf-8")
     cell = published / "tables/layer_norms.csv"
     with changed(cell, "\n0,", "\n0,1"):
-        done = subprocess.run(
-            [sys.executable, "-m", "lib.compare", "--study", "smoke"],
-            cwd=copy, env=environment(), capture_output=True, text=True,
-        )  # fmt: skip
+        done = called(copy, *COPIED, "lib.compare", "--study", "smoke", **warmed)
     assert "norms" in done.stdout and "somebody 1" in done.stdout
     assert done.returncode == 1 and "layer_norms.csv" in done.stdout
     shutil.rmtree(published)
@@ -135,7 +152,7 @@ def test_an_added_paper_stands_under_its_own_heading(copy):
 
 
 @pytest.mark.parametrize("name", ["every-other", "mine"])
-def test_added_strategies_are_in_tables_evidence_and_commands(copy, tmp_path, name):
+def test_added_strategies_are_in_tables_evidence_and_commands(copy, warmed, tmp_path, name):
     qa = pd.read_csv(copy / "results/smoke/tables/qa.csv", keep_default_na=False)
     rows = qa[(qa["strategy"] == name) & (qa["n"] == 8)]
     assert set(rows["state"]) == {"unhealed", "control", "healed"}
@@ -154,13 +171,11 @@ def test_added_strategies_are_in_tables_evidence_and_commands(copy, tmp_path, na
     page = (copy / "_build/html/studies/smoke/04_strategies.html").read_text("utf-8")
     assert name in page
     commands = {
-        "every-other": ["lib.pruning", "almanac/checkpoint", str(tmp_path / "out")],
+        "every-other": ["lib.pruning.on_disk", "almanac/checkpoint", str(tmp_path / "out")],
         "mine": ["lib.export", str(tmp_path / "out")],
     }
-    done = subprocess.run(
-        [sys.executable, "-m", *commands[name], "--strategy", name, "8", "--study", "smoke"],
-        cwd=copy, env=environment(), capture_output=True, text=True,
-    )  # fmt: skip
+    words = [*commands[name], "--strategy", name, "8", "--study", "smoke"]
+    done = called(copy, *COPIED, *words, **warmed)
     assert done.returncode == 0, done.stderr
     config = json.loads((tmp_path / "out/config.json").read_text())
     assert config["num_hidden_layers"] == 8
@@ -172,10 +187,7 @@ def test_an_added_recipe_is_healed_kept_restored_exported_and_planned(copy, tmp_
         f"like: {json.dumps(str(copy / 'studies/almanac.yaml'))}\n"
         "healing: {recipe: norms, steps: 3, batch: 4, length: 32, fractions: [0.5]}\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", additions.USE_RECIPE, str(study), str(tmp_path / "out")],
-        cwd=copy, env=environment(), capture_output=True, text=True,
-    )  # fmt: skip
+    done = called(copy, "-c", additions.USE_RECIPE, str(study), str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr[-3000:]
     assert "norms" in done.stdout
     assert "`norms`: the norms" in (tmp_path / "out/README.md").read_text()
@@ -296,7 +308,7 @@ def test_a_second_run_beside_the_first_is_refused(copy):
     assert done.stderr.count("\n") == 1
 
 
-def test_after_ctrl_c_the_next_run_goes_on_and_an_edited_record_is_measured_again(copy):
+def test_after_ctrl_c_the_next_run_goes_on_and_an_edited_record_is_measured_again(copy, warmed):
     results = copy / "results/smoke"
     folder = results / "evidence/qa"
     gone = list(folder.glob("*_0-shot_drop_*_none-*.json"))
@@ -305,7 +317,7 @@ def test_after_ctrl_c_the_next_run_goes_on_and_an_edited_record_is_measured_agai
     left = len(list(folder.iterdir()))
     process = subprocess.Popen(
         [sys.executable, "-m", "lib.run", "book", "--study", "smoke", "--sections", "02"],
-        cwd=copy, env=environment(), stderr=subprocess.PIPE, text=True,
+        cwd=copy, env=environment() | warmed, stderr=subprocess.PIPE, text=True,
         # A shell that starts tests in the background has them ignore Ctrl-C.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
@@ -325,7 +337,7 @@ def test_after_ctrl_c_the_next_run_goes_on_and_an_edited_record_is_measured_agai
     del kept[record]
     table = results / "tables/qa.csv"
     before = table.read_text()
-    done = run(copy, "book", "--study", "smoke", "--sections", "02")
+    done = run(copy, "book", "--study", "smoke", "--sections", "02", **warmed)
     assert done.returncode == 0, done.stderr
     assert all(path.stat().st_mtime_ns == moment for path, moment in kept.items())
     said = "".join(path.read_text() for path in copy.glob("_build/logs/smoke/*.log"))
@@ -335,32 +347,27 @@ def test_after_ctrl_c_the_next_run_goes_on_and_an_edited_record_is_measured_agai
 
 
 def test_plain_papermill_runs_a_section_too(copy):
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "papermill", "--no-progress-bar"),
-            *("notebooks/01_angular_distances.ipynb", "out.ipynb", "-p", "study", "smoke"),
-        ],
-        cwd=copy, env=environment(), capture_output=True, text=True,
-    )  # fmt: skip
+    words = ["notebooks/01_angular_distances.ipynb", "out.ipynb", "-p", "study", "smoke"]
+    done = called(copy, "-m", "papermill", "--no-progress-bar", *words)
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def test_a_changed_helper_runs_its_section_again_and_no_other(copy):
+def test_a_changed_helper_runs_its_section_again_and_no_other(copy, warmed):
     executed = {
         path: path.stat().st_mtime_ns for path in copy.glob("_build/executed/smoke/*.ipynb")
     }
     with changed(copy / "lib/sections/other_texts.py", *MORE):
-        done = run(copy, "book", "--study", "smoke", "--sections", "08")
+        done = run(copy, "book", "--study", "smoke", "--sections", "08", **warmed)
         assert done.returncode == 0, done.stderr
         again = [path.stem for path in executed if path.stat().st_mtime_ns != executed[path]]
         assert again == ["08_other_texts"]
         assert pending(copy) == {"the site"}
 
 
-def test_a_section_that_fails_says_where_and_the_rest_goes_on(copy):
+def test_a_section_that_fails_says_where_and_the_rest_goes_on(copy, warmed):
     notebook = copy / "notebooks/03_loss.ipynb"
     with changed(notebook, "loss.loss_panel(", "raise ValueError('no ink')\\nloss.loss_panel("):
-        done = run(copy, "book", "--study", "smoke", "--sections", "03,09")
+        done = run(copy, "book", "--study", "smoke", "--sections", "03,09", **warmed)
     assert done.returncode != 0
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert "section 03_loss of study smoke failed in cell" in line and "no ink" in line

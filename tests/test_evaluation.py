@@ -2,17 +2,17 @@
 
 import json
 import math
-import os
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
+from commands import command, environment
 from conftest import write_jsonl
 from torch.nn import functional
 
+from lib import paths
 from lib import study as studies
 from lib.errors import UserError
 from lib.evaluation import evaluate, harness, lm_eval_insides
@@ -40,7 +40,7 @@ def test_accuracy_of_a_pruned_model_equals_the_harness_alone(opened, tmp_path):
         ]
     subprocess.run(
         [
-            *(sys.executable, "-m", "lm_eval", "--model", "hf", "--device", "cpu"),
+            *command("harness_alone", "--model", "hf", "--device", "cpu"),
             *("--model_args", f"pretrained={tmp_path / 'model'},dtype=float32"),
             *("--tasks", ",".join(task.name for task in tasks), "--limit", str(limit)),
             *("--include_path", opened.study.task_path, "--batch_size", "16"),
@@ -48,8 +48,8 @@ def test_accuracy_of_a_pruned_model_equals_the_harness_alone(opened, tmp_path):
         ],
         check=True,
         capture_output=True,
-        cwd=tmp_path,
-        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        cwd=paths.ROOT,
+        env=environment(),
     )
     for task, value in zip(tasks, ours, strict=True):
         (file,) = tmp_path.rglob(f"samples_{task.name}_*.jsonl")

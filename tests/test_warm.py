@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from test_ending import alive
@@ -117,7 +118,9 @@ def test_a_copy_has_what_is_imported_and_all_that_its_asker_has(ask: Ask, tmp_pa
     assert number != process.pid and gone(number)
 
 
-@pytest.mark.parametrize("address", ["", "nobody-listens-here"])
+@pytest.mark.parametrize(
+    "address", ["", f"{warm.OURS}nobody-listens-here", "book-of-another-clone"]
+)
 def test_where_there_is_nothing_to_copy_the_module_runs_by_itself(
     ask: Ask, tmp_path: Path, address: str
 ) -> None:
@@ -130,7 +133,7 @@ def test_where_there_is_nothing_to_copy_the_module_runs_by_itself(
 
 def test_what_cannot_import_is_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "asked.py").write_text(ASKED)
-    environment = os.environ | {"PYTHONPATH": f"{paths.ROOT}:{tmp_path}"}
+    environment = os.environ | {"PYTHONPATH": f"{paths.ROOT}:{tmp_path}", warm.ADDRESS: ""}
     script = (
         "import subprocess, sys\nfrom lib.book import warm\nwarm.start(['no_such_module'])\n"
         "command = [sys.executable, '-m', 'lib.book.warm', 'asked', 'end', '5']\n"
@@ -141,6 +144,19 @@ def test_what_cannot_import_is_not_waited_for(tmp_path: Path) -> None:
         capture_output=True,
     )  # fmt: skip
     assert done.returncode == 5 and not begun(tmp_path)["copied"]
+
+
+@pytest.mark.parametrize(("name", "taken"), [(f"{warm.OURS}x", True), ("book-x", False)])
+def test_what_another_clone_has_imported_is_not_copied(
+    name: str, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run within a run goes on with what is there, unless that is of other code."""
+    monkeypatch.setenv(warm.ADDRESS, name)
+    monkeypatch.setattr(warm, "_started", None)
+    starting = SimpleNamespace(Popen=lambda *_, **__: "new", PIPE=subprocess.PIPE)
+    monkeypatch.setattr(warm, "subprocess", starting)
+    warm.start()
+    assert (warm._started is None) == taken and (os.environ[warm.ADDRESS] == name) == taken
 
 
 @pytest.mark.parametrize(

@@ -4,27 +4,17 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from commands import command, environment
 from conftest import Studies
 
 from lib import paths
 from lib import study as studies
 from lib.book import graph, jobs, machine, worker
 from lib.errors import UserError
-
-START = """
-import signal, sys
-from pathlib import Path
-from lib import paths
-paths.BUILD = Path(sys.argv[1])
-signal.signal(signal.SIGINT, signal.default_int_handler)
-from lib.book import worker
-sys.exit(worker.main(sys.argv[2:]))
-"""
 
 
 @pytest.fixture
@@ -42,7 +32,7 @@ def planned(tmp_path: Path, build_dir: Path, results_dir: Path, write_study: Stu
 
 def run(build: Path, name: str = jobs.CHOICES) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-c", START, str(build), name, "--study", "mine"],
+        command("job_elsewhere", build, name, "--study", "mine"), env=environment(),
         cwd=paths.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 

@@ -14,6 +14,7 @@ does not bear it; on other systems than Linux) the module simply runs here.
 
 import ctypes
 import gc
+import hashlib
 import importlib
 import json
 import os
@@ -30,9 +31,12 @@ from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 
+from lib import paths
 from lib.book import ending, machine
 
 ADDRESS = "BOOK_WARM"  # of the process that can be copied, in the environment
+# Of this clone: others import other code.
+OURS = f"book-{hashlib.sha256(os.fsencode(paths.ROOT)).hexdigest()[:12]}-"
 IMPORTED = (
     "datasets",
     "ipykernel.kernelapp",
@@ -55,11 +59,12 @@ _started: subprocess.Popen | None = None
 
 
 def start(imported: Sequence[str] = IMPORTED) -> None:
-    """Have a process ready to be copied for what this one starts; it ends with this one."""
+    """Have a process ready to be copied for what this one starts, unless this one's starter has;
+    it ends with this one."""
     global _started
-    if sys.platform != "linux" or machine.gpus() or _started is not None:
+    if sys.platform != "linux" or machine.gpus() or _address():
         return
-    name = f"book-{uuid.uuid4()}"
+    name = f"{OURS}{uuid.uuid4()}"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"\0{name}")  # not a file: nothing to leave behind
         listener.listen(64)
@@ -87,8 +92,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _connected() -> socket.socket | None:
     """To the process that can be copied, if there is one and it is this user's."""
-    name = os.environ.get(ADDRESS)
-    if not name:
+    name = _address()
+    if name is None:
         return None
     connection = socket.socket(socket.AF_UNIX)
     try:
@@ -99,6 +104,12 @@ def _connected() -> socket.socket | None:
         pass
     connection.close()
     return None
+
+
+def _address() -> str | None:
+    """Of a process that has imported what lies here, and not in another clone."""
+    name = os.environ.get(ADDRESS, "")
+    return name if name.startswith(OURS) else None
 
 
 def _user(connection: socket.socket) -> int:
