@@ -286,7 +286,11 @@ class Teacher(Group):
 
 
 class NamedText(Text):
+    """Another text, on which distances are measured; with `loss` also the loss of every model, of a
+    sample of its documents like that of the study's own."""
+
     name: Name
+    loss: bool = False
 
 
 class Writing(Group):
@@ -378,6 +382,11 @@ class Study(Group):
     def ffn(self) -> list[str] | None:
         """Modules that healing puts adapters on, as `Healing.ffn`; none where nothing is healed."""
         return self.healing.ffn if self.healing else []
+
+    @property
+    def loss_texts(self) -> list[NamedText]:
+        """Further texts on which the loss of every model is measured."""
+        return [text for text in self.other_texts if text.loss]
 
     @property
     def model_is_local(self) -> bool:

@@ -255,12 +255,13 @@ OWN, OTHER = "_own $5_$ {0}", "**tales**: `a`_ | [b](c) 100 $% of $ <i>"
 
 
 def name_oddly(study: Path, folder: Path) -> None:
-    """What the study and its texts are called; the other text lies in a folder, compressed."""
+    """What the study and its texts are called; the other text lies in a folder, compressed, and the
+    loss is measured on it too."""
     text = study.parent.parent / "almanac/text/tales.jsonl"
     (folder / "[texts] *").mkdir()
     (folder / "[texts] *" / "a.jsonl.gz").write_bytes(gzip.compress(text.read_bytes()))
     settings = yaml.safe_load(study.read_text("utf-8")) | {"title": TITLE, "text_name": OWN}
-    settings["other_texts"] = [{"name": OTHER, "path": str(folder / "[texts] *")}]
+    settings["other_texts"] = [{"name": OTHER, "path": str(folder / "[texts] *"), "loss": True}]
     study.write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), "utf-8")
 
 
@@ -268,7 +269,7 @@ def names_misread(pages: Path) -> list[tuple[str, str]]:
     """The page and the name wherever a name is not shown as it is, or is mathematics."""
     shown = {
         "at_a_glance": [TITLE],
-        "03_loss": [OWN],
+        "03_loss": [OWN, OTHER],
         "08_other_texts": [OWN, OTHER],
         "12_families": [TITLE],
         "13_controls": [TITLE],

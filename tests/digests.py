@@ -31,8 +31,8 @@ from lib.schema import Healing, Study
 KINDS = {
     "distances": "D", "distances of the twin": "T", "distances of another text": "O",
     "scores of a strategy": "S", "a further choice": "C", "questions": "Q", "with examples": "E",
-    "question-free": "F", "loss": "L", "perplexity": "P", "writing": "W", "healing": "H",
-    "loss, healed": "h",
+    "question-free": "F", "loss": "L", "loss on another text": "l", "perplexity": "P",
+    "writing": "W", "healing": "H", "loss, healed": "h",
     "cost": "M", "cost in 4-bit": "m",
 }  # fmt: skip
 LETTERS = "".join(KINDS.values())
@@ -57,6 +57,7 @@ def of(study: Study, config: Any = None) -> dict[str, str]:
     if config is not None:
         opened.config = config
     healing, tasks = study.healing, study.tasks
+    other = measure.OtherLoss(study.other_texts[0], study.loss)
     plain = Condition("given", span(1, 2), opened.weights)
     healed = Condition("given", span(1, 2), opened.weights_of(healing), healing)
     steps = [schedules.Step("simple", 1, healing), schedules.Step("mine", 1, None)]
@@ -76,6 +77,7 @@ def of(study: Study, config: Any = None) -> dict[str, str]:
         "E": measure.probe_inputs(opened, plain, tasks[1]),
         "F": noted(lambda: measure.question_free(opened, tasks[0])),
         "L": measure.probe_inputs(opened, plain, study.loss),
+        "l": measure.probe_inputs(opened, plain, other),
         "P": measure.probe_inputs(opened, plain, study.perplexity[0]),
         "W": measure.probe_inputs(opened, plain, study.writing),
         "H": measure.condition_inputs(opened, healed),
@@ -159,10 +161,10 @@ KEYS: dict[str, tuple[Any, str]] = {
     "distances.tokens": ("all", "DTOC"),
     "distances.seed": (1, "DTOSC"),
     "distances.bootstrap": (101, "DTO"),
-    "loss.n_sequences": (5, "Lh"),
-    "loss.length": (17, "Lh"),
-    "loss.sample": ("first", "Lh"),
-    "loss.seed": (1, "Lh"),
+    "loss.n_sequences": (5, "Llh"),
+    "loss.length": (17, "Llh"),
+    "loss.sample": ("first", "Llh"),
+    "loss.seed": (1, "Llh"),
     "perplexity.name": ("other", "P"),
     "perplexity.limit": (3, "P"),
     "pruned_layers": ([1], ""),
@@ -197,11 +199,12 @@ KEYS: dict[str, tuple[Any, str]] = {
     "teacher.seeds": ([5], ""),
     "teacher.fractions": ([0.5], ""),
     "other_texts.name": ("stories", ""),
+    "other_texts.loss": (True, ""),
     "other_texts.path": (SAME, ""),
-    "other_texts.dataset": ("other/text", "O"),
-    "other_texts.config": ("de", "O"),
-    "other_texts.split": ("test", "O"),
-    "other_texts.revision": ("v2", "O"),
+    "other_texts.dataset": ("other/text", "Ol"),
+    "other_texts.config": ("de", "Ol"),
+    "other_texts.split": ("test", "Ol"),
+    "other_texts.revision": ("v2", "Ol"),
     "writing.n_prompts": (2, "W"),
     "writing.prompt_tokens": (5, "W"),
     "writing.tokens": (5, "W"),
@@ -236,7 +239,7 @@ FILES: dict[str, tuple[tuple[str, str] | None, str]] = {
     "checkpoint/checkpoint-500/optimizer.pt": (None, ""),
     "validation.jsonl": (("Ada", "Eve"), TEXT),
     "healing.jsonl": (("Ada", "Eve"), HEALING),
-    "tales.jsonl": (("Ada", "Eve"), "O"),
+    "tales.jsonl": (("Ada", "Eve"), "Ol"),
     "tasks/quiz.yaml": (("acc,", "acc , "), TASKS),
     "tasks/other.yaml": (None, TASKS),
     "tasks/README.md": (None, TASKS),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Studies
+from conftest import Studies, sentences, write_jsonl
 from test_graph import PACE
 
 from lib import study as studies
@@ -19,7 +19,14 @@ from lib.models.checkpoints import load_config
 @pytest.fixture(scope="module")
 def file(write_study: Studies, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
-    return write_study(folder, healing="none", batch=2, writing={"n_prompts": 2, "tokens": 3})
+    write_jsonl(folder / "tales.jsonl", [{"text": text} for text in sentences(20, 500)])
+    return write_study(
+        folder,
+        healing="none",
+        batch=2,
+        writing={"n_prompts": 2, "tokens": 3},
+        other_texts=[{"name": "tales", "path": "./tales.jsonl", "loss": True}],
+    )
 
 
 def listed(file: Path, shards: int, grain: str = "models") -> list[graph.Job]:
@@ -65,7 +72,7 @@ def test_shards_give_the_records_of_one_job(
     assert not recorded(results_dir)
     if count > 1:
         unfinished = [*results_dir.glob(f"mine/**/*.2-of-{count}")]
-        assert len(unfinished) == 2  # of the questions, and of the text
+        assert len(unfinished) == 3  # of the questions, and of both texts
         for path in unfinished:
             lines = path.read_text().splitlines(keepends=True)
             path.write_text("".join(lines[: len(lines) // 2]) + lines[-1][:30])

@@ -204,16 +204,18 @@ def _check_texts(opened: OpenStudy, sound: Sound, tokenizer: bool) -> None:
     validation, healing = study.validation_text, study.healing_text if study.healing else None
     every = (validation, *([healing] if healing else []), *study.other_texts)
     readable = [text for text in every if sound(_check_readable, text)]
-    if validation in readable and healing in readable:
-        sound(corpora.check_disjoint, validation, healing)
+    losses = (validation, *study.loss_texts)
+    for text in losses if healing in readable else ():
+        if text in readable:
+            sound(corpora.check_disjoint, text, healing)
     for text in study.other_texts:
         sound(_check_other, study, text.name, text)
     long = [text for text in readable if text.path is not None and tokenizer]
     for text in long:
         if text is healing:
             sound(_check_healing_text, opened)
-        elif sound(_check_windows, opened, text) and text is validation:
-            sound(_check_loss_text, opened)
+        elif sound(_check_windows, opened, text) and text in losses:
+            sound(_check_loss_text, opened, text)
 
 
 def _check_readable(text: Text) -> None:
@@ -237,9 +239,9 @@ def _check_windows(opened: OpenStudy, text: Text) -> None:
     check_ids(found.tolist(), opened.config, f"text {corpora.describe(text)}")
 
 
-def _check_loss_text(opened: OpenStudy) -> None:
-    what = f"text {corpora.describe(opened.study.validation_text)}"
-    check_ids(opened.loss_sequences, opened.config, what)
+def _check_loss_text(opened: OpenStudy, text: Text) -> None:
+    found = opened.documents(text, opened.study.loss)
+    check_ids(found, opened.config, f"text {corpora.describe(text)}")
 
 
 def _check_healing_text(opened: OpenStudy) -> None:

@@ -71,7 +71,8 @@ class Planned(OpenStudy):
             return self.size(probe)[1]
         if isinstance(probe, Perplexity):
             return self.size(whole_texts.as_task(probe))[1]
-        return probe.n_sequences * probe.length if isinstance(probe, Loss) else 0
+        loss = probe.sample if isinstance(probe, measure.OtherLoss) else probe
+        return loss.n_sequences * loss.length if isinstance(loss, Loss) else 0
 
     @property
     def unknown(self) -> bool:

@@ -23,7 +23,7 @@ from lib.evidence.records import digest, file_digest
 from lib.files import files_below
 from lib.models import text_files
 from lib.models.checkpoint_files import made_of
-from lib.schema import Study
+from lib.schema import Study, Text
 
 LIB = paths.ROOT / "lib"
 # Paths, which say nothing about what is there, and what is only shown with the settings.
@@ -108,7 +108,7 @@ def of_study(study: Study) -> dict[str, Any]:
         "model": _checkpoint(study.model) if study.model_is_local else study.model,
         "tasks": _tasks(study.task_path),
         "data": _folder(data),
-        "texts": [_text(text.path) if text.path else text.model_dump() for text in texts],
+        "texts": [_said(text) for text in texts],
         "controls": {name: _folder(paths.published(name)) for name in study.controls.studies},
     }
 
@@ -149,6 +149,12 @@ def _tasks(folder: str | None) -> dict[str, str]:
     tasks = sorted(Path(folder).glob("**/*.yaml"))
     named = task_files.named_in(Path(folder), tasks, paths.ROOT)
     return _folder(folder) | _digests(task_files.pulled_in(Path(folder), tasks) | named)
+
+
+def _said(text: Text) -> dict[str, Any]:
+    """What a study says of a text, but for where it lies: there what it holds counts."""
+    said = text.model_dump(exclude={"path"})
+    return said | {"content": _text(text.path)} if text.path else said
 
 
 def _text(path: str) -> str | dict[str, str]:

@@ -12,6 +12,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,18 @@ from lib.healing import recipe as recipes
 from lib.models import checkpoints, four_bit
 from lib.pruning.dropped import UNPRUNED, Dropped
 from lib.pruning.surgery import save_pruned
-from lib.schema import Healing, Loss, Perplexity, Study, Task, Writing
+from lib.schema import Healing, Loss, NamedText, Perplexity, Study, Task, Writing
 
-Probe = Task | Loss | Writing | Perplexity  # what a model is asked for
+
+@dataclass(frozen=True)
+class OtherLoss:
+    """The loss on another text than the study's own, of the same sample of its documents."""
+
+    text: NamedText = field(repr=False)  # what it holds counts, wherever it lies
+    sample: Loss
+
+
+Probe = Task | Loss | OtherLoss | Writing | Perplexity  # what a model is asked for
 NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"  # torch's words, on a CPU
 HEALING_TAKES = (
     "set healing.micro_batch to a smaller divisor of healing.batch, or "
@@ -87,6 +97,10 @@ def probe_inputs(opened: OpenStudy, condition: Condition, probe: Probe) -> dict[
         source = opened.task_source(whole_texts.as_task(probe))
         asked_as = {"method": whole_texts.METHOD, "task": probe.model_dump(), "source": source}
         return inputs | asked_as | prompt_inputs(opened)
+    if isinstance(probe, OtherLoss):
+        text = opened.cut_text(probe.text)
+        sample = probe.sample.model_dump()
+        return inputs | {"method": evaluate.METHOD, "sample": sample, "text": text}
     inputs["text"] = opened.cut_text("validation")
     if isinstance(probe, Loss):
         return inputs | {"method": evaluate.METHOD, "sample": probe.model_dump()}
@@ -106,6 +120,8 @@ def kind_and_name(condition: Condition, probe: Probe) -> tuple[str, str]:
         return "qa", f"{probe.name} {probe.shots}-shot{order} {condition.name}"
     if isinstance(probe, Perplexity):
         return "perplexity", f"{probe.name} {condition.name}"
+    if isinstance(probe, OtherLoss):
+        return "loss", f"{probe.text.name} {condition.name}"
     return ("loss" if isinstance(probe, Loss) else "writing"), condition.name
 
 
@@ -133,10 +149,16 @@ def adapters(opened: OpenStudy, condition: Condition) -> Path:
     return opened.store.folder.parent / "adapters" / name
 
 
+def other_losses(study: Study) -> list[OtherLoss]:
+    """Those that the study asks for."""
+    return [OtherLoss(text, study.loss) for text in study.loss_texts]
+
+
 def probes(opened: OpenStudy, condition: Condition) -> list[Probe]:
     """All that any section asks of a model."""
-    writing = [opened.study.writing] if writes(opened, condition) else []
-    texts = [opened.study.loss, *opened.study.perplexity]
+    study = opened.study
+    writing = [study.writing] if writes(opened, condition) else []
+    texts = [study.loss, *other_losses(study), *study.perplexity]
     return [*asked(opened, condition), *texts, *writing]
 
 
@@ -244,8 +266,9 @@ def _values(
     if not blocks:
         return []
     batch, text = opened.study.batch, opened.tokenizer
-    if isinstance(probe, Loss):
-        sequences = opened.loss_sequences
+    if isinstance(probe, Loss | OtherLoss):
+        other = isinstance(probe, OtherLoss)
+        sequences = opened.documents(probe.text, probe.sample) if other else opened.loss_sequences
         return evaluate.losses(model, blocks, sequences, batch, text.pad_token_id, journal)
     if isinstance(probe, Writing):
         if not journal.whole:

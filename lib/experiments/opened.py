@@ -24,7 +24,7 @@ from lib.models.vocabulary import check_ids
 from lib.pruning import geometry
 from lib.pruning import strategy as choosing
 from lib.pruning.dropped import Dropped, layers_to_drop
-from lib.schema import Healing, NamedText, Study, Task, Text
+from lib.schema import Healing, Loss, NamedText, Study, Task, Text
 
 WEIGHTS = {torch.float32: "float32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
@@ -42,6 +42,7 @@ class OpenStudy:
         self._task_sources: dict[tuple[str, bool], dict[str, Any]] = {}
         self._strategies: dict[str, choosing.Strategy] = {}
         self._chosen: dict[tuple[str, int], Dropped] = {}
+        self._documents: dict[tuple[Text, Loss], list[list[int]]] = {}
 
     @cached_property
     def config(self) -> Any:
@@ -105,7 +106,7 @@ class OpenStudy:
     def texts(self) -> "Sources":
         return Sources(self.study)
 
-    def cut_text(self, which: str) -> dict[str, Any]:
+    def cut_text(self, which: str | Text) -> dict[str, Any]:
         """What identifies one of `texts` of which documents are cut."""
         return self.texts[which] | self._cut
 
@@ -117,16 +118,18 @@ class OpenStudy:
             return {"cut": "here"} if corpora.cuts_otherwise(self.tokenizer) else {}
         return {}
 
-    @cached_property
+    @property
     def loss_sequences(self) -> list[list[int]]:
-        loss = self.study.loss
-        return corpora.document_sequences(
-            self.study.validation_text,
-            self.tokenizer,
-            loss.n_sequences,
-            loss.length,
-            loss.seed if loss.sample == "random" else None,
-        )
+        return self.documents(self.study.validation_text, self.study.loss)
+
+    def documents(self, text: Text, sample: Loss) -> list[list[int]]:
+        """A sample of a text's documents as token ids, read once."""
+        if (text, sample) not in self._documents:
+            seed = sample.seed if sample.sample == "random" else None
+            self._documents[text, sample] = corpora.document_sequences(
+                text, self.tokenizer, sample.n_sequences, sample.length, seed
+            )
+        return self._documents[text, sample]
 
     @cached_property
     def writing_prompts(self) -> list[str]:
@@ -250,7 +253,7 @@ class OpenStudy:
             | {
                 "method": geometry.METHOD,
                 "weights": self.weights,
-                "text": corpora.source(text) if text else self.texts["validation"],
+                "text": self.texts[text or "validation"],
                 "sample": settings.model_dump(),
             },
             run,
@@ -258,17 +261,18 @@ class OpenStudy:
         )
 
 
-class Sources(dict[str, dict[str, Any]]):
-    """What decides the texts of a study, `validation` and `healing`, each looked at when it is
-    first asked for: a study that heals nothing may not have the other."""
+class Sources(dict[str | Text, dict[str, Any]]):
+    """What decides the texts of a study, `validation`, `healing` and others by themselves, each
+    looked at when it is first asked for: a study that heals nothing may not have the other."""
 
     def __init__(self, study: Study) -> None:
         super().__init__()
         self.study = study
 
-    def __missing__(self, name: str) -> dict[str, Any]:
-        self[name] = corpora.source(getattr(self.study, f"{name}_text"))
-        return self[name]
+    def __missing__(self, which: str | Text) -> dict[str, Any]:
+        text = which if isinstance(which, Text) else getattr(self.study, f"{which}_text")
+        self[which] = corpora.source(text)
+        return self[which]
 
 
 class Asked:

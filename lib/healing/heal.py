@@ -80,8 +80,7 @@ def heal(
     reproducible(healing.seed)
     cut = windows if healing.packing else document_sequences
     count = healing.steps * healing.batch
-    local = study.validation_text.path and study.healing_text.path
-    refused = frozenset() if local else measured_on(study.validation_text, study.loss, tokenizer)
+    refused = _refused(study, tokenizer)
     found = cut(study.healing_text, tokenizer, count, healing.length, healing.seed, refused)
     texts = [torch.as_tensor(row, dtype=torch.int32) for row in found]
     rows = (text.tolist() for text in texts)
@@ -119,6 +118,14 @@ def heal(
             recipe.keep(trained, unfinished)
             sums.write(unfinished)
     return Healed(recipe.evaluable(trained, study, dropped), report, seconds)
+
+
+def _refused(study: Study, tokenizer: PreTrainedTokenizerBase) -> frozenset[bytes]:
+    """Fingerprints of documents that healing may not read, where the text that they are measured
+    on, or its own, is streamed."""
+    measured = (study.validation_text, *study.loss_texts)
+    streamed = [text for text in measured if not (text.path and study.healing_text.path)]
+    return frozenset().union(*(measured_on(text, study.loss, tokenizer) for text in streamed))
 
 
 def reload(

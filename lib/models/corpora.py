@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from lib.errors import UserError
 from lib.models import text_files
 from lib.models.hub import explain
-from lib.schema import Loss, Text
+from lib.schema import Loss, NamedText, Text
 
 DISTINCT = 32  # tokens from which on a document is like no other
 SHUFFLE_BUFFER = 10_000  # documents held while a streamed hub dataset is shuffled
@@ -52,8 +52,9 @@ def documents(
     for document in _documents(text, seed):
         if refused and fingerprint(document) in refused:
             raise UserError(
-                f"text {describe(text)}: a document of it is in the validation text too, "
-                f"'{_beginning(document)}'; healing may not see what it is measured on"
+                f"text {describe(text)}: a document of it is in the validation text, or another "
+                f"one with loss, too, '{_beginning(document)}'; healing may not see what it is "
+                "measured on"
             )
         yield document
 
@@ -114,15 +115,17 @@ def check(text: Text) -> None:
             return
 
 
-def check_disjoint(validation: Text, healing: Text) -> None:
-    """Raises UserError when healing would train on what distances and loss are measured on: the
-    same source, or, in local files, the same document."""
-    sources = [describe(text) for text in (validation, healing)]
+def check_disjoint(measured: Text, healing: Text) -> None:
+    """Raises UserError when healing would train on what loss is measured on: the same source, or,
+    in local files, the same document."""
+    sources = [describe(text) for text in (measured, healing)]
     if sources[0] == sources[1]:
-        raise UserError(f"text {sources[0]}: is both validation_text and healing_text")
-    if validation.path is None or healing.path is None:
+        other = isinstance(measured, NamedText)
+        named = f"one of other_texts with loss, '{measured.name}'," if other else "validation_text"
+        raise UserError(f"text {sources[0]}: is both {named} and healing_text")
+    if measured.path is None or healing.path is None:
         return
-    known = {fingerprint(document) for document in documents(validation, seed=None)}
+    known = {fingerprint(document) for document in documents(measured, seed=None)}
     found = documents(healing, seed=None)
     shared = (_beginning(document) for document in found if fingerprint(document) in known)
     if (first := next(shared, None)) is not None:
@@ -133,14 +136,12 @@ def check_disjoint(validation: Text, healing: Text) -> None:
         )
 
 
-@lru_cache(maxsize=1)
-def measured_on(
-    validation: Text, sample: Loss, tokenizer: PreTrainedTokenizerBase
-) -> frozenset[bytes]:
+@lru_cache(maxsize=8)
+def measured_on(text: Text, sample: Loss, tokenizer: PreTrainedTokenizerBase) -> frozenset[bytes]:
     """Fingerprints of the documents on which loss is measured, where they are streamed: files are
     compared as a whole (`check_disjoint`). Without short ones, such as headings, of which two texts
     have the same by chance."""
-    found = documents(validation, sample.seed if sample.sample == "random" else None)
+    found = documents(text, sample.seed if sample.sample == "random" else None)
     used = ((document, _first_ids(tokenizer, document, DISTINCT)) for document in found)
     used = islice((pair for pair in used if _predicts(pair[1])), sample.n_sequences)
     return frozenset(fingerprint(document) for document, ids in used if len(ids) >= DISTINCT)

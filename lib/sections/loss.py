@@ -4,6 +4,7 @@ import pandas as pd
 from IPython.display import HTML
 from matplotlib.figure import Figure
 
+from lib.experiments import measure
 from lib.experiments.conditions import main_conditions
 from lib.experiments.opened import OpenStudy
 from lib.sections import pages
@@ -14,6 +15,7 @@ from lib.sections.figures import (
     grid,
     loss_levels,
     normalised,
+    panel_grid,
     shared_legend,
 )
 from lib.sections.section import Section, Table
@@ -28,6 +30,15 @@ from lib.sections.tables import (
     transition_table,
 )
 
+LOSS = {
+    "corpus": "name of the text",
+    **MODEL,
+    "loss": "mean cross-entropy of the next token, in nats",
+    "normalized_loss": "loss over ln V, V being the size of the vocabulary",
+    "stderr": "standard error of the loss, in nats",
+    "n_tokens": "number of tokens predicted",
+    "n_sequences": "number of documents",
+}
 UNITS = {"tokens": "", "bytes": "_per_byte", "words": "_per_word"}  # with their columns
 
 
@@ -73,6 +84,42 @@ def whole_texts(perplexity: pd.DataFrame | None) -> HTML:
     return pages.show(for_reading(main_rows(perplexity)))
 
 
+def other_losses(opened: OpenStudy) -> pd.DataFrame | None:
+    """Losses on other texts than the study's own; None where the study asks for none."""
+    conditions = main_conditions(opened)
+    found = [loss_table(opened, conditions, one) for one in measure.other_losses(opened.study)]
+    return pd.concat(found, ignore_index=True) if found else None
+
+
+def other_panels(loss: pd.DataFrame, others: pd.DataFrame | None) -> Figure | None:
+    """Normalised loss against fraction, a panel per text on one scale, the study's own first; the
+    study's main strategy. None where there are no others."""
+    if others is None:
+        return None
+    texts = dict(list(pd.concat([loss, others]).groupby("corpus", sort=False)))
+    figure, panels, spare = panel_grid(len(texts), height=3.1)
+    shown = panels.flat[: len(texts)]
+    for axes, (name, rows) in zip(shown, texts.items(), strict=True):
+        curves(axes, normalised(rows), "normalized_loss")
+        loss_levels(axes, rows)
+        axes.set_title(name, fontsize="medium")
+    top = max(axes.get_ylim()[1] for axes in shown)
+    for axes in shown:
+        axes.set_ylim(0, top)
+    shared_legend(figure, panels, spare)
+    return figure
+
+
+def on_other_texts(others: pd.DataFrame | None) -> HTML:
+    """The losses on other texts of the study's main strategy, for reading."""
+    if others is None:
+        return HTML(
+            '<p class="mathjax_ignore">This study names no text under <code>other_texts</code> '
+            "with <code>loss: true</code>, so nothing is measured here.</p>"
+        )
+    return pages.show(for_page(others))
+
+
 def loss_panel(loss: pd.DataFrame, transitions: pd.DataFrame) -> Figure:
     """Fig. 3: normalised loss against fraction, with where accuracy falls after healing; the
     study's main strategy."""
@@ -97,16 +144,9 @@ SECTION = Section(
             "loss",
             lambda opened: loss_table(opened, main_conditions(opened)),
             "a model",
-            {
-                "corpus": "name of the text",
-                **MODEL,
-                "loss": "mean cross-entropy of the next token, in nats",
-                "normalized_loss": "loss over ln V, V being the size of the vocabulary",
-                "stderr": "standard error of the loss, in nats",
-                "n_tokens": "number of tokens predicted",
-                "n_sequences": "number of documents",
-            },
+            LOSS,
         ),
+        Table("other_losses", other_losses, "a model and another text", LOSS),
         Table(
             "perplexity",
             perplexity_table,

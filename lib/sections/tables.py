@@ -15,7 +15,7 @@ from lib.errors import UserError
 from lib.evaluation import per_question
 from lib.experiments.conditions import Condition, main_conditions
 from lib.experiments.conditions import unpruned as whole
-from lib.experiments.measure import Probe, broken, healing_record, recorded
+from lib.experiments.measure import OtherLoss, Probe, broken, healing_record, recorded
 from lib.experiments.opened import OpenStudy
 from lib.files import write_atomically
 from lib.pruning.dropped import UNPRUNED, ranges
@@ -147,12 +147,15 @@ def by_subject(correct: per_question.Correct) -> dict[str, float]:
     }
 
 
-def loss_table(opened: OpenStudy, conditions: list[Condition]) -> pd.DataFrame:
+def loss_table(
+    opened: OpenStudy, conditions: list[Condition], other: OtherLoss | None = None
+) -> pd.DataFrame:
+    """Losses of all conditions on the study's own text, or on another one."""
     rows = []
     for condition in sound(opened, conditions):
-        value = record(opened, condition, opened.study.loss)
+        value = record(opened, condition, other or opened.study.loss)
         rows.append(
-            {"corpus": opened.study.text_name}
+            {"corpus": other.text.name if other else opened.study.text_name}
             | columns(opened, condition)
             | {
                 "loss": value["loss"],

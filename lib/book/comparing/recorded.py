@@ -4,6 +4,7 @@ and nothing in it is touched: tables are made anew in a folder `scratch`."""
 import json
 import math
 import shutil
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,7 +22,7 @@ from lib.evidence import ownership
 from lib.evidence.records import Record, digest, in_place, spelled
 from lib.evidence.store import Store
 from lib.experiments.opened import OpenStudy
-from lib.schema import Study, Task
+from lib.schema import Study, Task, Text
 from lib.sections import controls, tables
 
 # Inputs that no setting decides, but files, the machine and the version of the code.
@@ -156,9 +157,9 @@ class _Published(OpenStudy):
 
     checkpoint = weights = ""
     ends_texts = False
-    texts: ClassVar = {"validation": {}, "healing": {}}
+    texts: ClassVar = defaultdict(dict)
 
-    def cut_text(self, which: str) -> dict[str, Any]:
+    def cut_text(self, which: str | Text) -> dict[str, Any]:
         return {}
 
     def task_source(self, task: Task) -> dict[str, Any]:
