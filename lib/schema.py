@@ -52,6 +52,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]  # libraries that draw take no larg
 Shots = Annotated[int, Field(ge=0, le=MOST_EXAMPLES)]
 Line = Annotated[str, AfterValidator(_on_one_line)]
 Name = Annotated[str, AfterValidator(_on_one_line), Field(min_length=1)]
+Sign = Annotated[Name, Field(max_length=40)]
 
 
 class Group(BaseModel):
@@ -337,6 +338,7 @@ class Study(Group):
     like: str | None = None
     title: Line = ""
     about: Line = ""
+    sign: Sign = "a model of your own"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     batch: Positive = 32

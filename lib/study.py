@@ -119,7 +119,7 @@ def _inherited(raw: dict[str, object], path: Path) -> dict[str, object]:
         raise UserError(f"study {path.name}: like: {raw['like']} may not have a 'like' itself")
     found = load(str(own))
     gone = {"like", "title", "about", "controls"}
-    gone |= {"revision", "gguf", "shape"} if "model" in raw else set()
+    gone |= {"revision", "gguf", "shape", "sign"} if "model" in raw else set()
     gone |= {"text_name"} if "validation_text" in raw else set()
     settings = found.model_dump(exclude=gone)
     for key, value in raw.items():

@@ -251,6 +251,7 @@ def compare_strategies(study: Path, own: Path) -> None:
 # Each is something to one of the tools that it passes through, and nothing but a name to readers.
 CLONE = "x[2] {y} #1 it's $5, \u6a21\u578b"
 TITLE = 'Smoke #1: [x]{y} \\(z\\) & <b>"5"</b>, $5_$'
+SIGN = "<b>a #1 \\(y\\) model</b> & [x]{y}, $5_$"
 OWN, OTHER = "_own $5_$ {0}", "**tales**: `a`_ | [b](c) 100 $% of $ <i>"
 
 
@@ -260,7 +261,8 @@ def name_oddly(study: Path, folder: Path) -> None:
     text = study.parent.parent / "almanac/text/tales.jsonl"
     (folder / "[texts] *").mkdir()
     (folder / "[texts] *" / "a.jsonl.gz").write_bytes(gzip.compress(text.read_bytes()))
-    settings = yaml.safe_load(study.read_text("utf-8")) | {"title": TITLE, "text_name": OWN}
+    settings = yaml.safe_load(study.read_text("utf-8"))
+    settings |= {"title": TITLE, "sign": SIGN, "text_name": OWN}
     settings["other_texts"] = [{"name": OTHER, "path": str(folder / "[texts] *"), "loss": True}]
     study.write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), "utf-8")
 
@@ -268,10 +270,10 @@ def name_oddly(study: Path, folder: Path) -> None:
 def names_misread(pages: Path) -> list[tuple[str, str]]:
     """The page and the name wherever a name is not shown as it is, or is mathematics."""
     shown = {
-        "at_a_glance": [TITLE],
-        "03_loss": [OWN, OTHER],
+        "at_a_glance": [TITLE, SIGN],
+        "03_loss": [OWN, OTHER, SIGN],
         "08_other_texts": [OWN, OTHER],
-        "12_families": [TITLE],
+        "12_families": [TITLE, SIGN],
         "13_controls": [TITLE],
     }
     misread = []

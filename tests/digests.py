@@ -134,6 +134,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "like": ("./like.yaml", ""),
     "title": ("Other", ""),
     "about": ("another", ""),
+    "sign": ("another", ""),
     "device": ("auto", ""),
     "dtype": ("bfloat16", ALL),
     "batch": (7, ""),

@@ -85,7 +85,7 @@ def tables(
     }
 
 
-def run_of(name: str, **world: object) -> Run:
+def run_of(name: str, sign: str = "a made-up world", **world: object) -> Run:
     made = tables(**world)
     layers = int(made["angular_distances"]["n"].max()) + 1
-    return Run(name, name.title(), layers, None, Path("results", name, "tables"), made)
+    return Run(name, name.title(), sign, layers, None, Path("results", name, "tables"), made)

@@ -23,18 +23,24 @@ def write(
     monkeypatch.setattr(paths, "published", lambda name: tmp_path / "published" / name)
 
     def make(
-        name: str, title: str = "", published: bool = False, shape: object = None, **world: object
+        name: str,
+        title: str = "",
+        published: bool = False,
+        shape: object = None,
+        sign: object = None,
+        **world: object,
     ) -> Path:
         base = paths.published(name) if published else paths.results(name)
         (base / "tables").mkdir(parents=True)
         for table, rows in tables(**world).items():
             rows.to_csv(base / "tables" / f"{table}.csv", index=False, float_format="%.10g")
+        known = {"title": title or name} | ({} if sign is None else {"sign": sign})
         if published:
-            about = {"title": title or name, "settings": {"shape": shape}}
+            about = known | {"settings": {"shape": shape}}
             (base / "study.json").write_text(json.dumps(about))
         else:
             file = tmp_path / f"{name}.yaml"
-            file.write_text(json.dumps({"model": "./nowhere", "title": title or name}))
+            file.write_text(json.dumps({"model": "./nowhere"} | known))
             note = paths.executed(name, "study.json")
             note.parent.mkdir(parents=True)
             note.write_text(json.dumps({"file": str(file)}))
@@ -53,6 +59,33 @@ def test_runs_are_found_once_and_the_shallowest_first(write: Write) -> None:
     assert [run.title for run in found] == ["Run here", "Elsewhere", "Deep"]
     assert [run.layers for run in found] == [6, 8, 12]
     assert [run.name for run in found] == ["both", "far", "deep"]
+
+
+def test_signs_are_the_studies_own(write: Write) -> None:
+    """Runs that were published before there were signs have those of the shipped studies."""
+    write("here", sign="mine")
+    write("silent")
+    write("away", published=True, sign="theirs")
+    write("unknown", published=True)
+    write("almanac-seed1", published=True)
+    write("almanac-seed2", published=True, sign="its own")
+    assert {run.name: run.sign for run in other_runs.others("own")} == {
+        "here": "mine",
+        "silent": "a model of your own",
+        "away": "theirs",
+        "unknown": "a model of your own",
+        "almanac-seed1": "a made-up world",
+        "almanac-seed2": "its own",
+    }
+
+
+@pytest.mark.parametrize("sign", [3, "", "x" * 41, "a\x07b", ["x"]])
+def test_a_sign_that_is_none_leaves_a_run_out(
+    write: Write, sign: object, capsys: pytest.CaptureFixture
+) -> None:
+    write("odd", published=True, sign=sign)
+    assert other_runs.others("own") == []
+    assert "left out: odd (published): study.json" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -204,8 +237,13 @@ def test_critical_fractions_are_those_of_the_similarity_strategy() -> None:
 
 def test_the_listing_says_what_differs(write: Write) -> None:
     write("own", published=True)
-    runs = [run_of("own"), run_of("other", corpus="C4", vocabulary=32000, layers=12)]
+    runs = [
+        run_of("own"),
+        run_of("other", "a <b>real</b> model", corpus="C4", vocabulary=32000, layers=12),
+    ]
     shown = families.listing(runs)
+    assert list(shown["kind"]) == ["a made-up world", "a <b>real</b> model"]
+    assert "a &lt;b&gt;real&lt;/b&gt; model" in pages.show(shown).data
     assert list(shown["vocabulary"]) == ["1,000", "32,000"]
     assert list(shown["text of the loss"]) == ["text", "C4"]
     assert list(shown["layers"]) == [8, 12]

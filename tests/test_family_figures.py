@@ -5,10 +5,12 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import Studies
 from family_runs import run_of, tables
 from matplotlib import pyplot as plt
+from matplotlib.legend import Legend
 
 from lib import paths, study
 from lib.experiments.conditions import main_conditions
@@ -118,13 +120,13 @@ def test_no_two_studies_look_alike() -> None:
 
 
 def test_heat_maps_are_rescaled_row_by_row_and_marked_at_the_minimum() -> None:
-    runs = [run_of("own", seed=1), run_of("deep", layers=11, seed=2)]
+    runs = [run_of("own", seed=1), run_of("deep", "a real model", layers=11, seed=2)]
     table = runs[0].tables["angular_distances"]
     table.loc[table["n"] == 3, "distance"] = 0.2  # a tie goes to the deepest start
     optimal = families.most_similar_blocks(runs)
     figure = families.distance_maps(families.table(runs, "angular_distances"), optimal)
     titles = [axes.get_title() for axes in figure.axes]
-    assert titles[:2] == ["Own", "Deep"]
+    assert titles[:2] == ["Own\na made-up world", "Deep\na real model"]
     for axes, run in zip(figure.axes, runs, strict=False):
         rows = run.tables["angular_distances"]
         drawn = axes.collections[0].get_array()
@@ -168,6 +170,64 @@ def test_figures_of_many_runs_show_as_many_as_can_be_told_apart(
         assert {text.get_text() for text in legend.get_texts()} >= {run.title for run in shown}
         plt.close(figure)
     assert not [one for one in recwarn if "constrained_layout" in str(one.message)]
+
+
+def headings(legend: Legend) -> dict[str, str]:
+    """What stands in bold above each entry of a legend, in its column."""
+    found, heading, column = {}, "", 0.0
+    for text in legend.get_texts():
+        box = text.get_window_extent()
+        if text.get_text() and box.x0 > column + 1:
+            heading, column = "", box.x0
+        words = text.get_text().replace("\n", " ").strip("\N{THIN SPACE}")
+        if text.get_weight() == "bold":
+            heading = words
+        else:
+            found[words] = heading
+    return found
+
+
+@pytest.mark.parametrize("others", [1, 2, 6])
+def test_in_a_legend_runs_stand_below_their_sign(others: int) -> None:
+    runs = [run_of("own"), run_of("real", "a real model, 4-bit file")]
+    runs += [run_of(f"model {i}", runs[i % 2].sign) for i in range(others)]
+    runs += [run_of("mine", "_our own model of $5, after more of it_")]
+    signs = {run.title: run.sign for run in runs}
+    house.style()
+    qa, loss = (families.table(runs, name) for name in ("qa", "loss"))
+    levels = {"guessing": "", "constant answer": ""}
+    for figure, expected in (
+        (families.accuracy_by_run(qa, "healed"), signs | levels),
+        (families.loss_by_run(loss), signs | {"ln V": ""}),
+    ):
+        figure.canvas.draw()
+        (legend,) = figure.legends
+        assert headings(legend) == expected
+        handles = zip(legend.get_texts(), legend.legend_handles, strict=True)
+        for text, handle in handles:
+            nothing = isinstance(handle, plt.Line2D) and handle.get_linestyle() == "None"
+            assert nothing == (text.get_weight() == "bold")
+        box = legend.get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.width
+        plt.close(figure)
+
+
+def test_signs_stand_in_a_legend_in_a_panels_place_too() -> None:
+    runs = [run_of("own"), run_of("real", "a real model")]
+    for run in runs:
+        third = run.tables["qa"].query("task == 'know'").assign(task="third")
+        run.tables["qa"] = pd.concat([run.tables["qa"], third])
+    figure = families.accuracy_by_run(families.table(runs, "qa"), "healed")
+    figure.canvas.draw()
+    (legend,) = [axes.get_legend() for axes in figure.axes if axes.get_legend()]
+    above = {
+        "Own": "a made-up world",
+        "Real": "a real model",
+        "guessing": "",
+        "constant answer": "",
+    }
+    assert headings(legend) == above and not figure.legends
+    plt.close(figure)
 
 
 @pytest.mark.parametrize("layers", [8, 126])

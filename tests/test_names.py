@@ -20,6 +20,7 @@ from lib.book import scheduler, site
 from lib.book.configuration import configuration
 from lib.claims.rules import reading
 from lib.errors import UserError
+from lib.experiments.opened import OpenStudy
 from lib.schema import Study
 from lib.sections import figures, other_texts, pages, tables
 
@@ -69,6 +70,16 @@ def test_a_page_shows_a_name_as_it_is(name: str) -> None:
         assert found
         for one in found:
             assert one.find_parent(class_="mathjax_ignore")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_sign_of_a_page_shows_names_as_they_are(name: str) -> None:
+    opened = OpenStudy(Study(name="mine", model="x", title=name, sign=name))
+    page = BeautifulSoup(pages.sign(opened).data, "html.parser")
+    assert [one.name for one in page.find_all()] == ["p", "strong"]
+    assert "mathjax_ignore" in page.p["class"]
+    sign, title = page.p.strong.text, page.p.text.removeprefix(page.p.strong.text)
+    assert sign in (name, name[0].upper() + name[1:]) and title == f": {name}"
 
 
 @pytest.mark.parametrize("name", NAMES)

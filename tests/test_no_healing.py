@@ -79,7 +79,9 @@ def test_every_section_is_made_and_claims_of_healing_are_not_testable(opened: Op
     assert set(made["qa"]["state"]) == {"unhealed"} == set(made["loss"]["state"])
     assert len(made["lora_rank"]) == len(made["healing_seeds"]) == len(made["teacher"]) == 0
     assert len(made["strategies_compared"]) > 0
-    assert {"nothing"} <= set(pages.settings(opened, "healing").data.replace(":", "").split())
+    shown = pages.settings(opened, "healing").data
+    assert {"nothing"} <= set(shown.replace(":", "").split())
+    assert shown.startswith(pages.sign(opened).data)
     found = claims.verdicts(pages.tables(opened)).set_index("claim")
     for claim in (1, 2, 3, 5, 9, 10, 11, 12, 14, 17):
         assert found.loc[claim, "verdict"] == "not testable here", found.loc[claim, "reason"]

@@ -109,7 +109,7 @@ def test_ranks_have_a_column_of_panels_per_strategy() -> None:
 
 def test_runs_side_by_side_show_the_main_strategy_of_the_pages_study() -> None:
     made = dict(zip(("qa", "loss", "transitions"), world(("unhealed", "healed")), strict=True))
-    runs = [Run(name, name, 8, None, Path(), made) for name in ("own", "other")]
+    runs = [Run(name, name, "a model", 8, None, Path(), made) for name in ("own", "other")]
     critical = families.critical_fractions(runs)
     assert len(critical) == 2 * 2 * 2  # runs, tasks, states
     assert {"own", "other"} <= drawn(families.accuracy_by_run(families.table(runs, "qa"), "healed"))

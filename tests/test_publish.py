@@ -91,7 +91,7 @@ def test_a_published_run_is_whole_and_says_nothing_of_this_machine(
         checksum = record.pop("checksum")
         assert checksum == digest(record, 64)
     about = json.loads((folder / "study.json").read_text())
-    assert about["title"] == "Another run"
+    assert (about["title"], about["sign"]) == ("Another run", measured.sign)
     assert about["records"] == len(records)
     assert about["settings"]["healing"]["rank"] == measured.healing.rank
 

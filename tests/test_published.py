@@ -15,7 +15,7 @@ from lib.book.publish import TABLES
 from lib.evidence.records import digest, file_of, in_place, spelled
 from lib.experiments import costs
 from lib.experiments.opened import OpenStudy
-from lib.sections import tables
+from lib.sections import other_runs, tables
 
 # SHA-256 over kind, name, inputs and value of all records of a run, in order.
 CONTENT = {
@@ -50,6 +50,11 @@ def test_every_published_run_is_held() -> None:
 @pytest.mark.parametrize("name", CONTENT)
 def test_records_are_as_they_were_measured(name: str) -> None:
     assert content(recorded(name)) == CONTENT[name]
+
+
+def test_every_published_run_has_the_sign_of_its_study(results_dir: Path) -> None:
+    found = {run.name: run.sign for run in other_runs.others("")}
+    assert found == {name: study.load(name).sign for name in CONTENT}
 
 
 @pytest.mark.parametrize("name", CONTENT)

@@ -8,6 +8,7 @@ from conftest import Load
 
 from lib import paths, study
 from lib.errors import UserError
+from lib.schema import Study
 
 
 def refusal(call: Callable[[], object]) -> str:
@@ -65,6 +66,8 @@ BAD_VALUES = [
     ("pruned_layers: [-2]", ["pruned_layers.0", "equal to 1"]),
     ("pruned_layers: [2, 2]", ["pruned_layers", "twice"]),
     ("pruned_layers: []", ["pruned_layers", "at least 1"]),
+    (f"sign: {'x' * 41}", ["sign", "at most 40"]),
+    ("sign: ' '", ["sign", "at least 1"]),
     ("healing: {rank: 0}", ["healing.rank", "equal to 1"]),
     ("healing: {length: 7}", ["healing.length", "equal to 8"]),
     ("healing: {learning_rate: 0}", ["healing.learning_rate", "greater than 0"]),
@@ -222,6 +225,20 @@ def test_like_inherits_settings_but_not_what_a_study_is_called(load: Load) -> No
     assert found.validation_text == base.validation_text
     assert (found.title, found.about, found.controls.studies) == ("mine", "", [])
     assert found.model.endswith("/other") and found.name == "mine"
+
+
+def test_a_sign_says_what_kind_of_model_it_is_and_goes_with_the_model(load: Load) -> None:
+    almanac, plain = study.load("almanac").sign, load("model: x").sign
+    assert almanac == "a made-up world" and plain == "a model of your own"
+    assert load("like: almanac").sign == almanac
+    assert load("like: almanac\nmodel: ./other").sign == plain
+    assert load("like: almanac\nsign: mine").sign == "mine"
+    assert load("like: almanac\nmodel: ./other\nsign: mine").sign == "mine"
+
+
+@pytest.mark.parametrize("shipped", sorted(path.stem for path in paths.STUDIES.glob("*.yaml")))
+def test_every_shipped_study_has_a_sign(shipped: str) -> None:
+    assert study.load(shipped).sign != Study.model_fields["sign"].default
 
 
 def test_like_replaces_a_text_as_a_whole(load: Load) -> None:

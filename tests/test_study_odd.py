@@ -225,6 +225,7 @@ def test_names_are_free(tmp_path: Path, load: Load, name: str) -> None:
         "model": f"./{name}/model",
         "title": name,
         "about": name,
+        "sign": name,
         "text_name": name,
         "validation_text": {"path": f"{name}/a.txt"},
         "other_texts": [{"name": f"{name}.", "path": f"./{name}"}],
@@ -232,7 +233,7 @@ def test_names_are_free(tmp_path: Path, load: Load, name: str) -> None:
     }
     found = load(yaml.safe_dump(written, allow_unicode=True), f"{name}/mine.yaml")
     folder = tmp_path / name
-    assert (found.title, found.about, found.text_name) == (name, name, name)
+    assert (found.title, found.about, found.sign, found.text_name) == (name,) * 4
     assert (found.tasks[0].name, found.other_texts[0].name) == (name, f"{name}.")
     assert found.model == str(folder / name / "model")
     assert found.validation_text.path == str(folder / name / "a.txt")

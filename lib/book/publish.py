@@ -2,7 +2,7 @@
 
 python -m lib.run publish --study almanac-seed1
 
-published/<study>/study.json       title and settings
+published/<study>/study.json       title, sign and settings
 published/<study>/tables/*.csv     what the figures of other studies draw as thin lines
 published/<study>/evidence.jsonl   every record behind the tables, one per line
 published/<study>/runs.jsonl       what its jobs took, one per line
@@ -63,6 +63,7 @@ def publish(study: Study) -> Path:
         about = {
             "title": study.title,
             "about": study.about,
+            "sign": study.sign,
             "records": len(records),
             "settings": settings,
         }

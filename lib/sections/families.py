@@ -6,7 +6,7 @@ under the others, so that none hides another. Bars are one standard error.
 """
 
 from collections.abc import Iterable, Sequence
-from itertools import cycle
+from itertools import cycle, groupby
 from textwrap import fill
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from lib import paths
 from lib.experiments.conditions import main_conditions
@@ -33,7 +34,6 @@ from lib.sections.figures import (
     legend_name,
     normalised,
     panel_grid,
-    shared_legend,
 )
 from lib.sections.other_runs import Run, every_run, table
 from lib.sections.pages import with_statements
@@ -71,8 +71,8 @@ LEVELS = {"guess": ("guessing", "-."), "constant": ("constant answer", (0, (1, 3
 
 
 def listing(runs: list[Run]) -> pd.DataFrame:
-    """What stands side by side: depth, size, vocabulary, text of the loss, healing, and where from;
-    V follows from ln V = loss / normalised loss."""
+    """What stands side by side: what kind of model, depth, size, vocabulary, text of the loss,
+    healing, and where from; V follows from ln V = loss / normalised loss."""
     rows = []
     for run in runs:
         loss = run.tables["loss"]
@@ -81,6 +81,7 @@ def listing(runs: list[Run]) -> pd.DataFrame:
         rows.append(
             {
                 "run": run.title,
+                "kind": run.sign,
                 "study": run.name,
                 "layers": run.layers,
                 "parameters": "" if run.parameters is None else f"{run.parameters:,}",
@@ -181,7 +182,7 @@ def accuracy_by_run(qa: pd.DataFrame, state: str) -> Figure:
         axes.set(ylabel="Accuracy", ylim=(-0.01, 1.03))
         fraction_axis(axes)
         axes.set_title(_plain(f"{name} ({shots}-shot)"), fontsize="medium")
-    _legend(figure, panels, spare)
+    _legend(figure, panels, qa, spare)
     return figure
 
 
@@ -203,12 +204,13 @@ def loss_by_run(loss: pd.DataFrame) -> Figure:
             axes.set_ylim(bottom=0)
             fraction_axis(axes)
             axes.set_title(_plain(f"{text}, {state}"), fontsize="medium")
-    _legend(figure, panels)
+    _legend(figure, panels, loss)
     return figure
 
 
 def distance_maps(distances: pd.DataFrame, optimal: pd.DataFrame) -> Figure:
-    """Fig. 4: a heat map per study, each row n shifted and rescaled to [0, 1], ℓ*(n) marked."""
+    """Fig. 4: a heat map per study, its sign below its title, each row n shifted and rescaled to
+    [0, 1], ℓ*(n) marked."""
     runs = list(dict.fromkeys(distances["run"]))
     figure, panels, spare = panel_grid(len(runs), height=3.4)
     for axes, run in zip(panels.flat, runs, strict=False):
@@ -216,7 +218,8 @@ def distance_maps(distances: pd.DataFrame, optimal: pd.DataFrame) -> Figure:
         heat_map(axes, rows, labels=7)
         mark(axes, optimal[optimal["run"] == run], size=3)
         axes.set(xlabel="Start layer ℓ of the block", ylabel="Block size n  [layers]")
-        axes.set_title(_plain(run), fontsize="medium")
+        sign = _plain(rows["sign"].iloc[0])
+        axes.set_title(f"{_plain(run)}\n{sign}", fontsize="medium")
     panels[0, 0].legend(loc="upper right")
     for axes in spare:
         axes.axis("off")
@@ -261,23 +264,57 @@ def _curves(
         )
 
 
-def _legend(figure: Figure, panels: np.ndarray, spare: Sequence[Axes] = ()) -> None:
-    """Each entry once, in a spare panel where there is room; else below, where the figure grows by
-    as much, in two columns, as titles may be long."""
-    entries: dict[str, Any] = {}
+def _legend(
+    figure: Figure, panels: np.ndarray, shown: pd.DataFrame, spare: Sequence[Axes] = ()
+) -> None:
+    """Each entry once: levels, then the runs of each sign below it. In a spare panel where there is
+    room; else under all panels, where the figure grows by as much, in two columns, as titles may be
+    long."""
+    handles: dict[str, Any] = {}
     for axes in panels.flat:
-        entries |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    lines = sum(label.count("\n") + 1 for label in entries)
-    if spare and lines <= ENTRIES:
-        shared_legend(figure, panels, spare)
-        return
+        handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    runs = shown[["run", "sign"]].drop_duplicates().itertuples(index=False)
+    of_runs = {_plain(run): _plain(sign) for run, sign in runs}
+    signs = dict.fromkeys(handles, "") | of_runs
+    order = ["", *dict.fromkeys(of_runs.values())]
+    labels = sorted(handles, key=lambda label: order.index(signs[label]))
     for axes in spare:
         axes.axis("off")
         panels[-2, 1].set_xlabel(FRACTION)  # nothing stands below this panel
-    figure.set_figheight(figure.get_figheight() + LINE * lines / 2)
-    figure.legend(
-        entries.values(), entries.keys(), loc="outside lower center", ncols=2, fontsize="small"
+    column = _below_signs(labels, signs)
+    if spare and _height(column) <= ENTRIES:
+        columns = [column]
+        place, how = spare[0].legend, {"loc": "center left", "fontsize": "medium"}
+    else:
+        half = -(-len(labels) // 2)
+        columns = [_below_signs(part, signs) for part in (labels[:half], labels[half:])]
+        figure.set_figheight(figure.get_figheight() + LINE * max(map(_height, columns)))
+        place, how = figure.legend, {"loc": "outside lower center", "fontsize": "small"}
+    rows = max(map(len, columns))
+    filled = [column + [("", True)] * (rows - len(column)) for column in columns]
+    entries = [one for column in filled for one in column]
+    nothing = Line2D([], [], linestyle="none")
+    legend = place(
+        [nothing if heading else handles[label] for label, heading in entries],
+        [label for label, _ in entries],
+        ncols=len(columns),
+        **how,
     )
+    for text, (_, heading) in zip(legend.get_texts(), entries, strict=True):
+        text.set_weight("bold" if heading else "normal")
+
+
+def _below_signs(labels: list[str], signs: dict[str, str]) -> list[tuple[str, bool]]:
+    """A column of a legend, with signs as headings: each label, and whether it is one."""
+    found: list[tuple[str, bool]] = []
+    for sign, group in groupby(labels, signs.__getitem__):
+        found += [(sign, True)] * bool(sign) + [(label, False) for label in group]
+    return found
+
+
+def _height(column: list[tuple[str, bool]]) -> int:
+    """In lines."""
+    return sum(label.count("\n") + 1 for label, _ in column)
 
 
 def _plain(text: str) -> str:

@@ -1,7 +1,7 @@
 """Every run that stands in this clone's results/ or under published/, with its tables.
 
 found = runs(opened)     # the page's study first, then the others, the shallowest first
-qa = table(found, "qa")    # as the sections wrote it, with the columns `run` and `study`
+qa = table(found, "qa")    # as the sections wrote it, with the columns `run`, `study`, `sign`
 """
 
 import json
@@ -49,11 +49,12 @@ CURVE = ["task", "shots", "strategy", "state", "healing", "weights"]
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One study with its tables by name. `title` is unique among the runs of a page; `parameters`
-    is None where the model's shape is not known here."""
+    """One study with its tables by name. `title` is unique among the runs of a page, `sign` says
+    what kind of model it is; `parameters` is None where the model's shape is not known here."""
 
     name: str
     title: str
+    sign: str
     layers: int
     parameters: int | None
     folder: Path
@@ -88,8 +89,8 @@ def _own(opened: OpenStudy) -> Run:
         "transitions": tables.transition_table(opened, conditions),
     }
     study = opened.study
-    size = parameters(study)
-    return Run(study.name, study.title, opened.n_layers, size, paths.tables(study.name), made)
+    size, folder = parameters(study), paths.tables(study.name)
+    return Run(study.name, study.title, study.sign, opened.n_layers, size, folder, made)
 
 
 def others(own: str, told: bool = True) -> list[Run]:
@@ -112,27 +113,34 @@ def others(own: str, told: bool = True) -> list[Run]:
 
 
 def _read(name: str, folder: Path, published: bool) -> Run:
-    title, size = _about(name, published)
+    study, size = _about(name, published)
     read = {table: _table(folder / f"{table}.csv") for table in COLUMNS}
     layers = int(read["angular_distances"]["n"].max()) + 1
     _check_whole(read, layers)
-    return Run(name, title, layers, size, folder, read)
+    return Run(name, study.title, study.sign, layers, size, folder, read)
 
 
-def _about(name: str, published: bool) -> tuple[str, int | None]:
-    """Title and parameters. A run of this clone left the path of its study's file; a published one
-    its settings."""
+def _about(name: str, published: bool) -> tuple[Study, int | None]:
+    """The study as far as it is known, and its parameters. A run of this clone left the path of its
+    study's file; a published one its settings."""
     note = paths.published(name) / "study.json" if published else paths.executed(name, "study.json")
     try:
         about = json.loads(note.read_text("utf-8"))
         if not published:
             study = studies.load(about["file"])
-            return study.title, parameters(study)
-        shape = about["settings"].get("shape")
-        study = Study(model=name, name=name, shape=shape, title=about["title"] or name)
-        return study.title, parameters(study) if shape else None
+            return study, parameters(study)
+        shape, title = about["settings"].get("shape"), about["title"] or name
+        sign = about["sign"] if "sign" in about else _shipped_sign(name)
+        study = Study(model=name, name=name, shape=shape, title=title, sign=sign)
+        return study, parameters(study) if shape else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError):
         raise Unusable(f"{note.name} or the study it names is missing or damaged") from None
+
+
+def _shipped_sign(name: str) -> str:
+    """For a run that was published before studies had signs: that of the shipped study."""
+    shipped = (paths.STUDIES / f"{name}.yaml").exists()
+    return studies.load(name).sign if shipped else Study.model_fields["sign"].default
 
 
 def parameters(study: Study) -> int | None:
@@ -198,6 +206,7 @@ def _keys(rows: pd.DataFrame, columns: list[str]) -> Iterator[tuple]:
 
 
 def table(found: list[Run], name: str) -> pd.DataFrame:
-    """A table of all runs, one below the other, with the columns `run` (its title) and `study`."""
-    parts = [run.tables[name].assign(run=run.title, study=run.name) for run in found]
+    """A table of all runs, one below the other, with the columns `run` (its title), `study` (its
+    name) and `sign`."""
+    parts = [run.tables[name].assign(run=run.title, study=run.name, sign=run.sign) for run in found]
     return pd.concat(parts, ignore_index=True)

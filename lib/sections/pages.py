@@ -49,8 +49,17 @@ def measured(opened: OpenStudy, section: Section) -> dict[str, pd.DataFrame]:
     return {name: save(opened, name, one) for name, one in made.items() if one is not None}
 
 
+def sign(opened: OpenStudy) -> HTML:
+    """What kind of model a page is about, and which."""
+    one = opened.study
+    return HTML(
+        f'<p class="sign mathjax_ignore"><strong>{escape(_sentence(one.sign))}</strong>: '
+        f"{escape(one.title)}</p>"
+    )
+
+
 def settings(opened: OpenStudy, *parts: str) -> HTML:
-    """The effective settings of the named parts of the study, as a folded table."""
+    """The sign, and the effective settings of the named parts of the study, as a folded table."""
     flat = study.effective(opened.study)
     wanted = {"title", "weights", "layers", *parts}
     shown = {
@@ -65,7 +74,7 @@ def settings(opened: OpenStudy, *parts: str) -> HTML:
     )
     unhealed = "healing" in parts and opened.study.healing is None
     return HTML(
-        '<details class="settings mathjax_ignore"><summary>Settings of study '
+        sign(opened).data + '<details class="settings mathjax_ignore"><summary>Settings of study '
         f"<code>{escape(opened.study.name)}</code></summary>"
         f"<table><tbody>{rows}</tbody></table></details>"
         + (
