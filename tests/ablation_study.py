@@ -1,10 +1,15 @@
 """The small study on which tests of the ablations are run, measured once for all of them."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 
+from lib import paths
 from lib import study as studies
 from lib.experiments import conditions, measure
 from lib.experiments.opened import OpenStudy
+from lib.files import claimed
 
 STUDY = {
     "pruned_layers": [1, 3],
@@ -28,14 +33,30 @@ def all_conditions(opened) -> list:
 
 
 @pytest.fixture(scope="session")
-def ablation_study_opened(write_study, tmp_path_factory) -> OpenStudy:
-    """Measured once; tests take `ablated`."""
-    file = str(write_study(tmp_path_factory.mktemp("ablations"), **STUDY))
+def ablation_study(write_study, tmp_path_factory, worker_id) -> Path:
+    """Its file, beside `results`: what is measured of it, once for all processes that test, and to
+    be copied."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "ablations"
+    with claimed(folder, "the study of the ablations is being measured"):
+        if not (folder / "whole").exists():
+            folder.mkdir(exist_ok=True)
+            file = str(write_study(folder, **STUDY))
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("RESULTS_DIR", str(folder / "results"))
+                opened = OpenStudy(studies.load(file))
+                measure.measure(opened, all_conditions(opened))
+            (folder / "whole").touch()
+    return folder / "mine.yaml"
+
+
+@pytest.fixture(scope="session")
+def ablation_study_opened(ablation_study, tmp_path_factory) -> OpenStudy:
+    """Its evidence is there; tests take `ablated`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RESULTS_DIR", str(tmp_path_factory.mktemp("results")))
-        opened = OpenStudy(studies.load(file))
-        measure.measure(opened, all_conditions(opened))
-    return opened
+        shutil.copytree(ablation_study.parent / "results/mine", paths.results("mine"))
+        return OpenStudy(studies.load(str(ablation_study)))
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 import torch.utils.collect_env  # noqa: E402
 import yaml  # noqa: E402
-from ablation_study import ablated, ablation_study_opened  # noqa: E402, F401
+from ablation_study import ablated, ablation_study, ablation_study_opened  # noqa: E402, F401
 from qwen_checkpoint import load as load_qwen  # noqa: E402
 from qwen_reference import write as write_qwen  # noqa: E402
 from tiny import random_model  # noqa: E402

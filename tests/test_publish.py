@@ -3,11 +3,13 @@
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from ablation_study import STUDY
 from conftest import Studies
 
 from lib import paths, study
@@ -16,13 +18,7 @@ from lib.book.publish import publish
 from lib.errors import UserError
 from lib.evidence.records import digest
 from lib.experiments import costs
-from lib.experiments.conditions import (
-    main_conditions,
-    rank_conditions,
-    seed_conditions,
-    teacher_conditions,
-)
-from lib.experiments.measure import measure
+from lib.experiments.conditions import main_conditions
 from lib.experiments.opened import OpenStudy
 from lib.models import checkpoints
 from lib.sections import controls, tables
@@ -33,14 +29,7 @@ from lib.sections.angular_distances import (
 )
 from lib.statistics import transitions
 
-# Every kind of evidence, each with as little as it takes.
-SHORT = {
-    "prompts": {"shots": 2, "orders": 2, "numbers": [0, 2], "limit": 8},
-    "healing_seeds": {"seeds": [1], "fractions": [0.5]},
-    "teacher": {"seeds": [0], "fractions": [0.5]},
-    "writing": {"n_prompts": 1, "tokens": 2},
-    "cost": {"fractions": [0, 0.5, 0.75], "length": 16, "tokens": 2, "repeats": 3},
-}
+COST = {"cost": {"fractions": [0, 0.5, 0.75], "length": 16, "tokens": 2, "repeats": 3}}
 
 
 @pytest.fixture(autouse=True)
@@ -50,14 +39,16 @@ def _few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory, write_study: Studies) -> study.Study:
-    """A small study with all its evidence."""
+def measured(
+    tmp_path_factory: pytest.TempPathFactory, write_study: Studies, ablation_study: Path
+) -> study.Study:
+    """A small study with every kind of evidence."""
     folder = tmp_path_factory.mktemp("other")
-    one = study.load(str(write_study(folder, stem="other", title="Another run", **SHORT)))
+    tasks = {"task_path": str(ablation_study.parent / "tasks")}
+    keys = {"title": "Another run", **STUDY, **COST, **tasks}
+    one = study.load(str(write_study(folder, stem="other", **keys)))
     opened = OpenStudy(one)
-    measure(opened, main_conditions(opened) + rank_conditions(opened) + seed_conditions(opened))
-    for conditions in teacher_conditions(opened).values():
-        measure(opened, conditions)
+    shutil.copytree(ablation_study.parent / "results/mine", paths.results("other"))
     costs.cost_table(opened)
     tables.save(opened, "qa", tables.qa_table(opened, main_conditions(opened)))
     opened.store.put("loss", "of older settings", {"n": 1}, {"loss": 1.5})
