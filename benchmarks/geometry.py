@@ -2,6 +2,7 @@
 that asks for all hidden states, as a script that compares two layers at a time would.
 
     .venv/bin/python benchmarks/geometry.py [--layers 24 --width 256 --length 512 --pairs 21]
+    .venv/bin/python benchmarks/geometry.py --model CHECKPOINT
 """
 
 import argparse
@@ -10,7 +11,7 @@ import subprocess
 import sys
 
 import torch
-from side_by_side import alternate, milliseconds, random_llama, ratio
+from side_by_side import alternate, milliseconds, ratio, subject
 
 from lib.pruning import geometry
 
@@ -19,12 +20,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--layers", type=int, default=24)
     parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--model", help="a folder or a GGUF file, in place of a random Llama")
     parser.add_argument("--length", type=int, default=512, help="tokens in a sequence")
     parser.add_argument("--batch", type=int, default=8, help="sequences")
     parser.add_argument("--pairs", type=int, default=21)
     parser.add_argument("--memory", choices=["bare", "all distances"], help=argparse.SUPPRESS)
     args = parser.parse_args()
-    model = random_llama(args.layers, args.width)
+    model = subject(args.model, args.layers, args.width)
+    layers = model.config.num_hidden_layers
     vocabulary = model.config.vocab_size
     tokens = torch.randint(vocabulary, (args.batch, args.length))
 
@@ -37,10 +40,10 @@ def main() -> None:
 
     @torch.inference_mode()
     def pass_per_n() -> None:
-        for n in range(1, args.layers):
+        for n in range(1, layers):
             found = model(input_ids=tokens, output_hidden_states=True, use_cache=False)
             states = [state[:, -1] for state in found.hidden_states]
-            for start in range(args.layers - n + 1):
+            for start in range(layers - n + 1):
                 geometry.angular_distance(states[start], states[start + n]).mean()
 
     if args.memory:

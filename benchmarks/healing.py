@@ -1,7 +1,8 @@
 """Healing against a bare Trainer + peft loop on the same rows, and packed rows against padded ones,
-alternately in one run on a random Llama over real text.
+alternately in one run over real text.
 
     .venv/bin/python benchmarks/healing.py --text FILE.jsonl [--width 512 --layers 4 --length 1024]
+    .venv/bin/python benchmarks/healing.py --text FILE.jsonl --model CHECKPOINT --length 128
 
 Padded rows hold one document each; useful tokens are those that are not padding. How many are
 depends on the tokenizer: the embedded one has 1,024 tokens and makes long rows of English;
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-from side_by_side import alternate, random_llama, ratio, tokenizer
+from side_by_side import alternate, ratio, subject, text_of
 from transformers import (
     AutoModelForCausalLM,
     BitsAndBytesConfig,
@@ -25,7 +26,7 @@ from transformers import (
 
 from almanac.tokenizer import train_tokenizer
 from lib.healing import adapters, training
-from lib.models import four_bit
+from lib.models import checkpoints, four_bit
 from lib.models.corpora import document_sequences, documents, windows
 from lib.schema import Adapters, Study, Text, healing
 
@@ -33,12 +34,14 @@ FFN = ["gate_proj", "up_proj", "down_proj"]
 
 
 def bare(checkpoint: str, rows: list[torch.Tensor], recipe: Adapters) -> None:
-    """What anyone would write: 4-bit base, LoRA on the FFN, the Trainer."""
+    """What anyone would write: the base, in 4-bit for QLoRA, LoRA on the FFN, the Trainer."""
     quantised = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32
     )
-    model = AutoModelForCausalLM.from_pretrained(checkpoint, quantization_config=quantised)
-    model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    how = {"quantization_config": quantised} if recipe.recipe == "qlora" else {}
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32, **how)
+    if how:
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     lora = LoraConfig(
         r=recipe.rank,
         lora_alpha=recipe.rank,
@@ -66,29 +69,34 @@ def bare(checkpoint: str, rows: list[torch.Tensor], recipe: Adapters) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--text", type=Path, required=True)
+    parser.add_argument("--model", help="a folder or a GGUF file, in place of a random Llama")
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--length", type=int, default=1024)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--recipe", choices=["qlora", "lora"], default="qlora")
     parser.add_argument("--vocabulary", type=int, help="of a tokenizer trained on the text")
     args = parser.parse_args()
-    source, text = Text(path=str(args.text.resolve())), tokenizer()
+    source, text = Text(path=str(args.text.resolve())), text_of(args.model)
     if args.vocabulary:
         text = train_tokenizer(documents(source, None), args.vocabulary, args.length)
-    recipe = healing(rank=8, steps=args.steps, batch=4, micro_batch=4, length=args.length)
+    sizes = {"steps": args.steps, "batch": 4, "micro_batch": 4, "length": args.length}
+    recipe = healing(recipe=args.recipe, rank=8, **sizes)
     count = recipe.steps * recipe.batch
     packed = list(windows(source, text, count, args.length, 0).int())
     rows = document_sequences(source, text, count, args.length, 0)
     padded = [torch.tensor(row, dtype=torch.int32) for row in rows]
     with tempfile.TemporaryDirectory() as folder:
-        model = random_llama(args.layers, args.width, args.length, len(text))
+        model = subject(args.model, args.layers, args.width, args.length, len(text))
         model.save_pretrained(folder)
         text.save_pretrained(folder)
         study = Study(model=folder, device="cpu")
 
         def ours(rows: list[torch.Tensor]) -> None:
-            model = adapters.adapt(four_bit.load_4bit(study), recipe, needs_4bit=True)
+            in_4bit = args.recipe == "qlora"
+            base = four_bit.load_4bit(study) if in_4bit else checkpoints.load_model(study)
+            model = adapters.adapt(base, recipe, needs_4bit=in_4bit)
             training.train(model, rows, text.pad_token_id, recipe, torch.float32)
 
         own, theirs = alternate(

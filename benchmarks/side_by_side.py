@@ -1,19 +1,28 @@
-"""What the benchmarks share: random models, alternating timings, and how ratios are printed."""
+"""What the benchmarks share: models, alternating timings, and how ratios are printed."""
 
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import (
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from lib import paths
+from lib.models import checkpoints
+from lib.schema import Study
 
 TOKENIZER = paths.ROOT / "almanac" / "checkpoint"
 
 
-def tokenizer() -> AutoTokenizer:
+def tokenizer() -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(TOKENIZER)
 
 
@@ -32,6 +41,22 @@ def random_llama(
         max_position_embeddings=positions,
     )
     return LlamaForCausalLM(config).eval()
+
+
+def subject(
+    model: str | None, layers: int, width: int, positions: int = 512, vocabulary: int | None = None
+) -> PreTrainedModel:
+    """A checkpoint in a folder or a GGUF file, in float32; or a random Llama."""
+    if model is None:
+        return random_llama(layers, width, positions, vocabulary)
+    return checkpoints.load_model(Study(model=str(Path(model).resolve()), device="cpu")).eval()
+
+
+def text_of(model: str | None) -> PreTrainedTokenizerBase:
+    """Its tokenizer; or the embedded default's."""
+    if model is None:
+        return tokenizer()
+    return checkpoints.load_tokenizer(Study(model=str(Path(model).resolve()), device="cpu"))
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -24,6 +24,8 @@ QUICK = {
 JOBS = {
     "elsewhere": True, "grain": "models", "shards": 2, "threads": 1, "gpus": 0, "flops": 1e10,
 }  # fmt: skip
+# Not a user's: results go into the clone, and what is imported is compiled once.
+OURS = ("RESULTS_DIR", "PYTHONDONTWRITEBYTECODE")
 
 
 def copied(folder: Path) -> Path:
@@ -54,7 +56,7 @@ def start(clone: Path, env: dict[str, str], *arguments: str) -> subprocess.Popen
     return subprocess.Popen(
         [sys.executable, "-m", "lib.run", "book", "--sections", "02", *arguments],
         cwd=clone,
-        env={key: value for key, value in env.items() if key != "RESULTS_DIR"},
+        env={key: value for key, value in env.items() if key not in OURS},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

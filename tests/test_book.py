@@ -14,21 +14,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import additions
+import clones
 import pandas as pd
 import pytest
-from clones import copied
 
 from lib import paths
 from lib.book import warm
 from lib.sections import section
 
+PUBLISHED = {"almanac", "smollm2-135m-instruct"}  # two are as many as it takes
 COPIED = ("-m", "lib.book.warm")
 MORE = ("\n\n\ndef ", "\n\n\nMORE = 1\n\n\ndef ")  # code before the first function
 
 
 def environment() -> dict[str, str]:
     """As a user has it: results go into the copy, and all cores are there."""
-    gone = {"RESULTS_DIR", "OMP_NUM_THREADS", "MKL_NUM_THREADS", warm.ADDRESS}
+    gone = {*clones.OURS, "OMP_NUM_THREADS", "MKL_NUM_THREADS", warm.ADDRESS}
     return {key: value for key, value in os.environ.items() if key not in gone}
 
 
@@ -68,7 +69,7 @@ def bare(tmp_path_factory) -> tuple[Path, dict[str, set[str]]]:
     """The repository's files as git would hand them over, with a section, a strategy, a recipe and
     a paper added, a strategy that stands outside, and odd names; and which files each addition
     touched."""
-    folder = copied(tmp_path_factory.mktemp("clone") / additions.CLONE)
+    folder = clones.copied(tmp_path_factory.mktemp("clone") / additions.CLONE)
     counts = {
         "section": touched(folder, additions.add_section),
         "paper": touched(folder, additions.add_paper),
@@ -78,6 +79,8 @@ def bare(tmp_path_factory) -> tuple[Path, dict[str, set[str]]]:
     own = tmp_path_factory.mktemp("outside")
     additions.compare_strategies(folder / "studies/smoke.yaml", own)
     additions.name_oddly(folder / "studies/smoke.yaml", own)
+    for name in {path.name for path in folder.glob("published/*/")} - PUBLISHED:
+        shutil.rmtree(folder / "published" / name)
     fits = folder / "lib/statistics/transitions.py"  # which take a quarter of the time
     fits.write_text(fits.read_text("utf-8").replace("RESAMPLES = 200", "RESAMPLES = 10"), "utf-8")
     return folder, counts
@@ -267,34 +270,31 @@ def test_every_job_left_its_note_and_a_line_about_its_run(copy):
     assert (copy / "_build/logs/smoke/models-qa_transitions.log").exists()
 
 
-def test_a_date_or_a_commit_makes_nothing_pending(copy):
+def test_a_date_a_commit_and_code_that_nothing_uses_make_nothing_pending(copy):
     for path in [*copy.glob("lib/*.py"), *copy.glob("notebooks/*"), *copy.glob("studies/*")]:
         os.utime(path)
     who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
     for arguments in (["init", "-q"], ["add", "lib"], [*who, "commit", "-qm", "new"]):
         subprocess.run(["git", *arguments], cwd=copy, check=True)
-    assert pending(copy) == set()
+    comment = ("\n\n\ndef ", "\n\n\n# so\ndef ")
+    with (
+        changed(copy / "lib/sections/other_texts.py", *comment),
+        changed(copy / "lib/export.py", *MORE),
+    ):
+        assert pending(copy) == set()
 
 
-@pytest.mark.parametrize(
-    ("file", "old", "new", "expected"),
-    [
-        # Readers see a notebook's comments; nothing else reads them.
-        ("notebooks/03_loss.ipynb", "loss.loss_panel(", "# so\\nloss.loss_panel(", {"03_loss"}),
-        ("lib/sections/other_texts.py", "\n\n\ndef ", "\n\n\n# so\ndef ", set()),
-        ("lib/sections/families.py", *MORE, {"12_families"}),
-        ("lib/export.py", *MORE, None),
-        (
-            *("results/smoke/tables/cost.csv", "nf4", "nf5"),
-            {"12_families", "13_controls", "verdicts", "at_a_glance"},
-        ),
-    ],
-    ids=["notebook", "comment", "helper of one section", "of none", "a table"],
-)  # fmt: skip
-def test_what_a_change_makes_pending(copy, file, old, new, expected):
-    with changed(copy / file, old, new):
-        found = pending(copy)
-    assert found == (expected | {"the site"} if expected else set())
+def test_what_changes_make_pending(copy):
+    """A notebook's comments are read by readers; a table by those that show it."""
+    with (
+        changed(copy / "notebooks/03_loss.ipynb", "loss.loss_panel(", "# so\\nloss.loss_panel("),
+        changed(copy / "lib/sections/what_it_writes.py", *MORE),
+        changed(copy / "results/smoke/tables/cost.csv", "nf4", "nf5"),
+    ):
+        assert pending(copy) == {
+            *("03_loss", "10_what_it_writes"),
+            *("12_families", "13_controls", "verdicts", "at_a_glance", "the site"),
+        }
 
 
 def test_a_second_run_beside_the_first_is_refused(copy):
@@ -352,26 +352,21 @@ def test_plain_papermill_runs_a_section_too(copy):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def test_a_changed_helper_runs_its_section_again_and_no_other(copy, warmed):
+def test_a_changed_helper_runs_its_section_again_and_one_that_fails_says_where(copy, warmed):
     executed = {
         path: path.stat().st_mtime_ns for path in copy.glob("_build/executed/smoke/*.ipynb")
     }
+    notebook, failing = copy / "notebooks/03_loss.ipynb", "raise ValueError('no ink')\\n"
     with changed(copy / "lib/sections/other_texts.py", *MORE):
-        done = run(copy, "book", "--study", "smoke", "--sections", "08", **warmed)
-        assert done.returncode == 0, done.stderr
-        again = [path.stem for path in executed if path.stat().st_mtime_ns != executed[path]]
-        assert again == ["08_other_texts"]
-        assert pending(copy) == {"the site"}
-
-
-def test_a_section_that_fails_says_where_and_the_rest_goes_on(copy, warmed):
-    notebook = copy / "notebooks/03_loss.ipynb"
-    with changed(notebook, "loss.loss_panel(", "raise ValueError('no ink')\\nloss.loss_panel("):
-        done = run(copy, "book", "--study", "smoke", "--sections", "03,09", **warmed)
-    assert done.returncode != 0
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert "section 03_loss of study smoke failed in cell" in line and "no ink" in line
-    assert "03_loss.ipynb" in line and "Traceback" not in done.stderr
-    assert "no ink" in (copy / "_build/logs/smoke/03_loss.ipynb").read_text()
-    assert (copy / "_build/executed/smoke/09_what_it_saves.ipynb").exists()
-    assert "what was measured is kept" in done.stderr
+        with changed(notebook, "loss.loss_panel(", f"{failing}loss.loss_panel("):
+            done = run(copy, "book", "--study", "smoke", "--sections", "03,08", **warmed)
+        assert done.returncode != 0
+        (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert "section 03_loss of study smoke failed in cell" in line and "no ink" in line
+        assert "03_loss.ipynb" in line and "Traceback" not in done.stderr
+        assert "no ink" in (copy / "_build/logs/smoke/03_loss.ipynb").read_text()
+        assert "what was measured is kept" in done.stderr
+        left = {path: path.stat().st_mtime_ns for path in executed if path.exists()}
+        again = [path.stem for path in left if left[path] != executed[path]]
+        assert again == ["08_other_texts"] and len(left) == len(executed) - 1
+        assert pending(copy) == {"03_loss", "the site"}

@@ -32,7 +32,7 @@ def parts(healed):
 
 @pytest.fixture(scope="module")
 def study(write_study, tmp_path_factory):
-    recipe = {"rank": 16, "steps": 43, "batch": 4, "micro_batch": 2, "length": 16}
+    recipe = {"rank": 16, "steps": 19, "batch": 4, "micro_batch": 2, "length": 16}
     return studies.load(str(write_study(tmp_path_factory.mktemp("study"), healing=recipe)))
 
 
@@ -62,7 +62,7 @@ def test_stopped_anywhere_it_ends_as_if_left_alone(
     """Its dropout, the order of the text and the losses logged, too."""
     monkeypatch.setattr(training, "SAVE_EVERY", every)
     monkeypatch.setattr(training, "SAVING", math.inf)
-    step_end, steps, stops = training._Watch.on_step_end, [], [1, 9, 10, 27, 43]
+    step_end, steps, stops = training._Watch.on_step_end, [], [1, 4, 5, 12, 19]
 
     def stopping(self, args, state, control, **given):
         step_end(self, args, state, control, **given)
@@ -78,7 +78,7 @@ def test_stopped_anywhere_it_ends_as_if_left_alone(
     assert_same(heal(study, tokenizer, tmp_path), alone)
     again = len(steps) - study.healing.steps
     # Saved after every step, the one it stopped at not yet; or not before the end.
-    assert again == (5 if every == 0 else 1 + 9 + 10 + 27 + 43)
+    assert again == (5 if every == 0 else 1 + 4 + 5 + 12 + 19)
     steps.clear()
     assert_same(heal(study, tokenizer, tmp_path), alone)  # for a kill while it was evaluated
     assert steps == []
@@ -92,7 +92,7 @@ def two_states(study, tokenizer, tmp_path_factory):
         patch.setattr(training, "SAVE_EVERY", 0)
         patch.setattr(training, "SAVING", math.inf)
         heal(study, tokenizer, folder)
-    assert training.saved_steps(folder) == [43, 42]
+    assert training.saved_steps(folder) == [19, 18]
     return folder
 
 
@@ -126,7 +126,7 @@ def _gone(state):
 def test_a_damaged_state_is_thrown_away(
     change, study, tokenizer, alone, states, capsys, monkeypatch
 ):
-    change(states / "checkpoint-43")
+    change(states / "checkpoint-19")
     steps, step_end = [], training._Watch.on_step_end
 
     def counting(self, args, state, control, **given):
@@ -135,10 +135,10 @@ def test_a_damaged_state_is_thrown_away(
 
     monkeypatch.setattr(training._Watch, "on_step_end", counting)
     assert_same(heal(study, tokenizer, states), alone)
-    assert steps == [43]  # goes on from the last good one
+    assert steps == [19]  # goes on from the last good one
     said = [line for line in capsys.readouterr().err.splitlines() if "thrown away" in line]
     if change is not _half_written:
-        assert len(said) == 1 and str(states / "checkpoint-43") in said[0]
+        assert len(said) == 1 and str(states / "checkpoint-19") in said[0]
     assert training.last_step(states) == 43
     assert capsys.readouterr().err == ""
 
@@ -191,14 +191,14 @@ def test_saving_takes_a_twentieth_of_the_time_at_most(study, tmp_path, monkeypat
 
 def test_the_losses_reported_are_means_over_the_steps_since(study, alone):
     """Of 43 steps every second one, and the first; the 43rd is in none."""
-    each = list(range(1, study.healing.steps + 1))
+    recipe = study.healing.model_copy(update={"steps": 43})
+    each = list(range(1, 44))
     means = [1.0, 2.0, *(step - 0.5 for step in range(4, 43, 2))]
-    assert training._reported(each, study.healing) == means
-    assert len(alone[1]["train_loss"]) == len(means) == len(recipes.logged_steps(study.healing))
+    assert training._reported(each, recipe) == means
+    assert len(means) == len(recipes.logged_steps(recipe))
+    assert len(alone[1]["train_loss"]) == len(recipes.logged_steps(study.healing))
     broken = [*each[:4], math.nan]
-    assert training._reported(broken, study.healing) == pytest.approx(
-        [1, 2, 3.5, math.nan], nan_ok=True
-    )
+    assert training._reported(broken, recipe) == pytest.approx([1, 2, 3.5, math.nan], nan_ok=True)
 
 
 @pytest.mark.parametrize("size", [100_000, 200_000])

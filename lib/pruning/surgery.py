@@ -192,7 +192,7 @@ def _read(config_class: type[PretrainedConfig], written: str) -> PretrainedConfi
         return config_class.from_json_file(path)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)
 def _built(config_class: type[PretrainedConfig], written: str) -> tuple[Facts, list[Facts]]:
     """What a model built from a config consists of: outside its layers, and layer by layer.
 
