@@ -13,11 +13,11 @@ HERE = {"PYTHONPATH": str(paths.ROOT / "tests")}
 def prepare() -> None:
     """Have a process ready to be copied, which ends with this one."""
     kept = dict(os.environ)
-    os.environ |= HERE | {"OMP_NUM_THREADS": "1"}
+    os.environ |= HERE | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     warm.start((*warm.IMPORTED, "lib.run", "lib.pruning.on_disk"))
     address = {key: os.environ[key] for key in (warm.ADDRESS,) if key in os.environ}
     os.environ.clear()
-    os.environ |= kept | address
+    os.environ |= kept | HERE | address
 
 
 def command(module: str, *arguments: object) -> list[str]:

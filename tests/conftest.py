@@ -6,6 +6,7 @@ No test reads the network, this user's caches or this clone's results.
 import gc
 import json
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -75,9 +76,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Where several processes test, the commands that they start are copies of one process."""
+    """Where several processes test, they and the commands that they start are copies of one."""
     if not hasattr(config, "workerinput") and config.getoption("numprocesses", None):
         commands.prepare()
+
+
+def pytest_xdist_setupnodes(specs: list[Any]) -> None:
+    for spec in specs:
+        spec.python = shlex.join(commands.command("tester"))
 
 
 def pytest_xdist_auto_num_workers() -> int:
