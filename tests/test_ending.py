@@ -129,7 +129,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Started]]:
             os.close(handle)
         made.append(Started(process, tmp_path, window))
         until = time.monotonic() + 60
-        while not all((tmp_path / name).exists() for name in ("job", "scheduler")):
+        written = [tmp_path / name for name in ("job", "scheduler")]
+        while not all(one.exists() and one.read_text() for one in written):
             assert time.monotonic() < until and process.poll() is None
             time.sleep(0.02)
         return made[-1]

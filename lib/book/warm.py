@@ -213,7 +213,7 @@ def _copy(connection: socket.socket) -> None:
     for number, handle in enumerate(handles):
         os.dup2(handle, number)
         os.close(handle)
-    sys.stdin = open(0, closefd=False)  # which multiprocessing has taken away
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 (which multiprocessing has taken away)
     if not asked["nohup"]:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.environ.clear()
