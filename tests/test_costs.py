@@ -10,7 +10,7 @@ from run_records import ON_GPU, run, write
 
 from lib import study as studies
 from lib.book import costs, took
-from lib.book.costs import Estimate, Piece, schedule
+from lib.book.costs import Estimate, Piece, schedule, sharded
 from lib.schema import Study
 
 
@@ -74,10 +74,12 @@ def test_a_small_study_against_a_count_by_hand(mine: Study) -> None:
     jobs = {job.name: job for job in estimate.jobs}
     assert jobs["distances"].seconds == 2 * layer * 8 * 16 * 6  # rows, length, layers
     trained = 2 * 4 * 32  # steps, rows, length
-    answered = estimate.opened.size(mine.tasks[0])[1] + 8 * 32  # and the loss
+    size, text = estimate.opened.size(mine.tasks[0]), 8 * 32
+    head = 2 * estimate.opened.vocab_size * 64
     healed = jobs["simple-3-qlora-r4-seed0"]
-    assert healed.work["healing"] == 2 * layer * 3 * trained * 3
-    assert healed.work["healed"] == 2 * layer * 3 * answered
+    assert healed.work["healing"] == pytest.approx((2 * layer * 3 * 3 + 2 * head) * trained)
+    asked = 2 * layer * 3 * (size.read + text) + head * (size.scored + text)
+    assert healed.work["healed"] == pytest.approx(asked)
     assert healed.needs == {"distances"}
 
 
@@ -90,17 +92,22 @@ def test_a_large_model_against_a_count_by_hand(gpus: int) -> None:
     whole = 32 * layer * 5000 * 16 * 2048 * 6
     assert whole == 6_366_430_022_860_800_000
     jobs = {job.name: job for job in estimate.jobs}
-    assert jobs["unpruned-qlora-r2-seed0"].work["healing"] == pytest.approx(6366.43)
+    head = 32_000 * 4096 * 5000 * 16 * 2048 * 4  # forward, and back to what it reads
+    healing = jobs["unpruned-qlora-r2-seed0"].work["healing"]
+    assert healing == pytest.approx((whole + head) / 1e15) == pytest.approx(6452.33)
     # The whole model in 16 bits: embeddings and head beside the layers, and the last norm.
     total = 32 * layer + 2 * 32_000 * 4096 + 4096
     assert estimate.memory["unhealed"] == 2 * total
     (row,) = costs.schedule_table(estimate, [gpus])
     if gpus == 1:
         assert row["GPUs in use"] == "100%"
-    else:  # the distances, then the longest job
-        longest = max(job.seconds for job in estimate.jobs if job.needs)
+    else:  # the distances, then the longest job, which for unhealed prunings is a shard
         first = jobs["distances"].seconds
-        assert row["time"] == f"{(first + longest) / 3600:,.1f} h"
+        split = sharded(estimate.jobs, gpus)
+        assert sum(job.seconds for job in split) == pytest.approx(estimate.seconds)
+        for name, given in (("without shards", estimate.jobs), ("time", split)):
+            longest = max(job.seconds for job in given if job.needs)
+            assert row[name] == f"{(first + longest) / 3600:,.1f} h"
 
 
 def jobs(*seconds: float) -> list[Piece]:

@@ -1,5 +1,6 @@
 """What a study takes, against counts by hand and published sizes."""
 
+import json
 import re
 
 import pytest
@@ -142,19 +143,43 @@ def test_what_is_measured_against_a_count_by_hand():
     parts = plan.parts(opened)
     healed = parts["simple-8-qlora-r4-seed0"]  # which is asked the study's own tasks alone
     trained = study.healing.steps * study.healing.batch * study.healing.length
-    assert pace.healing(opened, healed) == pytest.approx(trained * (layers - 8) * 3e-6)
-    asked = sum(opened.size(task)[1] for task in study.tasks)
-    asked += study.loss.n_sequences * study.loss.length
-    assert pace.asking(opened, healed) == pytest.approx(asked * (layers - 8) * 1e-6)
+    # The head is as large as so many layers: 1,024 tokens by the width.
+    config = opened.config
+    per_layer = sum(shapes.shape_of(config).by_layer) / layers
+    head = config.vocab_size * config.hidden_size / per_layer
+    seconds = trained * ((layers - 8) * 3e-6 + 2 * head * 1e-6)
+    assert pace.healing(opened, healed) == pytest.approx(seconds)
+    asked = sum(opened.size(task).read for task in study.tasks)
+    scored = sum(opened.size(task).scored for task in study.tasks)
+    text = study.loss.n_sequences * study.loss.length
+    seconds = ((asked + text) * (layers - 8) + (scored + text) * head) * 1e-6
+    assert pace.asking(opened, healed) == pytest.approx(seconds)
     # All unhealed prunings together read each layer's input once, if they share it: more than one
     # model's layers, fewer than all of theirs one after another.
     unhealed = parts["unhealed"]
+    asked = asked + text + (scored + text) * head
     alone = [(layers - one.dropped.n) * asked for one in unhealed.conditions]
     passes = plan.asked_passes(opened, unhealed)
     assert max(alone) < passes < 2 * sum(alone)
     total = sum(pace.healing(opened, part) + pace.asking(opened, part) for part in parts.values())
     total += sum(pace.extra(opened, extra) for extra, _ in plan.extras(opened).values())
     assert sum(seconds for _, seconds in found.values()) == pytest.approx(total)
+
+
+def test_questions_are_as_long_as_some_of_them_are_on_average():
+    """Four bytes are a token, and each prompt and answer one more."""
+    study = studies.load("smoke")
+    opened = plan.Planned(study, checkpoints.load_config(study))
+    lines = (paths.ROOT / "almanac/tasks/one_hop_test.jsonl").read_text("utf-8").splitlines()
+    rows = [json.loads(line) for line in lines[:24]]
+    prompts = sum(1 + len(f"Question: {row['question']}\nAnswer:".encode()) / 4 for row in rows)
+    answers = sum(1 + len(one.encode()) / 4 for row in rows for one in row["choices"])
+    found = opened.size(study.tasks[0])
+    assert found == (24, round(prompts + answers), round(answers), "counted")
+    # Drawn anew for every question, examples are read with each; each has one of four answers.
+    five = opened.size(study.tasks[0].model_copy(update={"shots": 5}))
+    assert five.read == pytest.approx(6 * prompts + answers + 5 * answers / 4, abs=1)
+    assert five.scored == found.scored
 
 
 def test_a_pruning_in_steps_is_trained_at_each_of_them():

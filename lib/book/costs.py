@@ -6,7 +6,8 @@ python -m lib.book.costs --flops 1.2e14 --gpus 16             # on GPUs of your 
 
 An estimate follows from the shape of the model. Each layer takes two operations for each of its
 weights and each token that it sees, and three times as many where the gradient goes back through
-it. The head, attention between tokens, loading and written answers are left out.
+it. The head counts as so many layers, by its size. Attention between tokens, loading and written
+answers are left out.
 """
 
 import argparse
@@ -23,7 +24,15 @@ from lib import study as studies
 from lib.book import took
 from lib.book.memory import memory
 from lib.book.model_tables import PAPER, SMALL, family
-from lib.book.plan import BACK, Planned, asked_passes, extras, parts, trained_passes
+from lib.book.plan import (
+    BACK,
+    Planned,
+    asked_passes,
+    extras,
+    head_passes,
+    parts,
+    trained_passes,
+)
 from lib.book.took import Rows
 from lib.errors import UserError
 from lib.healing import recipe as recipes
@@ -92,7 +101,8 @@ class Estimate:
             answering = asked_passes(opened, part) * each
             work = {"unhealed": answering}
             if part.healed:
-                work = {"healing": (BACK * trained + taught) * each, "healed": answering}
+                healing = BACK * trained + taught + head_passes(opened, part)
+                work = {"healing": healing * each, "healed": answering}
             found.append(Piece(part.name, work, first))
         return found
 
@@ -109,6 +119,17 @@ class Estimate:
         # A model healed in 4 bits is evaluated as it is there, which takes less than healing it.
         after = 0.0 if recipes.of(self.study.healing).needs_4bit else found["healed"]
         return {"unhealed": found["unhealed"], "healing": max(found["healing"], after)}
+
+
+def sharded(jobs: Sequence[Piece], count: int) -> list[Piece]:
+    """The same with the pass that unhealed prunings share in so many shards."""
+    found: list[Piece] = []
+    for job in jobs:
+        shards = range(count if "unhealed" in job.work else 1)
+        work = {kind: seconds / len(shards) for kind, seconds in job.work.items()}
+        names = [f"{job.name}-{shard}" if len(shards) > 1 else job.name for shard in shards]
+        found += [Piece(name, work, job.needs) for name in names]
+    return found
 
 
 def schedule(jobs: Sequence[Piece], gpus: int) -> float:
@@ -166,12 +187,14 @@ def schedule_table(one: Estimate, counts: Sequence[int]) -> Rows:
     """How long the study would take, a row for each number of GPUs."""
     rows: Rows = []
     for gpus in counts:
-        seconds = schedule(one.jobs, gpus)
+        jobs = sharded(one.jobs, gpus)
+        seconds = schedule(jobs, gpus)
         rows.append(
             {
                 "model": one.study.title,
-                "jobs": len(one.jobs),
+                "jobs": len(jobs),
                 "GPUs": gpus,
+                "without shards": spoken(schedule(one.jobs, gpus)),
                 "time": spoken(seconds),
                 "GPUs in use": percent(one.seconds / (gpus * seconds)),
             }

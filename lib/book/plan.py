@@ -5,14 +5,18 @@ the model's shape alone.
 
 Counts are exact where the model's configuration is known. Times are estimates: the seconds per
 token of one decoder layer of this shape, measured here and now, times layers times tokens. A layer
-too large to be made for that is taken to be as fast as a plain product of matrices. The model's
-head, loading, and whatever is done between passes are left out.
+too large to be made for that is taken to be as fast as a plain product of matrices. The head counts
+as so many layers, by its size. Attention between far tokens, loading, and whatever is done between
+passes are left out.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple
 
+import numpy as np
 from transformers import PretrainedConfig
 
 from lib.book import timing
@@ -34,13 +38,24 @@ from lib.schema import Loss, Perplexity, Study, Task
 from lib.sections import section
 from lib.words import spoken
 
-# Questions, and tokens of one with its answers, of tasks whose data may not be at hand: their
-# published test (or validation) sets, at four characters a token.
-KNOWN = {"mmlu": (14_042, 117), "boolq": (3_270, 160)}
+# Questions, tokens of one and of its answers, of tasks whose data may not be at hand: their
+# published test (or validation) sets, at four bytes a token.
+KNOWN = {"mmlu": (14_042, 113, 4), "boolq": (3_270, 158, 2)}
+LOOKED_AT = 32  # questions of a task, evenly spaced, to see how long they are
 UNKNOWN = "not known without its data"
 UNHEALED = "unhealed"  # the part with which everything is compared
 LARGE = 2.5e8  # parameters of a layer that is not made to be timed: 1 GB in float32
 BACK = 3  # forward passes that one forward and back counts for, where it is not timed
+
+
+class Size(NamedTuple):
+    """Of a task: its questions, about how many tokens are read for all of them (what prompts share
+    is run once), of how many the model's head is asked, and where the numbers are from."""
+
+    questions: int
+    read: int
+    scored: int
+    source: str
 
 
 class Planned(OpenStudy):
@@ -52,55 +67,83 @@ class Planned(OpenStudy):
     def __init__(self, study: Study, config: PretrainedConfig) -> None:
         super().__init__(study)
         self.config = config
-        self._sizes: dict[tuple, tuple[int, int, str]] = {}
+        self._sizes: dict[tuple, Size] = {}
 
     def chosen(self, strategy: str, n: int) -> Dropped:
         return self.strategy(strategy).expected(n, self.n_layers)
 
-    def size(self, task: Task) -> tuple[int, int, str]:
-        """Number of questions, about how many tokens their prompts have with all examples (shared
-        ones are run once), and where the number is from."""
+    def size(self, task: Task) -> Size:
         key = (task.name, task.shots, task.limit)
         if key not in self._sizes:
             self._sizes[key] = _size(self.study, task)
         return self._sizes[key]
 
-    def tokens(self, probe: measure.Probe) -> int:
-        """That a model reads to answer; what it writes is not counted."""
-        if isinstance(probe, Task):
-            return self.size(probe)[1]
+    def tokens(self, probe: measure.Probe) -> tuple[int, int]:
+        """That a model reads to answer, and of which its head is asked; what it writes is not
+        counted."""
         if isinstance(probe, Perplexity):
-            return self.size(whole_texts.as_task(probe))[1]
+            probe = whole_texts.as_task(probe)
+        if isinstance(probe, Task):
+            return self.size(probe).read, self.size(probe).scored
         loss = probe.sample if isinstance(probe, measure.OtherLoss) else probe
-        return loss.n_sequences * loss.length if isinstance(loss, Loss) else 0
+        return (loss.n_sequences * loss.length,) * 2 if isinstance(loss, Loss) else (0, 0)
+
+    @cached_property
+    def head(self) -> float:
+        """How many layers take as long for a token as the head does."""
+        shape = shape_of(self.config)
+        width = self.config.get_text_config().hidden_size
+        return self.vocab_size * width * shape.n_layers / sum(shape.by_layer)
 
     @property
     def unknown(self) -> bool:
         """Whether the size of one of the study's tasks is not known; it is counted as nothing."""
         texts = map(whole_texts.as_task, self.study.perplexity)
-        return any(self.size(task)[2] == UNKNOWN for task in (*self.study.tasks, *texts))
+        return any(self.size(task).source == UNKNOWN for task in (*self.study.tasks, *texts))
 
 
-def _size(study: Study, task: Task) -> tuple[int, int, str]:
+def _size(study: Study, task: Task) -> Size:
     if task.name in harness.local_tasks(study):
         manager = harness.task_manager(study)
         found = harness.load(manager, task.name)["tasks"].values()
-        counts = [min(len(one.eval_docs), task.limit or len(one.eval_docs)) for one in found]
-        # Of whole texts there is nothing else; of questions the answers are short.
-        first = [next(iter(one.eval_docs)) for one in found]
-        texts = [
-            one.doc_to_text(doc) or one.doc_to_target(doc)
-            for one, doc in zip(found, first, strict=True)
-        ]
-        sizes = [len(str(text)) // 4 + 8 for text in texts]
-        tokens = sum(c * s for c, s in zip(counts, sizes, strict=True))
-        return sum(counts), tokens * (task.shots + 1), "counted"
+        parts = [_counted(one, task) for one in found]
+        return Size(*(round(sum(values)) for values in zip(*parts, strict=True)), "counted")
     if task.name not in KNOWN:
-        return 0, 0, UNKNOWN
-    questions, tokens = KNOWN[task.name]
+        return Size(0, 0, 0, UNKNOWN)
+    questions, prompt, answers = KNOWN[task.name]
     if task.limit:
         questions = min(questions, task.limit * (57 if task.name == "mmlu" else 1))
-    return questions, questions * tokens * (task.shots + 1), "as published"
+    read = prompt * (task.shots + 1) + answers
+    return Size(questions, questions * read, questions * answers, "as published")
+
+
+def _counted(one: Any, task: Task) -> tuple[float, float, float]:
+    """Questions of one of a group's tasks, tokens that are read and tokens of answers, from the
+    mean of some of them."""
+    docs = one.eval_docs
+    count = min(len(docs), task.limit or len(docs))
+    looked_at = np.unique(np.linspace(0, count - 1, min(count, LOOKED_AT)).astype(int))
+    prompts, answers = np.mean([_lengths(one, docs[int(i)]) for i in looked_at], axis=0)
+    examples = task.shots * (prompts + answers / 4)  # an example has one answer
+    sampler = getattr(one.config.fewshot_config, "sampler", None)
+    every = examples if sampler == "first_n" else examples * count
+    return count, every + count * (prompts + answers), count * answers
+
+
+def _lengths(one: Any, doc: Any) -> tuple[float, float]:
+    """Tokens of a question's prompts and answers, at four bytes a token."""
+    prompt = one.doc_to_text(doc)
+    if one.OUTPUT_TYPE == "loglikelihood_rolling":
+        text = [one.doc_to_target(doc)]
+        return 0.0, _tokens(text)
+    if one.multiple_input:
+        return _tokens(one.doc_to_choice(doc)), 2 * _tokens([one.doc_to_target(doc)])
+    answers = one.doc_to_choice(doc) if one.OUTPUT_TYPE == "multiple_choice" else []
+    return _tokens([prompt]), _tokens(answers)
+
+
+def _tokens(texts: Iterable[Any]) -> float:
+    return sum(1 + len(str(text).encode()) / 4 for text in texts)
 
 
 @dataclass(frozen=True)
@@ -201,12 +244,20 @@ def trained_passes(opened: OpenStudy, part: Part) -> tuple[int, int]:
     return trained, taught
 
 
-def asked_passes(opened: Planned, part: Part) -> int:
-    """How often a layer sees a token of what the models of a part are asked."""
+def head_passes(opened: Planned, part: Part) -> float:
+    """The head's work in training, as passes of a layer: forward, and back to what it reads."""
+    one = part.conditions[0]
+    healed = [step.healing for step in (*one.before, one) if step.healing]
+    return 2 * opened.head * sum(each.steps * each.batch * each.length for each in healed)
+
+
+def asked_passes(opened: Planned, part: Part) -> float:
+    """How often a layer sees a token of what the models of a part are asked; the head counts as so
+    many layers."""
     asked = [measure.probes(opened, one) for one in part.conditions]
     kept = [one.dropped.kept(opened.n_layers) for one in part.conditions]
     passes: dict[tuple[int, ...], int] = {}  # by the models that are asked together
-    total, seen = 0, []
+    total, seen = 0.0, []
     for probe in (probe for probes in asked for probe in probes):
         if probe in seen:
             continue
@@ -214,7 +265,8 @@ def asked_passes(opened: Planned, part: Part) -> int:
         models = tuple(i for i, probes in enumerate(asked) if probe in probes)
         if models not in passes:
             passes[models] = layer_passes([kept[i] for i in models])
-        total += opened.tokens(probe) * passes[models]
+        read, scored = opened.tokens(probe)
+        total += read * passes[models] + scored * opened.head * len(models)
     return total
 
 
@@ -225,10 +277,10 @@ class Speed(NamedTuple):
     forward: float
     training: float
 
-    def healing(self, opened: OpenStudy, part: Part) -> float:
+    def healing(self, opened: Planned, part: Part) -> float:
         """Seconds, estimated."""
         trained, taught = trained_passes(opened, part)
-        return trained * self.training + taught * self.forward
+        return trained * self.training + (taught + head_passes(opened, part)) * self.forward
 
     def asking(self, opened: Planned, part: Part) -> float:
         return asked_passes(opened, part) * self.forward
@@ -300,10 +352,10 @@ def plan(study: Study) -> str:
             f"trains {trained:,}"
         )
     for task in (*study.tasks, *map(whole_texts.as_task, study.perplexity)):
-        questions, tokens, source = opened.size(task)
-        size = f"{questions:,} questions ({source}), about {tokens:,} tokens"
+        size = opened.size(task)
+        words = f"{size.questions:,} questions ({size.source}), about {size.read:,} tokens"
         lines.append(
-            f"task {task.name}, {task.shots}-shot: {source if source == UNKNOWN else size}"
+            f"task {task.name}, {task.shots}-shot: {UNKNOWN if size.source == UNKNOWN else words}"
         )
     timed = "a product of matrices" if is_large(shape) else "one layer"
     per_token = 2 * sum(shape.by_layer) / shape.n_layers
