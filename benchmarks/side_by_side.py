@@ -56,7 +56,8 @@ def text_of(model: str | None) -> PreTrainedTokenizerBase:
     """Its tokenizer; or the embedded default's."""
     if model is None:
         return tokenizer()
-    return checkpoints.load_tokenizer(Study(model=str(Path(model).resolve()), device="cpu"))
+    study = Study(model=str(Path(model).resolve()), device="cpu")
+    return checkpoints.load_tokenizer(study, checkpoints.load_config(study))
 
 
 def seconds(work: Callable[[], object]) -> float:
