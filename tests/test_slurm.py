@@ -44,7 +44,7 @@ def test_a_run_that_is_killed_and_started_again_ends_the_same(
         while not processes(clone, "lib.book.worker models"):
             assert process.poll() is None, process.communicate()
             time.sleep(0.1)
-        time.sleep(moments.uniform(1, 5))
+        time.sleep(moments.uniform(0.2, 1))  # while jobs are at work, which are quick
         sigkill(processes(clone, victim))
         if victim == "lib.book.worker":  # the rest goes on without it
             _, stderr = process.communicate(timeout=120)
