@@ -22,7 +22,7 @@ from lib import paths, study
 from lib.book.check import check
 from lib.errors import UserError
 from lib.evidence import ownership, sums
-from lib.experiments import measure
+from lib.experiments import models, probes
 from lib.experiments.conditions import Condition
 from lib.experiments.opened import OpenStudy
 from lib.files import (
@@ -91,7 +91,7 @@ def _condition(opened: OpenStudy, options: argparse.Namespace) -> Condition:
 
 def _check_room(opened: OpenStudy, condition: Condition, out: Path) -> None:
     """Raises UserError, before anything is trained, where what comes of it cannot be written."""
-    if not measure.adapters(opened, condition).exists():
+    if not probes.adapters(opened, condition).exists():
         check_writable(paths.results(opened.study.name))
     check_writable(out.parent)
     shape = shape_of(opened.config, condition.healing.ffn)
@@ -102,11 +102,11 @@ def export(opened: OpenStudy, condition: Condition, out: Path) -> None:
     """Write the healed model of a condition as a checkpoint, with its tokenizer, adapters and card.
 
     Raises UserError when its healing broke down, and when the folder cannot be written."""
-    with measure.materialised(opened, condition) as model:
-        if measure.broken(opened, condition):
-            report = measure.healing_record(opened, condition)
+    with models.materialised(opened, condition) as model:
+        if probes.broken(opened, condition):
+            report = probes.healing_record(opened, condition)
             raise UserError(f"{condition.name}: {report['diverged']}; nothing is written")
-        kept = measure.adapters(opened, condition)
+        kept = probes.adapters(opened, condition)
         in_4bit = condition.weights == "nf4" and four_bit.runs_in_4bit(opened.study)
         if kept.exists() and in_4bit:
             how = (opened.study, condition.healing, condition.dropped)
@@ -136,7 +136,7 @@ def _name_base(file: Path, opened: OpenStudy) -> None:
 
 def _card(opened: OpenStudy, condition: Condition) -> str:
     recipe, dropped = condition.healing, condition.dropped
-    report = measure.healing_record(opened, condition)
+    report = probes.healing_record(opened, condition)
     words = dropped.in_words(opened.n_layers) if dropped else "drop none"
     trained = recipes.of(recipe).words(recipe)
     return f"""---

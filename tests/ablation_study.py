@@ -7,7 +7,7 @@ import pytest
 
 from lib import paths
 from lib import study as studies
-from lib.experiments import conditions, measure
+from lib.experiments import conditions, measure, probes
 from lib.experiments.opened import OpenStudy
 from lib.files import claimed
 
@@ -67,7 +67,7 @@ def ablated(ablation_study_opened: OpenStudy, monkeypatch) -> OpenStudy:
 
 
 def hits(opened, condition, task) -> list[int]:
-    return [int(one) for one in measure.recorded(opened, condition, task)["correct"][task.name]]
+    return [int(one) for one in probes.recorded(opened, condition, task)["correct"][task.name]]
 
 
 def similar(opened, healed: bool) -> list:

@@ -183,7 +183,7 @@ import torch
 from lib import export, study
 from lib.book.memory import memory
 from lib.book.plan import plan
-from lib.experiments import measure
+from lib.experiments import models, probes
 from lib.experiments.conditions import healed
 from lib.experiments.opened import OpenStudy
 from lib.healing import heal, recipe
@@ -192,12 +192,12 @@ from lib.models.shapes import shape_of
 opened = OpenStudy(study.load(sys.argv[1]))
 one = healed(opened, opened.study.healing, [0.5], ["simple"])[1]
 assert one.recipe == "norms" and one.weights == "float32", one
-with measure.materialised(opened, one) as model:
+with models.materialised(opened, one) as model:
     found = {name: value.clone() for name, value in model.state_dict().items()}
 heal.heal = None  # not a second time
-with measure.materialised(opened, one) as model:
+with models.materialised(opened, one) as model:
     assert all(torch.equal(value, found[name]) for name, value in model.state_dict().items())
-report = measure.healing_record(opened, one)
+report = probes.healing_record(opened, one)
 shape = shape_of(opened.config)
 kind = recipe.of(opened.study.healing)
 assert report["trainable_parameters"] == kind.trainable(shape, opened.study.healing, one.dropped)

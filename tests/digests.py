@@ -22,7 +22,7 @@ from lib import open_sets
 from lib import study as studies
 from lib.evidence.records import digest
 from lib.evidence.store import Store
-from lib.experiments import costs, measure, schedules
+from lib.experiments import costs, measure, probes, schedules
 from lib.experiments.conditions import Condition
 from lib.experiments.opened import Asked, OpenStudy
 from lib.pruning.dropped import span
@@ -57,7 +57,7 @@ def of(study: Study, config: Any = None) -> dict[str, str]:
     if config is not None:
         opened.config = config
     healing, tasks = study.healing, study.tasks
-    other = measure.OtherLoss(study.other_texts[0], study.loss)
+    other = probes.OtherLoss(study.other_texts[0], study.loss)
     plain = Condition("given", span(1, 2), opened.weights)
     healed = Condition("given", span(1, 2), opened.weights_of(healing), healing)
     steps = [schedules.Step("simple", 1, healing), schedules.Step("mine", 1, None)]
@@ -73,15 +73,15 @@ def of(study: Study, config: Any = None) -> dict[str, str]:
         "O": noted(lambda: opened.measure_distances_on(study.other_texts[0])),
         "S": noted(lambda: mine.scores(Asked(opened))),
         "C": noted(lambda: _further(opened, steps, mine.name)),
-        "Q": measure.probe_inputs(opened, plain, tasks[0]),
-        "E": measure.probe_inputs(opened, plain, tasks[1]),
+        "Q": probes.probe_inputs(opened, plain, tasks[0]),
+        "E": probes.probe_inputs(opened, plain, tasks[1]),
         "F": noted(lambda: measure.question_free(opened, tasks[0])),
-        "L": measure.probe_inputs(opened, plain, study.loss),
-        "l": measure.probe_inputs(opened, plain, other),
-        "P": measure.probe_inputs(opened, plain, study.perplexity[0]),
-        "W": measure.probe_inputs(opened, plain, study.writing),
-        "H": measure.condition_inputs(opened, healed),
-        "h": measure.probe_inputs(opened, healed, study.loss),
+        "L": probes.probe_inputs(opened, plain, study.loss),
+        "l": probes.probe_inputs(opened, plain, other),
+        "P": probes.probe_inputs(opened, plain, study.perplexity[0]),
+        "W": probes.probe_inputs(opened, plain, study.writing),
+        "H": probes.condition_inputs(opened, healed),
+        "h": probes.probe_inputs(opened, healed, study.loss),
         "M": noted(lambda: costs._measured(opened, opened.weights)),
         "m": noted(lambda: costs._measured(opened, "nf4")),
     }

@@ -9,7 +9,7 @@ from test_comparisons import by_loop
 from test_rules import paper_is_right
 
 from lib import claims
-from lib.experiments import conditions, measure
+from lib.experiments import conditions, probes
 from lib.experiments.opened import OpenStudy
 from lib.schema import Task, healing
 from lib.sections import healing_seeds, lora_rank, prompts, strategies, tables, teacher
@@ -117,7 +117,7 @@ def test_what_a_teacher_changes_is_tabled_by_seed_and_summed_up(ablated):
             assert (rows["seconds"] > 0).all()
             values = rows.set_index("metric")["value"]
             share = statistics.mean(hits(ablated, one, ablated.study.tasks[0]))
-            loss = measure.recorded(ablated, one, ablated.study.loss)["loss"]
+            loss = probes.recorded(ablated, one, ablated.study.loss)["loss"]
             assert values["accuracy"] == share
             assert values["normalized_loss"] == pytest.approx(loss / math.log(ablated.vocab_size))
     summary = teacher.teacher_summary(table)

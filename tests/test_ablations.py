@@ -10,7 +10,7 @@ from lib import study as studies
 from lib.errors import UserError
 from lib.evaluation import harness
 from lib.evidence.store import Store
-from lib.experiments import conditions, measure
+from lib.experiments import conditions, measure, probes
 from lib.experiments.conditions import TEACHING
 from lib.experiments.opened import OpenStudy
 from lib.healing import heal
@@ -237,9 +237,9 @@ def test_orders_do_not_share_evidence(ablated):
     """And what was recorded before there were orders stays."""
     one = similar(ablated, healed=False)[0]
     tasks = [task for task in ablated.prompt_tasks if task.shots == 5]
-    inputs = [measure.probe_inputs(ablated, one, task) for task in tasks]
+    inputs = [probes.probe_inputs(ablated, one, task) for task in tasks]
     assert ["order" in given["task"] for given in inputs] == [False, True, True]
-    kinds_and_names = [measure.kind_and_name(one, task) for task in tasks]
+    kinds_and_names = [probes.kind_and_name(one, task) for task in tasks]
     found = [ablated.store.path(*k, g) for k, g in zip(kinds_and_names, inputs, strict=True)]
     assert len(set(found)) == len({path.name.rpartition("-")[2] for path in found}) == 3
     assert all(path.exists() for path in found)

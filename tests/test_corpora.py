@@ -15,7 +15,7 @@ from tokenizers.processors import TemplateProcessing
 
 from lib import study
 from lib.errors import UserError
-from lib.experiments import measure
+from lib.experiments import probes
 from lib.experiments.conditions import unpruned
 from lib.experiments.opened import OpenStudy
 from lib.models import corpora
@@ -119,11 +119,11 @@ def test_records_of_cut_documents_alone_say_so(
         opened = OpenStudy(study.load(str(path)))
         whole, settings = unpruned(opened), opened.study
         asked = {"loss": settings.loss, "writing": settings.writing}
-        found = {name: measure.probe_inputs(opened, whole, one) for name, one in asked.items()}
+        found = {name: probes.probe_inputs(opened, whole, one) for name, one in asked.items()}
         for packing in (True, False):
             recipe = settings.healing.model_copy(update={"packing": packing})
-            found[f"healing {packing}"] = measure.healing_inputs(opened, recipe)
-        assert "text" not in measure.probe_inputs(opened, whole, settings.tasks[0])
+            found[f"healing {packing}"] = probes.healing_inputs(opened, recipe)
+        assert "text" not in probes.probe_inputs(opened, whole, settings.tasks[0])
         return {name: inputs["text"] for name, inputs in found.items()}
 
     before = texts()

@@ -10,7 +10,7 @@ from digest_world import world
 
 from lib import open_sets
 from lib import study as studies
-from lib.experiments import measure
+from lib.experiments import probes
 from lib.experiments.conditions import unpruned
 from lib.experiments.opened import OpenStudy
 
@@ -59,7 +59,7 @@ def test_fewer_than_two_examples_have_no_order(shots: int, path: Path) -> None:
     task = study.tasks[0].model_copy(update={"shots": shots})
     opened = OpenStudy(study)
     one, other = (
-        measure.probe_inputs(opened, unpruned(opened), task.model_copy(update={"order": order}))
+        probes.probe_inputs(opened, unpruned(opened), task.model_copy(update={"order": order}))
         for order in (0, 3)
     )
     assert one == other

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lib import export
 from lib import study as studies
-from lib.experiments import measure
+from lib.experiments import models
 from lib.experiments.conditions import healed
 from lib.experiments.opened import OpenStudy
 from lib.healing import heal
@@ -34,7 +34,7 @@ def test_what_is_written_is_what_was_evaluated(path, tmp_path, monkeypatch, caps
         for one in healed(opened, opened.study.healing, [0.5], ["simple"])
         if one.strategy == "simple"
     )
-    with measure.materialised(opened, condition) as model:
+    with models.materialised(opened, condition) as model:
         expected = {name: value.clone() for name, value in model.state_dict().items()}
     monkeypatch.setattr(heal, "heal", None)  # not a second time
     assert export.main([str(out), "--study", str(path), "--simple", str(n)]) == 0

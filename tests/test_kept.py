@@ -16,7 +16,7 @@ from lib import study as studies
 from lib.evidence import sums
 from lib.evidence.merging import merge
 from lib.evidence.records import verify
-from lib.experiments import measure
+from lib.experiments import conditions, models, probes
 from lib.experiments.conditions import Condition, Done
 from lib.experiments.opened import OpenStudy
 from lib.healing import heal
@@ -65,13 +65,13 @@ class World:
         weights = self.opened.weights_of(study.healing)
         self.condition = Condition("given", span(2, 4), weights, study.healing)
         self.folder = self.opened.store.folder.parent
-        self.kept = measure.adapters(self.opened, self.condition)
+        self.kept = probes.adapters(self.opened, self.condition)
         self.healed = self.model()
         self.sound = content(self.kept)
 
     def model(self) -> dict[str, torch.Tensor]:
         """The weights of what would be asked."""
-        with measure.materialised(self.opened, self.condition) as model:
+        with models.materialised(self.opened, self.condition) as model:
             return {name: value.clone() for name, value in model.state_dict().items()}
 
     def put_back(self) -> Path:
@@ -179,16 +179,16 @@ def test_a_model_to_go_on_from_is_made_again_where_it_is_damaged(
     """A step of a schedule starts from a checkpoint among what is unfinished."""
     opened, study = lora.opened, lora.opened.study
     last = Condition("given", span(2, 5), opened.weights, None, (Done(span(2, 4), study.healing),))
-    folder = measure._continued_folder(opened, measure.previous(opened, last))
+    folder = models._continued_folder(opened, conditions.previous(opened, last))
 
     class Stopped(Exception):
         pass
 
-    with pytest.raises(Stopped), measure.source(opened, last):
+    with pytest.raises(Stopped), models.source(opened, last):
         raise Stopped
     sound = content(folder)
     half(folder)
-    with measure.source(opened, last):
+    with models.source(opened, last):
         assert content(folder) == sound
     assert not folder.exists()
 
@@ -202,9 +202,9 @@ def test_a_model_to_go_on_from_is_none_of_the_hubs(
     opened.checkpoint = "its digest"
     monkeypatch.setenv("RESULTS_DIR", str(tmp_path / "results"))
     monkeypatch.setattr(
-        measure, "_write_model", lambda _opened, _condition, to: to.mkdir(0o777, True)
+        models, "_write_model", lambda _opened, _condition, to: to.mkdir(0o777, True)
     )
     first = Condition("given", span(2, 4), opened.weights)
-    with measure.going_on(opened, first) as study:
+    with models.going_on(opened, first) as study:
         assert study.model_is_local
         assert (study.revision, study.gguf, study.shape) == (None, None, None)

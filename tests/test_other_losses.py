@@ -18,7 +18,7 @@ from lib.book.comparing.agreement import PLACE
 from lib.errors import UserError
 from lib.evaluation import evaluate
 from lib.evidence.records import digest, file_digest
-from lib.experiments import measure
+from lib.experiments import measure, models, probes
 from lib.experiments.conditions import Condition, main_conditions, unpruned
 from lib.experiments.opened import OpenStudy
 from lib.healing import heal
@@ -97,43 +97,43 @@ def files(opened: OpenStudy) -> dict[str, bytes]:
 def test_unhealed_prunings_have_the_loss_of_the_pruned_model_alone(
     opened: OpenStudy, tokenizer: Any
 ) -> None:
-    rain = measure.other_losses(opened.study)[0]
+    rain = probes.other_losses(opened.study)[0]
     plain = [one for one in main_conditions(opened) if one.healing is None]
     assert {one.dropped.n for one in plain} == {0, 1, 3}
     for one in plain:
         model = AutoModelForCausalLM.from_pretrained(opened.study.model, dtype=torch.float64)
         kept = [layer for i, layer in enumerate(model.model.layers) if i not in one.dropped]
         model.model.layers = torch.nn.ModuleList(kept)
-        value = measure.recorded(opened, one, rain)
+        value = probes.recorded(opened, one, rain)
         assert value["loss"] == pytest.approx(by_hand(model, tokenizer, RAIN), rel=1e-5)
         assert value["n_sequences"] == len(RAIN) and value["stderr"] > 0
 
 
 def test_a_healed_model_has_the_loss_of_its_weights(opened: OpenStudy, tokenizer: Any) -> None:
-    rain = measure.other_losses(opened.study)[0]
+    rain = probes.other_losses(opened.study)[0]
     one = next(one for one in main_conditions(opened) if one.healing and one.dropped)
-    with measure.materialised(opened, one) as model:
+    with models.materialised(opened, one) as model:
         expected = by_hand(model, tokenizer, RAIN)
-    assert measure.recorded(opened, one, rain)["loss"] == pytest.approx(expected, rel=1e-5)
+    assert probes.recorded(opened, one, rain)["loss"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_sample_is_drawn_as_that_of_the_own_text(opened: OpenStudy) -> None:
     """Of a copy of the own text every model has the same loss, to the last digit."""
-    copy = measure.other_losses(opened.study)[1]
+    copy = probes.other_losses(opened.study)[1]
     for one in main_conditions(opened):
-        value = measure.recorded(opened, one, copy)
-        assert value == measure.recorded(opened, one, opened.study.loss)
+        value = probes.recorded(opened, one, copy)
+        assert value == probes.recorded(opened, one, opened.study.loss)
         assert value["n_sequences"] == len(RAIN) < 40
 
 
 def test_inputs_hold_what_the_text_says_not_what_it_is_called(opened: OpenStudy) -> None:
     study, one = opened.study, unpruned(opened)
-    inputs = measure.probe_inputs(opened, one, measure.OtherLoss(study.other_texts[0], study.loss))
-    own = measure.probe_inputs(opened, one, study.loss)
+    inputs = probes.probe_inputs(opened, one, probes.OtherLoss(study.other_texts[0], study.loss))
+    own = probes.probe_inputs(opened, one, study.loss)
     text = {"sha256": file_digest(Path(study.other_texts[0].path))}
     assert inputs == own | {"text": text}
     opened.__dict__["_cut"] = {"cut": "here"}
-    inputs = measure.probe_inputs(opened, one, measure.OtherLoss(study.other_texts[0], study.loss))
+    inputs = probes.probe_inputs(opened, one, probes.OtherLoss(study.other_texts[0], study.loss))
     assert inputs["text"] == text | {"cut": "here"}
 
 
@@ -156,11 +156,11 @@ def test_only_what_is_missing_is_measured(
     assert not asked
     more = opened_study(write_study, folder, [one | {"loss": True} for one in OTHERS])
     measure.measure(more, conditions)
-    models = {digest(measure.condition_inputs(more, one)): one for one in conditions}
-    plain = [one for one in models.values() if one.healing is None]
-    assert asked == [(len(plain), len(RAIN)), *([(1, len(RAIN))] * (len(models) - len(plain)))]
+    different = {digest(probes.condition_inputs(more, one)): one for one in conditions}
+    plain = [one for one in different.values() if one.healing is None]
+    assert asked == [(len(plain), len(RAIN)), *([(1, len(RAIN))] * (len(different) - len(plain)))]
     after = files(more)
-    assert before.items() < after.items() and len(after) == len(before) + len(models)
+    assert before.items() < after.items() and len(after) == len(before) + len(different)
     gone = next(path for path in more.store.folder.glob("loss/tales*") if "lora" not in path.name)
     gone.unlink()
     asked.clear()
@@ -175,14 +175,14 @@ def test_without_the_key_there_are_the_records_and_tables_of_before(
     measure.measure(plain, main_conditions(plain))  # which finds all
     assert loss.other_losses(plain) is None and loss.other_panels(plain, None) is None
     assert "names no text" in loss.on_other_texts(None).data
-    assert all(not isinstance(one, measure.OtherLoss) for one in _probes(plain))
-    assert [one for one in _probes(opened) if not isinstance(one, measure.OtherLoss)] == _probes(
+    assert all(not isinstance(one, probes.OtherLoss) for one in _probes(plain))
+    assert [one for one in _probes(opened) if not isinstance(one, probes.OtherLoss)] == _probes(
         plain
     )
 
 
-def _probes(opened: OpenStudy) -> list[measure.Probe]:
-    return measure.probes(opened, unpruned(opened))
+def _probes(opened: OpenStudy) -> list[probes.Probe]:
+    return probes.probes(opened, unpruned(opened))
 
 
 def test_the_table_has_every_text_and_model(opened: OpenStudy) -> None:

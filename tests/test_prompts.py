@@ -20,7 +20,7 @@ from lib import study as studies
 from lib.book.check import check
 from lib.errors import UserError
 from lib.evaluation import evaluate, writing
-from lib.experiments import measure
+from lib.experiments import measure, probes
 from lib.experiments.conditions import unpruned
 from lib.experiments.opened import OpenStudy
 from lib.pruning.dropped import UNPRUNED
@@ -170,7 +170,7 @@ def test_what_was_asked_behind_an_end_is_asked_again(asked, request) -> None:
     """Records of tokenizers that end texts are others than before; all others keep their names."""
     opened, _ = asked
     inputs = [
-        measure.probe_inputs(opened, unpruned(opened), probe)
+        probes.probe_inputs(opened, unpruned(opened), probe)
         for probe in (opened.study.tasks[0], opened.study.writing, opened.study.loss)
     ]
     marked = ["prompt_end" in one for one in inputs]
@@ -266,14 +266,14 @@ def test_with_examples_it_is_what_the_harness_alone_gives(templated) -> None:
 def test_a_study_asks_with_the_template_and_records_it(templated, results_dir: Path) -> None:
     opened = templated(TEMPLATE, chat_template=True)
     task, whole = opened.study.tasks[0], unpruned(opened)
-    inputs = measure.probe_inputs(opened, whole, task)
+    inputs = probes.probe_inputs(opened, whole, task)
     plain = OpenStudy(opened.study.model_copy(update={"chat_template": False}))
-    assert inputs == measure.probe_inputs(plain, whole, task) | {"chat_template": True}
+    assert inputs == probes.probe_inputs(plain, whole, task) | {"chat_template": True}
     for probe in (opened.study.loss, opened.study.writing):
-        assert "chat_template" not in measure.probe_inputs(opened, whole, probe)
+        assert "chat_template" not in probes.probe_inputs(opened, whole, probe)
     measure.measure(opened, [whole])
     measure.measure(plain, [whole])
-    values = [measure.recorded(one, whole, task)["correct"]["quiz"] for one in (opened, plain)]
+    values = [probes.recorded(one, whole, task)["correct"]["quiz"] for one in (opened, plain)]
     prompts = {f"<s>[user]{row['question']}\n[assistant]": row for row in rows_of(opened)}
     right = "".join(first_score(opened, prompt, row) for prompt, row in prompts.items())
     assert values[0] == right != values[1]

@@ -14,7 +14,7 @@ from lib import study as studies
 from lib.errors import UserError
 from lib.evaluation import evaluate
 from lib.evaluation.evaluate import next_token_loss
-from lib.experiments import measure
+from lib.experiments import measure, probes
 from lib.experiments.conditions import Condition
 from lib.experiments.opened import OpenStudy
 from lib.healing import adapters, heal, training
@@ -266,10 +266,10 @@ def test_what_diverges_is_kept_and_not_trained_again(study, monkeypatch, tmp_pat
     opened = OpenStudy(one)
     condition = Condition("simple", BLOCK, opened.weights, one.healing)
     measure.measure(opened, [condition])
-    report = measure.healing_record(opened, condition)
+    report = probes.healing_record(opened, condition)
     assert "not finite" in report["diverged"] and report["train_loss"][-1] is None
     assert "not finite" in capsys.readouterr().err
-    assert measure.recorded(opened, condition, one.loss) is None
+    assert probes.recorded(opened, condition, one.loss) is None
     monkeypatch.setattr(heal, "heal", None)
     measure.measure(opened, [condition])
 

@@ -15,7 +15,7 @@ from lib import study as studies
 from lib.book.check import check
 from lib.errors import UserError
 from lib.evaluation import evaluate
-from lib.experiments import measure
+from lib.experiments import measure, probes
 from lib.experiments.conditions import unpruned
 from lib.experiments.opened import OpenStudy
 from lib.healing import heal, training
@@ -70,7 +70,7 @@ def test_the_loss_is_the_same_before_questions_and_after(study) -> None:
     opened.model.tie_weights()  # nor may any other library
     assert [before, loss(opened, opened.model)] == pytest.approx([right, right], abs=1e-5)
     measure.measure(opened, [unpruned(opened)])  # all of it in one job
-    found = measure.recorded(opened, unpruned(opened), study.loss)["loss"]
+    found = probes.recorded(opened, unpruned(opened), study.loss)["loss"]
     assert found == pytest.approx(right, abs=1e-5)
 
 
@@ -153,7 +153,7 @@ def test_nothing_is_recorded_of_a_model_that_a_harness_has_changed(study, monkey
     monkeypatch.setattr(HFLM, "__init__", meddling)
     with pytest.raises(UserError, match=r"'quiz': asking it has changed the weights"):
         measure.measure(opened, [unpruned(opened)])
-    assert measure.recorded(opened, unpruned(opened), study.tasks[0]) is None
+    assert probes.recorded(opened, unpruned(opened), study.tasks[0]) is None
 
 
 def test_training_may_change_only_what_it_trains(study, monkeypatch) -> None:

@@ -11,7 +11,7 @@ import yaml
 from conftest import NAMES, PLACES, write_jsonl, write_task
 
 from lib import study as studies
-from lib.experiments import measure
+from lib.experiments import measure, probes
 from lib.experiments.conditions import main_conditions
 from lib.experiments.opened import OpenStudy
 from lib.schema import Task
@@ -92,7 +92,7 @@ def correct(opened, task, models) -> dict[int, str]:
     found = {}
     for one in similar(opened):
         if bool(one.healing) == (models == "healed" and one.dropped.n > 0):
-            by_task = measure.recorded(opened, one, task)["correct"]
+            by_task = probes.recorded(opened, one, task)["correct"]
             found[one.dropped.n] = "".join(by_task[name] for name in sorted(by_task))
     return found
 
@@ -191,7 +191,7 @@ def test_texts_are_those_that_were_recorded(world):
     table = what_it_writes.texts_table(opened)
     known = set()
     for one in similar(opened):
-        found = measure.recorded(opened, one, opened.study.writing)
+        found = probes.recorded(opened, one, opened.study.writing)
         # The whole model stands first on both sides; healed it is another model.
         if found and (one.dropped.n or not one.healing):
             sides = ["healed" if one.healing else "unhealed"] if one.dropped.n else STATES

@@ -13,7 +13,7 @@ from lib import study as studies
 from lib.book import check
 from lib.errors import UserError
 from lib.evaluation import writing
-from lib.experiments import measure
+from lib.experiments import measure, probes
 from lib.experiments.conditions import Condition, main_conditions, rank_conditions, writes
 from lib.experiments.opened import OpenStudy
 from lib.healing import heal
@@ -197,7 +197,7 @@ def test_what_is_written_is_recorded(opened):
     measure.measure(opened, unhealed)
     asked = 0
     for one in unhealed:
-        found = measure.recorded(opened, one, opened.study.writing)
+        found = probes.recorded(opened, one, opened.study.writing)
         assert (found is not None) == writes(opened, one)
         if found:
             asked += 1
@@ -214,13 +214,13 @@ def test_other_settings_of_writing_are_other_evidence(opened, changed):
     before = opened.study.writing
     after = before.model_copy(update={changed: ["So"] if changed == "prompts" else 2})
     one = Condition("none", UNPRUNED, opened.weights)
-    inputs = [measure.probe_inputs(opened, one, probe) for probe in (before, after)]
+    inputs = [probes.probe_inputs(opened, one, probe) for probe in (before, after)]
     assert inputs[0] != inputs[1]
 
 
 def test_the_text_that_prompts_come_from_is_part_of_the_evidence(opened):
     one = Condition("none", UNPRUNED, opened.weights)
-    inputs = measure.probe_inputs(opened, one, opened.study.writing)
+    inputs = probes.probe_inputs(opened, one, opened.study.writing)
     assert inputs["text"] == corpora.source(opened.study.validation_text)
 
 

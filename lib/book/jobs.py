@@ -32,7 +32,7 @@ from lib.book.plan import Extras, Part, Planned, Speed, extras, parts, speed
 from lib.errors import UserError
 from lib.evidence.journal import WHOLE
 from lib.evidence.records import digest
-from lib.experiments import measure
+from lib.experiments import measure, probes
 from lib.experiments.opened import OpenStudy
 from lib.files import write_atomically
 from lib.healing import recipe as recipes
@@ -86,7 +86,7 @@ def _models(
         groups.setdefault(part.name if fine else f"models-{part.sections[0]}", []).append(part)
     for name, group in groups.items():
         conditions = [one for part in group for one in part.conditions]
-        asks = [(repr(one), repr(measure.probes(opened, one))) for one in conditions]
+        asks = [(repr(one), repr(probes.probes(opened, one))) for one in conditions]
         job = Job(
             opened.study.name,
             name,
@@ -188,12 +188,12 @@ def _measure(opened: OpenStudy, names: Sequence[str], share: tuple[int, int]) ->
     owners: dict[str, str] = {}
     for part in workload.values():
         for one in part.conditions:
-            owners.setdefault(digest(measure.condition_inputs(opened, one)), part.name)
+            owners.setdefault(digest(probes.condition_inputs(opened, one)), part.name)
     todo = [
         one
         for name in names
         for one in (workload[name].conditions if name not in gone else ())
-        if owners[digest(measure.condition_inputs(opened, one))] == name
+        if owners[digest(probes.condition_inputs(opened, one))] == name
     ]
     measure.measure(opened, todo, share)
 

@@ -24,7 +24,7 @@ from lib.book.memory import memory
 from lib.evaluation import harness, whole_texts
 from lib.evaluation.sweep import layer_passes
 from lib.evidence.records import digest
-from lib.experiments import measure
+from lib.experiments import probes
 from lib.experiments.conditions import Condition
 from lib.experiments.costs import multiplied
 from lib.experiments.opened import OpenStudy
@@ -78,14 +78,14 @@ class Planned(OpenStudy):
             self._sizes[key] = _size(self.study, task)
         return self._sizes[key]
 
-    def tokens(self, probe: measure.Probe) -> tuple[int, int]:
+    def tokens(self, probe: probes.Probe) -> tuple[int, int]:
         """That a model reads to answer, and of which its head is asked; what it writes is not
         counted."""
         if isinstance(probe, Perplexity):
             probe = whole_texts.as_task(probe)
         if isinstance(probe, Task):
             return self.size(probe).read, self.size(probe).scored
-        loss = probe.sample if isinstance(probe, measure.OtherLoss) else probe
+        loss = probe.sample if isinstance(probe, probes.OtherLoss) else probe
         return (loss.n_sequences * loss.length,) * 2 if isinstance(loss, Loss) else (0, 0)
 
     @cached_property
@@ -254,15 +254,15 @@ def head_passes(opened: Planned, part: Part) -> float:
 def asked_passes(opened: Planned, part: Part) -> float:
     """How often a layer sees a token of what the models of a part are asked; the head counts as so
     many layers."""
-    asked = [measure.probes(opened, one) for one in part.conditions]
+    asked = [probes.probes(opened, one) for one in part.conditions]
     kept = [one.dropped.kept(opened.n_layers) for one in part.conditions]
     passes: dict[tuple[int, ...], int] = {}  # by the models that are asked together
     total, seen = 0.0, []
-    for probe in (probe for probes in asked for probe in probes):
+    for probe in (probe for of_one in asked for probe in of_one):
         if probe in seen:
             continue
         seen.append(probe)
-        models = tuple(i for i, probes in enumerate(asked) if probe in probes)
+        models = tuple(i for i, of_one in enumerate(asked) if probe in of_one)
         if models not in passes:
             passes[models] = layer_passes([kept[i] for i in models])
         read, scored = opened.tokens(probe)

@@ -56,6 +56,14 @@ class Condition:
         return self.healing is not None or bool(self.before)
 
 
+def previous(opened: OpenStudy, condition: Condition) -> Condition:
+    """The model that the last step of a condition starts from."""
+    *earlier, last = condition.before
+    gone = {layer for step in condition.before for layer in step.dropped}
+    weights = opened.weights_of(last.healing) if last.healing else opened.weights
+    return Condition(condition.strategy, Dropped(gone), weights, last.healing, tuple(earlier))
+
+
 def unhealed(opened: OpenStudy) -> list[Condition]:
     """The unpruned model and, per strategy, every n (or those that the study lists)."""
     wanted = opened.study.pruned_layers or range(1, opened.n_layers)

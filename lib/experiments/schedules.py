@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 from lib.errors import UserError
 from lib.experiments.conditions import Condition, Done
-from lib.experiments.measure import condition_inputs, going_on
+from lib.experiments.models import going_on
 from lib.experiments.opened import Asked, OpenStudy
+from lib.experiments.probes import condition_inputs
 from lib.pruning.dropped import UNPRUNED, Dropped
 from lib.schema import Healing
 

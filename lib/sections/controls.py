@@ -7,8 +7,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lib.experiments.conditions import main_conditions, unpruned
-from lib.experiments.measure import question_free, recorded
+from lib.experiments.measure import question_free
 from lib.experiments.opened import OpenStudy
+from lib.experiments.probes import recorded
 from lib.sections.angular_distances import (
     angular_distances,
     optimal_blocks,

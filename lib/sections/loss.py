@@ -4,7 +4,7 @@ import pandas as pd
 from IPython.display import HTML
 from matplotlib.figure import Figure
 
-from lib.experiments import measure
+from lib.experiments import probes
 from lib.experiments.conditions import main_conditions
 from lib.experiments.opened import OpenStudy
 from lib.sections import pages
@@ -87,7 +87,7 @@ def whole_texts(perplexity: pd.DataFrame | None) -> HTML:
 def other_losses(opened: OpenStudy) -> pd.DataFrame | None:
     """Losses on other texts than the study's own; None where the study asks for none."""
     conditions = main_conditions(opened)
-    found = [loss_table(opened, conditions, one) for one in measure.other_losses(opened.study)]
+    found = [loss_table(opened, conditions, one) for one in probes.other_losses(opened.study)]
     return pd.concat(found, ignore_index=True) if found else None
 
 

@@ -15,8 +15,8 @@ from lib.errors import UserError
 from lib.evaluation import per_question
 from lib.experiments.conditions import Condition, main_conditions
 from lib.experiments.conditions import unpruned as whole
-from lib.experiments.measure import OtherLoss, Probe, broken, healing_record, recorded
 from lib.experiments.opened import OpenStudy
+from lib.experiments.probes import OtherLoss, Probe, broken, healing_record, recorded
 from lib.files import write_atomically
 from lib.pruning.dropped import UNPRUNED, ranges
 from lib.schema import Task

@@ -4,8 +4,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.experiments.conditions import TEACHING, Condition, teacher_conditions, unpruned
-from lib.experiments.measure import healing_provenance
 from lib.experiments.opened import OpenStudy
+from lib.experiments.probes import healing_provenance
 from lib.sections.columns import METRIC
 from lib.sections.figures import (
     MARKS,

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from lib.evaluation import harness
 from lib.experiments.conditions import Condition, main_conditions, unpruned, writes
-from lib.experiments.measure import broken
 from lib.experiments.opened import OpenStudy
+from lib.experiments.probes import broken
 from lib.schema import Task
 from lib.sections.columns import DROPPED, TASK
 from lib.sections.figures import SHADES, fraction_axis, grid, shared_legend
