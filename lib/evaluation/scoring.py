@@ -115,7 +115,9 @@ class Head:
             mine = ((index >= first) & (index < first + self.most)).nonzero()[:, 0]
             logits = self.replay.logits(hidden[first : first + self.most]).float()
             at, token = (index[mine] - first).to(logits.device), tokens[mine].to(logits.device)
-            chosen = logits[at, token] - logits.logsumexp(-1)[at]
-            value[mine] = chosen.double().cpu()
             best[mine] = (logits.argmax(-1)[at] == token).cpu()
+            chosen, largest = logits[at, token], logits.amax(-1, keepdim=True)
+            # log Σ exp, in place: one tensor of that size fewer in memory.
+            total = logits.sub_(largest).exp_().sum(-1).log_().add_(largest[:, 0])
+            value[mine] = (chosen - total[at]).double().cpu()
         return value, best
