@@ -11,12 +11,16 @@ model's own.
 """
 
 import argparse
+import resource
+import subprocess
+import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-from side_by_side import alternate, ratio, subject, text_of
+from side_by_side import alternate, ratio, seconds, subject, text_of
 from transformers import (
     AutoModelForCausalLM,
     BitsAndBytesConfig,
@@ -33,8 +37,9 @@ from lib.schema import Adapters, Study, Text, healing
 FFN = ["gate_proj", "up_proj", "down_proj"]
 
 
-def bare(checkpoint: str, rows: list[torch.Tensor], recipe: Adapters) -> None:
-    """What anyone would write: the base, in 4-bit for QLoRA, LoRA on the FFN, the Trainer."""
+def bare(checkpoint: str, rows: list[torch.Tensor], recipe: Adapters) -> float:
+    """What anyone would write: the base, in 4-bit for QLoRA, LoRA on the FFN, the Trainer. Returns
+    the seconds of training, loading left out."""
     quantised = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32
     )
@@ -63,7 +68,15 @@ def bare(checkpoint: str, rows: list[torch.Tensor], recipe: Adapters) -> None:
             dataloader_pin_memory=False,
         )
         data = [{"input_ids": row.long(), "labels": row.long()} for row in rows]
-        Trainer(get_peft_model(model, lora), arguments, train_dataset=data).train()
+        adapted = get_peft_model(model, lora)
+        return seconds(lambda: Trainer(adapted, arguments, train_dataset=data).train())
+
+
+def peak(which: str) -> float:
+    """MiB of a process that trains once."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--memory", which]
+    found = subprocess.run(command, capture_output=True, check=True).stdout
+    return int(found.split()[-1]) / 1024
 
 
 def main() -> None:
@@ -76,6 +89,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--recipe", choices=["qlora", "lora"], default="qlora")
+    parser.add_argument("--memory", choices=["ours", "bare"], help=argparse.SUPPRESS)
     parser.add_argument("--vocabulary", type=int, help="of a tokenizer trained on the text")
     args = parser.parse_args()
     source, text = Text(path=str(args.text.resolve())), text_of(args.model)
@@ -93,17 +107,25 @@ def main() -> None:
         text.save_pretrained(folder)
         study = Study(model=folder, device="cpu")
 
-        def ours(rows: list[torch.Tensor]) -> None:
+        def ours(rows: list[torch.Tensor]) -> float:
             in_4bit = args.recipe == "qlora"
             base = four_bit.load_4bit(study) if in_4bit else checkpoints.load_model(study)
             model = adapters.adapt(base, recipe, needs_4bit=in_4bit)
-            training.train(model, rows, text.pad_token_id, recipe, torch.float32)
+            pad = text.pad_token_id
+            return seconds(lambda: training.train(model, rows, pad, recipe, torch.float32))
 
-        own, theirs = alternate(
-            args.pairs, lambda: ours(packed), lambda: bare(folder, packed, recipe)
-        )
-        print(f"tokens per second, healing over a bare Trainer: {ratio(theirs, own)}")
-        full, part = alternate(args.pairs, lambda: ours(packed), lambda: ours(padded))
+        if args.memory:
+            ours(packed) if args.memory == "ours" else bare(folder, packed, recipe)
+            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+            return
+
+        def in_turn(one: Callable[[], float], other: Callable[[], float]):
+            return alternate(args.pairs, one, other, timed=lambda work: work())
+
+        own, theirs = in_turn(lambda: ours(packed), lambda: bare(folder, packed, recipe))
+        print(f"tokens per second, healing over a bare Trainer: {ratio(theirs, own)}", flush=True)
+        print(f"peak memory {peak('ours'):,.0f} MiB, bare {peak('bare'):,.0f}", flush=True)
+        full, part = in_turn(lambda: ours(packed), lambda: ours(padded))
     useful = [sum(map(len, rows)) for rows in (packed, padded)]
     paces = [
         [tokens / t for t in times] for tokens, times in zip(useful, (full, part), strict=True)

@@ -67,7 +67,10 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def alternate(
-    pairs: int, one: Callable[[], object], other: Callable[[], object]
+    pairs: int,
+    one: Callable[[], object],
+    other: Callable[[], object],
+    timed: Callable[[Callable[[], object]], float] = seconds,
 ) -> tuple[list[float], list[float]]:
     """Seconds of both, taken in turn, each first every other time, after a round that does not
     count."""
@@ -75,7 +78,7 @@ def alternate(
     found: tuple[list[float], list[float]] = ([], [])
     for pair in range(pairs):
         for which in (0, 1) if pair % 2 == 0 else (1, 0):
-            found[which].append(seconds((one, other)[which]))
+            found[which].append(timed((one, other)[which]))
     return found
 
 
