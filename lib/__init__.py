@@ -16,23 +16,13 @@ words), and doors: `python -m lib.run`, `lib.pruning`, `lib.export`, `lib.eviden
 """
 
 import atexit
-import ctypes
 import gc
 import logging
-from contextlib import suppress
 
 # Importing torch and transformers makes millions of objects, none of them garbage: looking for it
 # as often as Python would takes a tenth of the time, and as a process ends a second and a half.
 gc.set_threshold(100_000, 50, 100)
 atexit.register(gc.freeze)
-
-# Large tensors come and go in every layer. glibc would return the memory of each to the system and
-# ask for it again, zeroed: a sixth of the time of a sweep over a model with 49,152 tokens
-# (benchmarks/kept_memory.py). Now up to 1 GiB that is free stays with the process.
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-with suppress(AttributeError, OSError, TypeError):  # other C libraries have no such function
-    ctypes.CDLL(None).mallopt(M_MMAP_MAX, 0)
-    ctypes.CDLL(None).mallopt(M_TRIM_THRESHOLD, 2**30)
 
 # As soon as it is imported, it misses an optional kernel that is not used here.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
