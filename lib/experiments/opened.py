@@ -289,6 +289,10 @@ class Asked:
     def tokenizer(self) -> Any:
         return self.opened.tokenizer
 
+    @property
+    def batch(self) -> int:
+        return self.opened.study.batch
+
     @cached_property
     def windows(self) -> torch.Tensor:
         return self.opened.windows()
@@ -296,8 +300,8 @@ class Asked:
     def losses(self, sets: Sequence[Iterable[int]]) -> np.ndarray:
         rows = self.windows.tolist()
         dropped = [Dropped(one) for one in sets]
-        batch, pad = self.opened.study.batch, self.tokenizer.pad_token_id
-        found = evaluate.losses(self.model, dropped, rows, batch, pad)
+        pad = self.tokenizer.pad_token_id
+        found = evaluate.losses(self.model, dropped, rows, self.batch, pad)
         return np.array([one["loss"] for one in found])
 
     def distances(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ either `scores(model, windows)`, a number per layer of which the n lowest go, or
 `choose(n, n_layers)`, the layers themselves.
 """
 
+import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
@@ -35,6 +36,10 @@ class Asked(Protocol):
     def windows(self) -> Any:
         """Calibration text: token ids [n_sequences, length]."""
 
+    @property
+    def batch(self) -> int:
+        """Windows that the model reads at once."""
+
     def losses(self, sets: Sequence[Iterable[int]]) -> np.ndarray:
         """Mean loss on the calibration text [nats per token] without each set of layers [sets]."""
 
@@ -61,8 +66,16 @@ class Strategy:
         raise NotImplementedError
 
     def scores(self, asked: Asked) -> dict[str, Any] | None:
-        """From evidence, or measured now; None where no model is looked at."""
-        return asked.record(self, lambda: self.measure(asked))
+        """From evidence, or measured now; None where no model is looked at.
+
+        Raises UserError for a score that is no finite number, naming its layer."""
+        return asked.record(self, lambda: self._finite(self.measure(asked)))
+
+    def _finite(self, found: dict[str, Any]) -> dict[str, Any]:
+        for layer, score in enumerate(found["scores"]):
+            if not math.isfinite(score):
+                raise UserError(f"strategy {self.name}: the score of layer {layer} is {score}")
+        return found
 
     def choose(self, scores: dict[str, Any] | None, n: int, n_layers: int) -> Iterable[int]:
         """The n layers that go."""
@@ -181,9 +194,6 @@ class Own(Strategy):
                 f"strategy {self.name}: scores gave {list(found.shape)} numbers; expected one for "
                 f"each of the {count} layers"
             )
-        if not np.isfinite(found).all():
-            layer = int(np.flatnonzero(~np.isfinite(found))[0])
-            raise UserError(f"strategy {self.name}: the score of layer {layer} is {found[layer]}")
         return {"scores": found.tolist()}
 
     def choose(self, scores: dict[str, Any] | None, n: int, n_layers: int) -> Iterable[int]:

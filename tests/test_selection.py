@@ -1,0 +1,192 @@
+"""Shipped strategies against an independent computation: a forward pass by hand, plain sums over
+weights, and models that are really pruned."""
+
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Checkpoints, Studies
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from lib import study
+from lib.errors import UserError
+from lib.experiments.opened import Asked, OpenStudy
+from lib.models.anatomy import decoder
+from lib.pruning import strategy
+from lib.pruning.dropped import Dropped, span
+from lib.pruning.surgery import save_pruned
+
+FAMILIES = ["llama", "qwen2", "phi", "gpt_neox", "gemma2", "opt"]
+NORMS = ("norm", "final_layer_norm", "final_layernorm")
+SINK = 300.0
+
+
+@pytest.fixture
+def asked(
+    tmp_path: Path,
+    results_dir: Path,
+    write_study: Studies,
+    tiny_checkpoint: Checkpoints,
+    request: pytest.FixtureRequest,
+) -> Asked:
+    """A study of six layers, of a family."""
+    family = getattr(request, "param", "llama")
+    path = write_study(tmp_path, model=str(tiny_checkpoint(family)))
+    return Asked(OpenStudy(study.load(str(path))))
+
+
+def scores(asked: Asked, name: str, **settings: object) -> list[float]:
+    return strategy.shipped(name, **settings).scores(asked)["scores"]
+
+
+def residual_stream(model: PreTrainedModel, windows: torch.Tensor) -> torch.Tensor:
+    """[L+1, windows, length, width]: what transformers returns where there is no final norm, with
+    which the last of its states is otherwise."""
+    stack = decoder(model)
+    name = next(one for one in NORMS if getattr(stack, one, None) is not None)
+    kept = getattr(stack, name)
+    setattr(stack, name, nn.Identity())
+    with torch.inference_mode():
+        found = model(input_ids=windows, output_hidden_states=True).hidden_states
+    setattr(stack, name, kept)
+    return torch.stack(found).double()
+
+
+def by_hand(asked: Asked, flattened: bool) -> list[float]:
+    states = residual_stream(asked.model, asked.windows)
+    found = []
+    for before, after in pairwise(states):
+        if flattened:
+            found.append(1 - float(torch.cosine_similarity(before.flatten(), after.flatten(), 0)))
+        else:
+            found.append(1 - float(torch.cosine_similarity(before, after, -1).mean()))
+    return found
+
+
+@pytest.mark.parametrize("asked", FAMILIES, indirect=True)
+@pytest.mark.parametrize("flattened", [False, True])
+def test_block_influence_is_that_of_a_forward_pass_by_hand(asked: Asked, flattened: bool) -> None:
+    found = scores(asked, "block-influence", flattened=flattened)
+    assert found == pytest.approx(by_hand(asked, flattened), rel=1e-6)
+
+
+def test_a_sink_decides_the_flattened_form_alone(asked: Asked) -> None:
+    """One token with a massive activation, which layers leave as it is."""
+    plain = {flat: scores(asked, "block-influence", flattened=flat) for flat in (False, True)}
+
+    def plant(_module: nn.Module, _given: tuple, output: torch.Tensor) -> torch.Tensor:
+        planted = output.clone()
+        planted[:, 0, 0] += SINK
+        return planted
+
+    handle = asked.model.get_input_embeddings().register_forward_hook(plant)
+    asked.opened.store.folder.rename(asked.opened.store.folder.with_name("before"))
+    sunk = {flat: scores(asked, "block-influence", flattened=flat) for flat in (False, True)}
+    handle.remove()
+
+    def order(found: list[float]) -> list[int]:
+        return sorted(range(6), key=found.__getitem__)
+
+    assert order(sunk[False]) == order(plain[False])
+    assert order(sunk[True]) != order(plain[True])
+    assert max(sunk[True]) < 0.1 * max(sunk[False])  # it hardly sees the other tokens
+
+
+@pytest.mark.parametrize("asked", ["llama", "phi", "opt"], indirect=True)
+@pytest.mark.parametrize("p", [1, 2])
+def test_magnitude_is_the_sum_over_weights_without_biases(asked: Asked, p: int) -> None:
+    expected = [0.0] * 6
+    for name, value in asked.model.state_dict().items():
+        number = re.search(r"\.layers\.(\d+)\.", name)
+        if number and name.endswith("weight"):
+            expected[int(number[1])] += float((value.double().abs() ** p).sum())
+    assert all(expected)
+    assert scores(asked, "magnitude", p=p) == pytest.approx(expected, rel=1e-12)
+
+
+def test_taylor_is_that_of_gradients_by_hand(asked: Asked) -> None:
+    model, windows = asked.model, asked.windows
+    found = scores(asked, "taylor")
+    assert all(one.grad is None and one.requires_grad for one in model.parameters())
+    logits = model(input_ids=windows).logits.log_softmax(-1)
+    loss = -logits[:, :-1].gather(2, windows[:, 1:, None]).mean()
+    named = {name: one for name, one in model.named_parameters() if name.startswith("model.layers")}
+    gradients = torch.autograd.grad(loss, list(named.values()))
+    expected = [0.0] * 6
+    for (name, weight), gradient in zip(named.items(), gradients, strict=True):
+        expected[int(name.split(".")[2])] += float((weight * gradient).abs().sum())
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_guard_keeps_the_first_and_the_last_layers(asked: Asked) -> None:
+    free = strategy.shipped("taylor", guard=True)
+    assert set(free.chosen(asked, 3, 6)) == {1, 2, 3}
+    with pytest.raises(UserError, match="its guard leaves 3 of 6 layers to drop, and n = 4"):
+        free.chosen(asked, 4, 6)
+
+
+class Really:
+    """Losses of checkpoints that are pruned, written and read again, window by window."""
+
+    def __init__(self, asked: Asked, folder: Path) -> None:
+        self.asked, self.folder = asked, folder
+
+    def loss(self, dropped: tuple[int, ...]) -> float:
+        place = self.folder / "-".join(map(str, ["drop", *dropped]))
+        save_pruned(self.asked.model, Dropped(dropped), self.asked.tokenizer, place)
+        model = AutoModelForCausalLM.from_pretrained(place).double().eval()
+        with torch.inference_mode():
+            rows = [row[None] for row in self.asked.windows]
+            return sum(float(model(row, labels=row).loss) for row in rows) / len(rows)
+
+
+@pytest.mark.parametrize("asked", ["llama", "gemma2"], indirect=True)
+def test_perplexity_is_that_of_really_pruned_models(asked: Asked, tmp_path: Path) -> None:
+    really = Really(asked, tmp_path)
+    whole = really.loss(())
+    expected = [really.loss((layer,)) - whole for layer in range(6)]
+    assert scores(asked, "perplexity") == pytest.approx(expected, abs=1e-5)
+
+
+def test_greedy_goes_as_brute_force_does(asked: Asked, tmp_path: Path) -> None:
+    really, gone = Really(asked, tmp_path), ()
+    for n in range(1, 6):
+        left = [layer for layer in range(6) if layer not in gone]
+        gone += (min(left, key=lambda layer, gone=gone: really.loss((*gone, layer))),)
+        assert strategy.shipped("greedy").chosen(asked, n, 6) == Dropped(gone)
+
+
+@pytest.mark.parametrize(("name", "block"), [("first", span(0, 2)), ("reverse-order", span(4, 6))])
+def test_rules_need_no_model(name: str, block: Dropped) -> None:
+    chosen = strategy.shipped(name)
+    assert chosen.by_rule and chosen.expected(2, 6) == block
+    assert chosen.chosen(None, 2, 6) == block
+
+
+@pytest.mark.parametrize("name", ["block-influence", "magnitude", "perplexity", "greedy", "taylor"])
+def test_scores_are_measured_once(asked: Asked, name: str) -> None:
+    kind = strategy.shipped(name)
+    found = kind.scores(asked)
+    assert len(found["scores"]) == 6
+    asked.opened.model = None  # is not looked at
+    assert kind.scores(asked) == found
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("block-influence", "block-influence: the score of layer 4 is nan"),
+        ("magnitude", "magnitude: the score of layer 4 is nan"),
+        ("taylor", "taylor: the score of layer 0 is nan"),
+        ("perplexity", "not finite"),
+        ("greedy", "not finite"),
+    ],
+)
+def test_what_is_no_number_is_named_with_its_layer(asked: Asked, name: str, says: str) -> None:
+    with torch.no_grad():
+        asked.model.model.layers[4].mlp.down_proj.weight[0, 0] = torch.nan
+    with pytest.raises(UserError, match=says):
+        strategy.shipped(name).scores(asked)
