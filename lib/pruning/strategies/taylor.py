@@ -3,11 +3,11 @@ weights of layer i, where L is the mean loss per token on the calibration text (
 Shortened LLaMA, §3; Lu et al., §3). Needs the gradients of all layers beside the model.
 """
 
+import math
 from typing import Any
 
 import torch
 
-from lib.errors import UserError
 from lib.models.anatomy import layers
 from lib.pruning import strategy
 from lib.pruning.strategies.magnitude import weights
@@ -15,7 +15,7 @@ from lib.schema import Group
 
 
 class Settings(Group):
-    """guard: as its source has it, the first eighth of the layers and the last two stay."""
+    """guard: as its source has it, the first eighth of the layers and the last two go last."""
 
     guard: bool = False
 
@@ -42,16 +42,13 @@ class Strategy(strategy.Strategy):
                 one.requires_grad_(before[name])
 
     def choose(self, scores: dict[str, Any], n: int, n_layers: int) -> list[int]:
-        free = list(range(n_layers))
+        free = range(n_layers)
         if self.settings.guard:
-            free = free[-(-n_layers // 8) : -2]
-        if n > len(free):
-            raise UserError(
-                f"strategy {self.name}: its guard leaves {len(free)} of {n_layers} layers to drop, "
-                f"and n = {n}; leave such n out of pruned_layers and healing.fractions, or set "
-                "guard: false"
-            )
-        return sorted(free, key=lambda layer: (scores["scores"][layer], -layer))[:n]
+            free = range(math.ceil(n_layers / 8), n_layers - 2)
+        ranked = sorted(
+            range(n_layers), key=lambda layer: (layer not in free, scores["scores"][layer], -layer)
+        )
+        return ranked[:n]
 
 
 def _first_order(weight: torch.Tensor) -> float:
