@@ -79,7 +79,10 @@ def test_any_block_can_be_healed_with_any_recipe(path, tmp_path):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--strategy", "nosuch", "2"], "unknown strategy 'nosuch'; known are similarity, simple"),
+        (
+            ["--strategy", "nosuch", "2"],
+            "unknown strategy 'nosuch'; known are block-influence, first,",
+        ),
         (["--strategy", "simple", "two"], "'two' is not a number of layers"),
         (["--drop", "0:99"], "layers of this model"),
         (["--simple", "99"], "layers to drop: allowed are"),

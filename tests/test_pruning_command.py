@@ -117,7 +117,10 @@ def test_a_hub_name_means_the_cached_copy(sharded, tmp_path, capsys, monkeypatch
         (["--simple", "0"], "allowed are 1 to 5"),
         (["--simple", "6"], "allowed are 1 to 5"),
         (["--similarity", "1"], "goes with --study X"),
-        (["--strategy", "nosuch", "1"], "unknown strategy 'nosuch'; known are similarity, simple"),
+        (
+            ["--strategy", "nosuch", "1"],
+            "unknown strategy 'nosuch'; known are block-influence, first,",
+        ),
         (["--strategy", "simple", "one"], "'one' is not a number of layers"),
         (["--similarity", "1", "--study", "nowhere"], "unknown study"),
     ],
