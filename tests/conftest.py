@@ -13,6 +13,33 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+
+def _folder_in_memory(memory: Path = Path("/dev/shm"), room: int = 6 * 2**30) -> Path | None:
+    """Where there is one with room, and memory beside: tests write many small files, and each
+    waits for the disk. What an earlier run left there is thrown away."""
+    try:
+        found = os.statvfs(memory)
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    available = 1024 * int(next(line.split()[1] for line in lines if "MemAvailable" in line))
+    if min(available, found.f_bavail * found.f_frsize) < room or found.f_flag & os.ST_NOEXEC:
+        return None
+    for old in memory.glob("tests-*"):
+        if not Path("/proc", old.name.removeprefix("tests-")).exists():
+            shutil.rmtree(old, ignore_errors=True)
+    own = memory / f"tests-{os.getpid()}"
+    own.mkdir(mode=0o700)
+    return own
+
+
+_IN_MEMORY = None
+if not {"PYTEST_XDIST_WORKER", "TMPDIR"} & os.environ.keys() and (
+    _IN_MEMORY := _folder_in_memory()
+):
+    os.environ |= dict.fromkeys(("TMPDIR", "PYTEST_DEBUG_TEMPROOT"), str(_IN_MEMORY))
+    tempfile.tempdir = None  # asked for before, perhaps
+
 # Before torch and datasets are imported, which read these once.
 _CACHE = tempfile.mkdtemp(prefix="tests-cache-")
 os.environ |= {
@@ -91,8 +118,10 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(4, (os.cpu_count() or 1) + 1)
 
 
-def pytest_sessionfinish() -> None:
+def pytest_sessionfinish(exitstatus: int) -> None:
     shutil.rmtree(_CACHE, ignore_errors=True)
+    if _IN_MEMORY and exitstatus == 0:  # else there is something to look at, until the next run
+        shutil.rmtree(_IN_MEMORY, ignore_errors=True)
 
 
 @pytest.fixture(scope="session", autouse=True)

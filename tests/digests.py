@@ -121,6 +121,13 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     return next(filter(None, map(_model_in, typing.get_args(annotation))), None)
 
 
+# (Shipped strategy, its setting) → another value, and whether it decides the scores.
+SETTINGS: dict[tuple[str, str], tuple[Any, bool]] = {
+    ("block-influence", "flattened"): (True, True),
+    ("magnitude", "p"): (2, True),
+    ("taylor", "guard"): (True, False),  # only which layers are chosen by them
+}
+
 ALL = LETTERS
 TEXT, HEALING, ASKED, TASKS = "DTSCLWh", "CHh", "QEF", "QEFP"
 SAME = "the same elsewhere"  # a copy, at another place
@@ -171,7 +178,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "pruned_layers": ([1], ""),
     "strategies.name": ("ours", "SC"),
     "strategies.file": (SAME, ""),
-    "strategies.settings": (None, ""),  # of no strategy that is shipped
+    "strategies.settings": (None, ""),  # of some that are shipped, see SETTINGS
     "healing.recipe": ("qlora", HEALING),
     "healing.teacher": (1.0, HEALING),
     "healing.steps": (3, HEALING),

@@ -13,6 +13,8 @@ from lib import study as studies
 from lib.experiments import probes
 from lib.experiments.conditions import unpruned
 from lib.experiments.opened import OpenStudy
+from lib.open_sets import known
+from lib.pruning import strategy
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +27,13 @@ def test_every_key_of_the_schema_is_in_the_table() -> None:
     assert set(digests.KEYS) == set(digests.keys())
 
 
-def test_settings_of_strategies_are_of_none_that_is_shipped() -> None:
-    """Else their keys belong into the table."""
-    for name in open_sets.known("strategy"):
-        assert not open_sets.module("strategy", name).Strategy.Settings.model_fields
+def test_settings_of_strategies_move_their_scores_where_they_decide_them() -> None:
+    shipped = {name: open_sets.module("strategy", name).Strategy for name in known("strategy")}
+    fields = {(name, key) for name, one in shipped.items() for key in one.Settings.model_fields}
+    assert set(digests.SETTINGS) == fields
+    for (name, key), (value, decides) in digests.SETTINGS.items():
+        before, after = strategy.shipped(name), strategy.shipped(name, **{key: value})
+        assert (before.inputs() != after.inputs()) == decides, (name, key)
 
 
 def test_keys_move_what_they_decide(path: Path) -> None:

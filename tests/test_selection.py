@@ -117,7 +117,7 @@ def test_taylor_is_that_of_gradients_by_hand(asked: Asked) -> None:
     gradients = torch.autograd.grad(loss, list(named.values()))
     expected = [0.0] * 6
     for (name, weight), gradient in zip(named.items(), gradients, strict=True):
-        expected[int(name.split(".")[2])] += float((weight * gradient).abs().sum())
+        expected[int(name.split(".")[2])] += float((weight.detach() * gradient).abs().sum())
     assert found == pytest.approx(expected, rel=1e-4)
 
 

@@ -22,7 +22,9 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory, write_study: Studies) -> Path:
     folder = tmp_path_factory.mktemp("study")
-    return write_study(folder, strategies=["similarity"])
+    # Of models that are healed alike, one of each kind: each is a job, that starts from nothing.
+    seeds, teacher = {"seeds": [1], "fractions": [0.5]}, {"seeds": [0], "fractions": [0.5]}
+    return write_study(folder, strategies=["similarity"], healing_seeds=seeds, teacher=teacher)
 
 
 @pytest.fixture(scope="module")

@@ -41,6 +41,11 @@ class Strategy(strategy.Strategy):
             for name, one in model.named_parameters():
                 one.requires_grad_(before[name])
 
+    def inputs(self) -> dict[str, Any]:
+        found = super().inputs()
+        del found["settings"]  # the guard is about the choice, not about scores
+        return found
+
     def choose(self, scores: dict[str, Any], n: int, n_layers: int) -> list[int]:
         free = range(n_layers)
         if self.settings.guard:
