@@ -15,7 +15,7 @@ import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -115,13 +115,14 @@ def main() -> None:
             return seconds(lambda: training.train(model, rows, pad, recipe, torch.float32))
 
         if args.memory:
-            ours(packed) if args.memory == "ours" else bare(folder, packed, recipe)
+            if args.memory == "ours":
+                ours(packed)
+            else:
+                bare(folder, packed, recipe)
             print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
             return
 
-        def in_turn(one: Callable[[], float], other: Callable[[], float]):
-            return alternate(args.pairs, one, other, timed=lambda work: work())
-
+        in_turn = partial(alternate, args.pairs, timed=lambda work: work())
         own, theirs = in_turn(lambda: ours(packed), lambda: bare(folder, packed, recipe))
         print(f"tokens per second, healing over a bare Trainer: {ratio(theirs, own)}", flush=True)
         print(f"peak memory {peak('ours'):,.0f} MiB, bare {peak('bare'):,.0f}", flush=True)

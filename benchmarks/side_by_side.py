@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,10 +71,10 @@ def alternate(
     pairs: int,
     one: Callable[[], object],
     other: Callable[[], object],
-    timed: Callable[[Callable[[], object]], float] = seconds,
+    timed: Callable[[Callable[[], Any]], float] = seconds,
 ) -> tuple[list[float], list[float]]:
     """Seconds of both, taken in turn, each first every other time, after a round that does not
-    count."""
+    count. timed: what takes the time of a piece of work, where it is not all of it."""
     one(), other()
     found: tuple[list[float], list[float]] = ([], [])
     for pair in range(pairs):

@@ -25,10 +25,11 @@ def _folder_in_memory(memory: Path = Path("/dev/shm"), room: int = 6 * 2**30) ->
     available = 1024 * int(next(line.split()[1] for line in lines if "MemAvailable" in line))
     if min(available, found.f_bavail * found.f_frsize) < room or found.f_flag & os.ST_NOEXEC:
         return None
-    for old in memory.glob("tests-*"):
+    for old in memory.glob("tests-[0-9]*"):
         if not Path("/proc", old.name.removeprefix("tests-")).exists():
             shutil.rmtree(old, ignore_errors=True)
     own = memory / f"tests-{os.getpid()}"
+    shutil.rmtree(own, ignore_errors=True)
     own.mkdir(mode=0o700)
     return own
 
@@ -80,6 +81,7 @@ LLAMA_LIKE = WIDTHS | {"intermediate_size": 128, "num_key_value_heads": 2}
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": LLAMA_LIKE,
     "mistral": LLAMA_LIKE | {"sliding_window": 16, "head_dim": 16},
+    "mixtral": LLAMA_LIKE | {"num_local_experts": 4, "num_experts_per_tok": 2},
     "qwen2": LLAMA_LIKE,
     "phi": WIDTHS | {"intermediate_size": 128},
     "gpt_neox": WIDTHS | {"intermediate_size": 128},

@@ -47,6 +47,14 @@ def test_every_published_run_is_held() -> None:
     assert set(CONTENT) == {path.parent.name for path in paths.published("").glob("*/study.json")}
 
 
+def test_runs_under_way_are_whole_as_far_as_they_go() -> None:
+    for path in paths.published("").glob("*.jsonl"):
+        study.load(path.stem)
+        assert not (paths.published(path.stem) / "study.json").exists(), "it has come to its end"
+        for label, record, problem in in_place(path):
+            assert problem is None and record["value"], f"{label}: {problem}"
+
+
 @pytest.mark.parametrize("name", CONTENT)
 def test_records_are_as_they_were_measured(name: str) -> None:
     assert content(recorded(name)) == CONTENT[name]

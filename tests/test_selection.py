@@ -2,6 +2,8 @@
 weights, and models that are really pruned."""
 
 import re
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,9 +13,11 @@ from conftest import Checkpoints, Studies
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from lib import study
+from lib import open_sets, paths, study
 from lib.errors import UserError
+from lib.evidence.records import records
 from lib.experiments.opened import Asked, OpenStudy
+from lib.experiments.schedules import Step, resolve
 from lib.models.anatomy import decoder
 from lib.pruning import strategy
 from lib.pruning.dropped import Dropped, span
@@ -127,6 +131,53 @@ def test_layers_under_guard_go_last(asked: Asked) -> None:
     found = guarded.scores(asked)["scores"]
     least = min((0, 4, 5), key=found.__getitem__)
     assert set(guarded.chosen(asked, 4, 6)) == {1, 2, 3, least}
+
+
+def test_numbers_that_are_packed_are_no_weights(asked: Asked) -> None:
+    packed = torch.zeros(4, dtype=torch.uint8)
+    module = asked.model.model.layers[3].mlp.down_proj
+    module.weight = nn.Parameter(packed, requires_grad=False)
+    for name in ("magnitude", "taylor"):
+        with pytest.raises(UserError, match=f"{name}: the checkpoint is quantised"):
+            strategy.shipped(name).scores(asked)
+
+
+@pytest.mark.parametrize("asked", ["mixtral"], indirect=True)
+def test_gradients_can_be_had_of_a_model_that_was_looked_at_before(asked: Asked) -> None:
+    scores(asked, "block-influence")
+    assert min(scores(asked, "taylor")) > 0
+
+
+def test_studies_are_read_without_torch() -> None:
+    shipped = open_sets.known("strategy")
+    words = "import sys\nfrom lib.schema import Chosen\n"
+    words += "".join(f"Chosen(name={name!r})\n" for name in shipped)
+    done = subprocess.run(
+        [sys.executable, "-c", words + "assert 'torch' not in sys.modules"],
+        cwd=paths.ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_further_choice_is_made_anew_where_the_guard_changes(
+    tmp_path: Path, results_dir: Path, write_study: Studies
+) -> None:
+    for guard in (False, True):
+        guarded = [{"name": "taylor", "guard": guard}, "first"]
+        opened = OpenStudy(study.load(str(write_study(tmp_path, strategies=guarded))))
+        resolve(opened, [Step("first", 1, None), Step("taylor", 1, None)])
+    assert [record["kind"] for _, record, _ in records("mine")].count("choice") == 2
+
+
+def test_plans_count_what_strategies_ask(asked: Asked) -> None:
+    one, every = (strategy.shipped(name).sets(6) for name in ("perplexity", "greedy"))
+    assert [len(sets) for sets in one] == [7]
+    assert [len(sets) for sets in every] == [6, 5, 4, 3, 2]
+    asks: list[int] = []
+    losses = asked.losses
+    asked.losses = lambda sets: (asks.append(len(sets)), losses(sets))[1]
+    strategy.shipped("greedy").measure(asked)
+    assert asks == [6, 5, 4, 3, 2]
 
 
 class Really:

@@ -30,6 +30,7 @@ from lib.book.graph import SITE, Job
 from lib.book.memory import machine_memory, memory
 from lib.book.plan import Extras, Part, Planned, Speed, extras, parts, speed
 from lib.errors import UserError
+from lib.evaluation.sweep import layer_passes
 from lib.evidence.journal import WHOLE
 from lib.evidence.records import digest
 from lib.experiments import measure, probes
@@ -38,6 +39,7 @@ from lib.files import write_atomically
 from lib.healing import recipe as recipes
 from lib.models import checkpoints
 from lib.models.shapes import planned_config, shape_of
+from lib.pruning.dropped import kept_layers
 from lib.schema import Study
 from lib.sections import section
 
@@ -65,15 +67,22 @@ def listed(
 
 def _choices(opened: Planned, pace: Speed) -> Job:
     settings = opened.study.distances
-    passes = settings.n_sequences * settings.length * opened.n_layers
-    scored = [name for name in opened.strategies if not opened.strategy(name).by_rule]
+    n_layers, passes = opened.n_layers, 0.0
+    for strategy in map(opened.strategy, opened.strategies):
+        if strategy.by_rule:
+            continue
+        asked = strategy.sets(n_layers)
+        for sets in asked:
+            passes += layer_passes([kept_layers(one, n_layers) for one in sets])
+            passes += len(sets) * opened.head
+        passes += 0 if asked else strategy.PASSES * n_layers
     return Job(
         opened.study.name,
         CHOICES,
         "which layers each strategy drops",
         measures=(CHOICES,),
         code=("experiments.opened",),
-        seconds=len(scored) * passes * pace.forward,
+        seconds=settings.n_sequences * settings.length * passes * pace.forward,
     )
 
 

@@ -325,6 +325,12 @@ class Asked:
                 opened.release()
             return found
 
+        inputs |= by_losses(strategy) | strategy.inputs()
         return opened.store.get_or_measure(
-            "scores", strategy.name, inputs | strategy.inputs(), apart, batch=opened.study.batch
+            "scores", strategy.name, inputs, apart, batch=opened.study.batch
         )
+
+
+def by_losses(strategy: choosing.Strategy) -> dict[str, int]:
+    """The number of the method behind losses, where they decide what a strategy finds."""
+    return {"losses": evaluate.METHOD} if strategy.by_loss else {}

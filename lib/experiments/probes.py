@@ -28,11 +28,6 @@ class OtherLoss:
 
 
 Probe = Task | Loss | OtherLoss | Writing | Perplexity  # what a model is asked for
-NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"  # torch's words, on a CPU
-HEALING_TAKES = (
-    "set healing.micro_batch to a smaller divisor of healing.batch, or "
-    "healing.gradient_checkpointing: true; a shorter healing.length is another recipe"
-)
 
 
 def condition_inputs(opened: OpenStudy, condition: Condition) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from lib.errors import UserError
 from lib.experiments.conditions import Condition, Done
 from lib.experiments.models import going_on
-from lib.experiments.opened import Asked, OpenStudy
+from lib.experiments.opened import Asked, OpenStudy, by_losses
 from lib.experiments.probes import condition_inputs
 from lib.pruning.dropped import UNPRUNED, Dropped
 from lib.schema import Healing
@@ -73,8 +73,10 @@ def _next(opened: OpenStudy, so_far: Condition, step: Step) -> Dropped:
             local = strategy.chosen(Asked(OpenStudy(study)), step.n, left)
         return {"layers": [kept[layer] for layer in local]}
 
+    settings = strategy.settings.model_dump()
+    settings = {"settings": settings} if settings else {}
     inputs = condition_inputs(opened, so_far) | {
-        "choice": strategy.inputs() | {"n": step.n},
+        "choice": strategy.inputs() | settings | by_losses(strategy) | {"n": step.n},
         "text": opened.texts["validation"],
         "sample": opened.study.distances.model_dump(exclude={"bootstrap"}),
     }

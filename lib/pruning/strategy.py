@@ -24,6 +24,16 @@ from lib.evidence.records import file_digest
 from lib.pruning.dropped import Dropped, check_n, span
 from lib.schema import Chosen, Group
 
+AT_ONCE = 2**24  # numbers of a weight that are looked at in float64 at once
+
+
+def weights(layer: Any, name: str) -> list[Any]:
+    """All parameters of a layer but biases. Raises UserError for numbers that are packed."""
+    found = [one for key, one in layer.named_parameters() if not key.endswith("bias")]
+    if not all(one.is_floating_point() for one in found):
+        raise UserError(f"strategy {name}: the checkpoint is quantised, and its weights are packed")
+    return found
+
 
 class Asked(Protocol):
     """What a strategy may ask of an opened study: the model that is to be pruned, and more."""
@@ -57,6 +67,8 @@ class Strategy:
     METHOD = 1
     Settings: type[BaseModel] = Group  # without settings
     by_rule = False
+    by_loss = False  # whether scores come from `Asked.losses`
+    PASSES = 1.0  # forward passes over the windows that measuring counts for, but for `sets`
 
     def __init__(self, name: str, settings: BaseModel) -> None:
         self.name, self.settings = name, settings
@@ -76,6 +88,10 @@ class Strategy:
             if not math.isfinite(score):
                 raise UserError(f"strategy {self.name}: the score of layer {layer} is {score}")
         return found
+
+    def sets(self, n_layers: int) -> list[list[tuple[int, ...]]]:
+        """For plans: the sets of layers whose losses it asks for, call by call."""
+        return []
 
     def choose(self, scores: dict[str, Any] | None, n: int, n_layers: int) -> Iterable[int]:
         """The n layers that go."""

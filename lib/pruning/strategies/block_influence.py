@@ -7,17 +7,19 @@ tokens as a single vector instead, as the code of Lu et al. does: tokens then co
 norm, and one with a massive activation decides alone.
 """
 
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from lib.models.anatomy import decoder
 from lib.pruning import strategy
-from lib.pruning.geometry import residual_stream
 from lib.schema import Group
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Settings(Group):
+    """flattened: one cosine of all tokens together."""
+
     flattened: bool = False
 
 
@@ -25,20 +27,29 @@ class Strategy(strategy.Strategy):
     Settings = Settings
 
     def measure(self, asked: strategy.Asked) -> dict[str, Any]:
-        products = _products(asked)  # of neighbours, and of each with itself
+        import torch
+
         if self.settings.flattened:
-            inner, before, after = products.sum((1, 2))
+            inner, before, after = sum(found.sum((1, 2)) for found in _products(asked))
             return {"scores": (1 - inner / (before * after).sqrt()).tolist()}
-        inner, before, after = products
-        of_window = (1 - inner / (before * after).sqrt()).mean(1)  # [windows, layers]
+        of_window = torch.cat(
+            [
+                (1 - inner / (before * after).sqrt()).mean(1)
+                for inner, before, after in _products(asked)
+            ]
+        )
         error = of_window.std(0) / len(of_window) ** 0.5
         return {"scores": of_window.mean(0).tolist(), "stderr": error.tolist()}
 
 
-@torch.inference_mode()
-def _products(asked: strategy.Asked) -> torch.Tensor:
-    """xᵢ·xᵢ₊₁, xᵢ·xᵢ and xᵢ₊₁·xᵢ₊₁ of every token in float64: [3, windows, length, layers]."""
-    found: list[torch.Tensor] = []
+def _products(asked: strategy.Asked) -> Iterator["torch.Tensor"]:
+    """xᵢ·xᵢ₊₁, xᵢ·xᵢ and xᵢ₊₁·xᵢ₊₁ of every token in float64, batch by batch:
+    [3, windows, length, layers]."""
+    import torch
+
+    from lib.models.anatomy import decoder
+    from lib.pruning.geometry import residual_stream
+
     before: list[torch.Tensor] = []  # what entered the layer above
 
     def products(state: torch.Tensor) -> torch.Tensor:
@@ -47,12 +58,12 @@ def _products(asked: strategy.Asked) -> torch.Tensor:
         before.append(state)
         return torch.stack([(above * state).sum(-1), state.square().sum(-1)])
 
-    stack = decoder(asked.model)
+    stack, all_windows = decoder(asked.model), asked.windows
     with residual_stream(asked.model, products) as stream:
-        for windows in asked.windows.split(asked.batch):
+        for windows in all_windows.split(asked.batch):
             before.clear()
             stream.clear()
-            stack(input_ids=windows.to(stack.device), use_cache=False)
-            inner, norms = torch.stack([one.cpu() for one in stream], dim=-1)
-            found.append(torch.stack([inner[..., 1:], norms[..., :-1], norms[..., 1:]]))
-    return torch.cat(found, dim=1)
+            with torch.inference_mode():
+                stack(input_ids=windows.to(stack.device), use_cache=False)
+                inner, norms = torch.stack([one.cpu() for one in stream], dim=-1)
+            yield torch.stack([inner[..., 1:], norms[..., :-1], norms[..., 1:]])

@@ -8,6 +8,15 @@ from lib.pruning import strategy
 
 
 class Strategy(strategy.Strategy):
+    by_loss = True
+
+    def sets(self, n_layers: int) -> list[list[tuple[int, ...]]]:
+        """As if the first layer went each time."""
+        return [
+            [(*range(gone), layer) for layer in range(gone, n_layers)]
+            for gone in range(n_layers - 1)
+        ]
+
     def measure(self, asked: strategy.Asked) -> dict[str, Any]:
         """`scores`: when each layer goes, the one that stays last; `losses`: after each removal."""
         left = list(range(asked.model.config.get_text_config().num_hidden_layers))

@@ -7,7 +7,12 @@ from lib.pruning import strategy
 
 
 class Strategy(strategy.Strategy):
+    by_loss = True
+
+    def sets(self, n_layers: int) -> list[list[tuple[int, ...]]]:
+        return [[(), *((layer,) for layer in range(n_layers))]]
+
     def measure(self, asked: strategy.Asked) -> dict[str, Any]:
-        n_layers = asked.model.config.get_text_config().num_hidden_layers
-        whole, *without = asked.losses([(), *((layer,) for layer in range(n_layers))])
+        (sets,) = self.sets(asked.model.config.get_text_config().num_hidden_layers)
+        whole, *without = asked.losses(sets)
         return {"scores": [float(loss - whole) for loss in without], "loss": float(whole)}

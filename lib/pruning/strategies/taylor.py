@@ -1,16 +1,12 @@
 """The layers whose weights the loss would miss least, to first order: Iᵢ = Σ |w · ∂L/∂w| over all
 weights of layer i, where L is the mean loss per token on the calibration text (Kim et al.,
-Shortened LLaMA, §3; Lu et al., §3). Needs the gradients of all layers beside the model.
+Shortened LLaMA, §3; Lu et al., §3). Needs float32 gradients of all layers beside the model.
 """
 
 import math
 from typing import Any
 
-import torch
-
-from lib.models.anatomy import layers
 from lib.pruning import strategy
-from lib.pruning.strategies.magnitude import weights
 from lib.schema import Group
 
 
@@ -22,24 +18,19 @@ class Settings(Group):
 
 class Strategy(strategy.Strategy):
     Settings = Settings
+    PASSES = 3.0  # forward, and back through everything
 
     def measure(self, asked: strategy.Asked) -> dict[str, Any]:
-        model, stack = asked.model, layers(asked.model)
-        before = {name: one.requires_grad for name, one in model.named_parameters()}
-        model.requires_grad_(False)
-        for layer in stack:
-            for weight in weights(layer):
-                weight.requires_grad_(True)
-        try:
-            for windows in asked.windows.split(asked.batch):
-                tokens = windows.to(model.device)
-                loss = model(input_ids=tokens, labels=tokens, use_cache=False).loss
-                (loss * len(windows) / len(asked.windows)).backward()
-            return {"scores": [sum(map(_first_order, weights(layer))) for layer in stack]}
-        finally:
-            model.zero_grad(set_to_none=True)
-            for name, one in model.named_parameters():
-                one.requires_grad_(before[name])
+        from lib.models.anatomy import layers
+
+        of_layer = [strategy.weights(layer, self.name) for layer in layers(asked.model)]
+        gradients = _gradients(asked, [weight for weights in of_layer for weight in weights])
+        return {
+            "scores": [
+                sum(_first_order(weight, gradients.get(weight)) for weight in weights)
+                for weights in of_layer
+            ]
+        }
 
     def inputs(self) -> dict[str, Any]:
         found = super().inputs()
@@ -56,7 +47,47 @@ class Strategy(strategy.Strategy):
         return ranked[:n]
 
 
-def _first_order(weight: torch.Tensor) -> float:
-    if weight.grad is None:  # of an expert that no token was sent to
+def _gradients(asked: strategy.Asked, weights: list[Any]) -> dict[Any, Any]:
+    """∂L/∂w of the weights, in float32 whatever the model computes in: batches add up. Without one
+    are experts that no token was sent to."""
+    import torch
+
+    model, windows = asked.model, asked.windows
+    before = {one: one.requires_grad for one in model.parameters()}
+    found: dict[Any, Any] = {}
+
+    def take(weight: Any) -> None:
+        gradient = weight.grad.float() * share
+        found[weight] = found[weight].add_(gradient) if weight in found else gradient
+        weight.grad = None
+
+    handles = []
+    try:
+        model.requires_grad_(False)
+        for weight in weights:
+            weight.requires_grad_(True)
+            handles.append(weight.register_post_accumulate_grad_hook(take))
+        for some in windows.split(asked.batch):
+            share, tokens = len(some) / len(windows), some.to(model.device)
+            logits = model(input_ids=tokens, use_cache=False).logits[:, :-1].float()
+            torch.nn.functional.cross_entropy(
+                logits.flatten(0, 1), tokens[:, 1:].flatten()
+            ).backward()
+    finally:
+        for handle in handles:
+            handle.remove()
+        for one, required in before.items():
+            one.requires_grad_(required)
+            one.grad = None
+    return found
+
+
+def _first_order(weight: Any, gradient: Any) -> float:
+    if gradient is None:
         return 0.0
-    return float((weight.detach().double() * weight.grad.double()).abs().sum())
+    parts = zip(
+        weight.detach().flatten().split(strategy.AT_ONCE),
+        gradient.flatten().split(strategy.AT_ONCE),
+        strict=True,
+    )
+    return sum(float((one.double() * other.double()).abs().sum()) for one, other in parts)
