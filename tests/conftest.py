@@ -34,10 +34,10 @@ def _folder_in_memory(memory: Path = Path("/dev/shm"), room: int = 6 * 2**30) ->
     return own
 
 
-_IN_MEMORY = None
-if not {"PYTEST_XDIST_WORKER", "TMPDIR"} & os.environ.keys() and (
-    _IN_MEMORY := _folder_in_memory()
-):
+# Not where it is said where files go, nor for scripts that borrow from here and are no tests.
+_WANTED = "PYTEST_VERSION" in os.environ and not {"PYTEST_XDIST_WORKER", "TMPDIR"} & {*os.environ}
+_IN_MEMORY = _folder_in_memory() if _WANTED else None
+if _IN_MEMORY:
     os.environ |= dict.fromkeys(("TMPDIR", "PYTEST_DEBUG_TEMPROOT"), str(_IN_MEMORY))
     tempfile.tempdir = None  # asked for before, perhaps
 
