@@ -278,7 +278,8 @@ def healing(bench: Bench, in_4bit: bool) -> Found:
     from lib.pruning.surgery import drop
 
     model, shape = bench.model(), bench.shape
-    drop(model, simple(shape.dropped, shape.layers))
+    dropped = simple(shape.dropped, shape.layers)
+    drop(model, dropped)
     if in_4bit:
         put_in_4bit(model, shape.dtype)
     sizes = {"steps": shape.steps, "batch": 2 * shape.micro_batch, "length": shape.length}
@@ -289,7 +290,7 @@ def healing(bench: Bench, in_4bit: bool) -> Found:
     trained: set[int] = set()
 
     def own() -> float:
-        adapted = recipe.of(settings).prepare(model, settings)
+        adapted = recipe.of(settings).prepare(model, settings, dropped)
         rows = list(texts.int())
         return later_steps(adapted, lambda: training.train(adapted, rows, 0, settings, shape.dtype))
 

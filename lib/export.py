@@ -94,8 +94,9 @@ def _check_room(opened: OpenStudy, condition: Condition, out: Path) -> None:
     if not probes.adapters(opened, condition).exists():
         check_writable(paths.results(opened.study.name))
     check_writable(out.parent)
-    shape = shape_of(opened.config, condition.healing.ffn)
-    check_space(out, torch.float32.itemsize * shape.pruned(condition.dropped) + SLACK)
+    shape = shape_of(opened.config, condition.healing.adapted)
+    added = recipes.of(condition.healing).added(shape, condition.healing)
+    check_space(out, torch.float32.itemsize * (shape.pruned(condition.dropped) + added) + SLACK)
 
 
 def export(opened: OpenStudy, condition: Condition, out: Path) -> None:
@@ -139,6 +140,8 @@ def _card(opened: OpenStudy, condition: Condition) -> str:
     report = probes.healing_record(opened, condition)
     words = dropped.in_words(opened.n_layers) if dropped else "drop none"
     trained = recipes.of(recipe).words(recipe)
+    if added := recipes.of(recipe).added(shape_of(opened.config, recipe.adapted), recipe):
+        trained += f" (the head was the embeddings; its own are {added:,} parameters more)"
     return f"""---
 library_name: transformers
 tags: [layer-pruning]

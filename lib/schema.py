@@ -33,6 +33,8 @@ TAKEN = ("none", "given")  # what tables call no choice, and layers that a perso
 NO_HEALING = "none"  # in place of the settings of healing: nothing is healed
 FRACTIONS = [0.25, 0.5, 0.75]  # at which models are healed
 
+ALL_LINEAR = "all-linear"  # adapters on every linear map of the layers, those of attention too
+
 MOST = 1_000_000_000  # of anything that is counted: more is a slip, and counts are multiplied
 MOST_EXAMPLES = 1000  # in a prompt
 
@@ -46,6 +48,8 @@ def _on_one_line(text: str) -> str:
 
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+# Modules that get adapters, by their last names; None: the FFN's, as the model's family calls them.
+Targets = Annotated[list[str], Field(min_length=1)] | Literal["all-linear"] | None
 Positive = Annotated[int, Field(ge=1, le=MOST)]
 Several = Annotated[int, Field(ge=2, le=MOST)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # libraries that draw take no larger ones
@@ -187,27 +191,30 @@ class Healing(Group):
         return f"{self.recipe}-teacher" if self.teacher else self.recipe
 
     @property
-    def ffn(self) -> list[str] | None:
-        """Modules of the FFN that get adapters, by their last names; None: the family's own; none
-        where the recipe trains no adapters."""
+    def adapted(self) -> Targets:
+        """Modules that get adapters; an empty list where the recipe trains none."""
         return []
 
 
 class Adapters(Healing):
-    """Of a recipe that trains LoRA adapters: α = rank, as in the paper; targets are the FFN modules
-    of the model's family unless named here by their last name."""
+    """Of a recipe that trains LoRA adapters. `alpha`: the rank, as in the first paper, unless given
+    here. `targets`: modules of the FFN by their last names, in place of the family's own; or
+    all-linear, as in the second paper."""
 
     rank: Positive = 8
+    alpha: Positive | None = None
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    targets: Annotated[list[str], Field(min_length=1)] | None = None
+    targets: Targets = None
 
     @property
     def name(self) -> str:
         plain = f"{self.recipe}-r{self.rank}"
+        plain += f"-a{self.alpha}" if self.alpha not in (None, self.rank) else ""
+        plain += "-all" if self.targets == ALL_LINEAR else ""
         return f"{plain}-teacher" if self.teacher else plain
 
     @property
-    def ffn(self) -> list[str] | None:
+    def adapted(self) -> Targets:
         return self.targets
 
 
@@ -381,9 +388,9 @@ class Study(Group):
         return self.healing.fractions if self.healing else FRACTIONS
 
     @property
-    def ffn(self) -> list[str] | None:
-        """Modules that healing puts adapters on, as `Healing.ffn`; none where nothing is healed."""
-        return self.healing.ffn if self.healing else []
+    def adapted(self) -> Targets:
+        """As `Healing.adapted`; an empty list where nothing is healed."""
+        return self.healing.adapted if self.healing else []
 
     @property
     def loss_texts(self) -> list[NamedText]:

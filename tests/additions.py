@@ -145,7 +145,7 @@ class Recipe(recipe.Recipe):
 
         return load_model(study, weights=torch.float32)
 
-    def prepare(self, model, healing):
+    def prepare(self, model, healing, dropped):
         for weight in model.parameters():
             weight.requires_grad_(weight.ndim == 1)
         return model.train()
@@ -156,7 +156,7 @@ class Recipe(recipe.Recipe):
         found = {k: w.detach() for k, w in trained.named_parameters() if w.requires_grad}
         save_file(found, folder / FILE)
 
-    def restore(self, base, healing, folder):
+    def restore(self, base, healing, dropped, folder):
         from safetensors.torch import load_file
 
         base.load_state_dict(load_file(folder / FILE), strict=False)

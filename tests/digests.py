@@ -193,7 +193,12 @@ KEYS: dict[str, tuple[Any, str]] = {
     "healing.fractions": ([0.5], ""),
     "healing.rank": (3, HEALING),
     "healing.dropout": (0.5, HEALING),
+    "healing.alpha": (16, HEALING),
     "healing.targets": (["up_proj"], HEALING),
+    "healing.head": (False, HEALING),
+    "healing.norm": (False, HEALING),
+    "healing.layers": (1, HEALING),
+    "healing.at": ("cut", HEALING),
     "lora_rank.ranks": ([3], ""),
     "lora_rank.fractions": ([0.5], ""),
     "prompts.task": ("quiz", ""),
@@ -227,6 +232,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "controls.seed": (1, "T"),
     "controls.studies": (["almanac-seed1"], ""),
 }
+PARTIAL = ("healing.head", "healing.norm", "healing.layers", "healing.at")  # keys of that recipe
 # File → what is replaced in it (a byte is added where nothing is named), and what that moves. A
 # checkpoint is one input of all that is measured on it, and so is a folder of tasks.
 FILES: dict[str, tuple[tuple[str, str] | None, str]] = {
@@ -281,6 +287,8 @@ def by_key(path: Path) -> dict[str, str]:
     bases = {None: settings, "revision": of_hub, "gguf": of_hub}
     for text in ("validation_text", "healing_text"):
         bases[text] = settings | {text: hub}
+    partial = {"recipe": "partial", "steps": 2, "batch": 2, "length": 16, "layers": 2}
+    bases |= dict.fromkeys(PARTIAL, settings | {"healing": partial})
     bases["other_texts"] = settings | {"other_texts": [{"name": "tales"} | hub]}
     config = OpenStudy(studies.load(str(path))).config
 
@@ -291,6 +299,7 @@ def by_key(path: Path) -> dict[str, str]:
     before = {name: digests(base) for name, base in bases.items()}
     for key, (value, _) in KEYS.items():
         name = key.split(".")[0] if value != SAME else None
+        name = key if key in PARTIAL else name
         base = name if name in bases and not key.endswith((".path", ".name")) else None
         if value is not None:
             changed = _changed(copy.deepcopy(bases[base]), key, value, folder)

@@ -153,10 +153,10 @@ def test_afterwards_the_model_is_whole_again(form: str, kind: str) -> None:
 def test_layers_and_the_ffn_are_found(form: str) -> None:
     model, (stack, ffn) = random_variant(form), parts(form)
     assert anatomy.layers(model) is model.get_submodule(stack)
-    names = anatomy.ffn_modules(model)
+    names = anatomy.adapter_modules(model)
     assert len(names) == len(set(names))
     assert set(names) == {f"{stack}.{i}.{name}" for i in range(N_LAYERS) for name in ffn}
-    assert set(anatomy.ffn_modules(anatomy.skeleton(model.config))) == set(names)
+    assert set(anatomy.adapter_modules(anatomy.skeleton(model.config))) == set(names)
     width = model.config.get_text_config().hidden_size
     for name in names:
         reads = any(kind in name for kind in ("gate", "up", "fc1", "h_to_4h", "c_fc"))

@@ -199,11 +199,11 @@ def test_ffn_that_adapters_do_not_go_on(family):
     assert shape_of(model.config).total == sum(p.numel() for p in model.parameters())
     names, there = NAMED[family]
     for targets in (None, names):
-        says = refusal(lambda targets=targets: anatomy.ffn_modules(model, targets))
+        says = refusal(lambda targets=targets: anatomy.adapter_modules(model, targets))
         assert f"'{family}'" in says and there in says
         assert "take a recipe without adapters, or healing: none" in says
     if "gate_up_proj" in there:
-        assert len(anatomy.ffn_modules(model, ["gate_up_proj", "down_proj"])) == 2 * 6 * 4
+        assert len(anatomy.adapter_modules(model, ["gate_up_proj", "down_proj"])) == 2 * 6 * 4
 
 
 def test_a_section_that_heals_nothing_asks_for_no_targets(

@@ -69,28 +69,29 @@ def test_a_skeleton_has_the_same_modules_and_no_weights(tiny_checkpoint: Checkpo
     study = of(tiny_checkpoint("gpt_neox"))
     skeleton = anatomy.skeleton(checkpoints.load_config(study))
     assert all(parameter.is_meta for parameter in skeleton.parameters())
-    assert anatomy.ffn_modules(skeleton) == anatomy.ffn_modules(checkpoints.load_model(study))
+    model = checkpoints.load_model(study)
+    assert anatomy.adapter_modules(skeleton) == anatomy.adapter_modules(model)
 
 
 def test_named_targets_replace_the_familys_own(tiny_checkpoint: Checkpoints) -> None:
     model = anatomy.skeleton(checkpoints.load_config(of(tiny_checkpoint("llama"))))
-    found = anatomy.ffn_modules(model, ["down_proj"])
+    found = anatomy.adapter_modules(model, ["down_proj"])
     assert found == [f"model.layers.{i}.mlp.down_proj" for i in range(6)]
 
 
 @pytest.mark.parametrize("target", ["c_proj", "proj", "q_proj", "mlp", "lm_head", "up_proj.weight"])
-def test_targets_that_are_no_ffn_modules_are_refused(
+def test_targets_that_are_no_adapter_modules_are_refused(
     tiny_checkpoint: Checkpoints, target: str
 ) -> None:
     model = anatomy.skeleton(checkpoints.load_config(of(tiny_checkpoint("llama"))))
-    message = refusal(lambda: anatomy.ffn_modules(model, ["up_proj", target]))
+    message = refusal(lambda: anatomy.adapter_modules(model, ["up_proj", target]))
     assert f"'{target}'" in message and "healing.targets" in message
 
 
 def test_an_unknown_family_has_to_name_its_targets(tiny_checkpoint: Checkpoints) -> None:
     model = anatomy.skeleton(checkpoints.load_config(of(tiny_checkpoint("llama"))))
     model.config.model_type = "novel"
-    message = refusal(lambda: anatomy.ffn_modules(model))
+    message = refusal(lambda: anatomy.adapter_modules(model))
     assert "'novel'" in message and "healing.targets" in message
 
 
@@ -115,7 +116,7 @@ def test_experts_of_another_layout_are_refused(targets: list[str]) -> None:
     settings = {"num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 64}
     config = GptOssConfig(**settings, num_local_experts=2, num_experts_per_tok=1, head_dim=16)
     model = anatomy.skeleton(config)
-    assert f"'{targets[0]}'" in refusal(lambda: anatomy.ffn_modules(model, targets))
+    assert f"'{targets[0]}'" in refusal(lambda: anatomy.adapter_modules(model, targets))
 
 
 def _tensors(change: Callable[[dict], object]) -> Callable[[Path], object]:

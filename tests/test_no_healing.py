@@ -32,7 +32,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory, write_study: Studies):
 
 def test_none_is_read_and_written_as_a_word(tmp_path: Path, write_study: Studies) -> None:
     study = studies.load(str(write_study(tmp_path, healing="none")))
-    assert study.healing is None and study.fractions == [0.25, 0.5, 0.75] and study.ffn == []
+    assert study.healing is None and study.fractions == [0.25, 0.5, 0.75] and study.adapted == []
     assert json.loads(json.dumps(study.model_dump()))["healing"] == "none"
     assert studies.override(study, batch=4).healing is None
     assert studies.effective(study)["healing"] == "none"

@@ -29,6 +29,10 @@ def test_every_key_of_a_study_stands_in_the_tables_once() -> None:
         "`healing`": set(schema.Healing.model_fields),
         "Adapters": set(schema.Adapters.model_fields) - set(schema.Healing.model_fields),
     }
+    shared = expected["`healing`"] | expected["Adapters"]
+    for name in open_sets.known("recipe"):
+        if own := set(open_sets.module("recipe", name).Settings.model_fields) - shared:
+            expected[f"Recipe `{name}`"] = own
     for key, field in fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel) and kind is not schema.Text:

@@ -11,7 +11,7 @@ from qwen_reference import CONFIG, LAYERS, TRAINED, tokens, write
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from lib.models import qwen
-from lib.models.anatomy import ffn_modules, layers, longest_alike
+from lib.models.anatomy import adapter_modules, layers, longest_alike
 from lib.models.qwen_config import QWenConfig, ntk_alpha
 
 qwen.register()
@@ -172,7 +172,7 @@ def test_the_paper_s_adapters_on_the_ffn() -> None:
     shape = {"num_hidden_layers": 32, "num_attention_heads": 32, "vocab_size": 151936}
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(QWenConfig(**CONFIG | whole | shape))
-    names = ffn_modules(model, ["gate_proj", "up_proj", "down_proj"])
+    names = adapter_modules(model, ["gate_proj", "up_proj", "down_proj"])
     linear = [model.get_submodule(name) for name in names]
     assert len(linear) == 3 * 32
     assert sum(64 * (m.in_features + m.out_features) for m in linear) == 92_798_976

@@ -8,7 +8,9 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from tiny import FAMILIES, random_model
+from torch import nn
 from transformers import AutoModelForCausalLM
+from transformers.pytorch_utils import Conv1D
 
 from lib import study as studies
 from lib.errors import UserError
@@ -47,14 +49,24 @@ def weights_of(model):
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "falcon", "mixtral"])
-def test_lora_adapters_merge_to_what_the_adapted_model_computes(family, study, tokenizer, tmp_path):
+@pytest.mark.parametrize("further", [{}, {"targets": "all-linear", "alpha": 8}])
+def test_lora_adapters_merge_to_what_the_adapted_model_computes(
+    family, further, study, tokenizer, tmp_path
+):
     random_model(family, vocab_size=len(tokenizer)).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    one = with_recipe(study.model_copy(update={"model": str(tmp_path)}), recipe="lora")
+    one = with_recipe(study.model_copy(update={"model": str(tmp_path)}), recipe="lora", **further)
     model = recipes.of(one.healing).base(one)
     drop(model, [1])
     adapted = adapters.adapt(model, one.healing, needs_4bit=False).eval()
     assert four_bit.linear4bit(adapted) == []
+    modules = [module for module in adapted.modules() if isinstance(module, LoraLayer)]
+    assert {module.scaling["default"] for module in modules} == {2.0 if further else 1.0}
+    if further:  # every linear map of the layers, and no other
+        linear = [m for m in adapted.modules() if isinstance(m, nn.Linear | Conv1D)]
+        own = {id(part) for module in modules for part in module.modules() if part is not module}
+        plain = [module for module in linear if id(module) not in own]
+        assert plain == [model.get_output_embeddings()]
     torch.manual_seed(0)
     for name, parameter in adapted.named_parameters():
         assert parameter.requires_grad == ("lora_" in name)
@@ -88,9 +100,9 @@ def text(study, tokenizer):
     return corpora.windows(study.validation_text, tokenizer, 16, 64, 0)
 
 
-@pytest.mark.parametrize("recipe", ["qlora", "lora", "full"])
+@pytest.mark.parametrize("recipe", ["qlora", "lora", "full", "partial"])
 def test_every_recipe_lowers_the_loss_on_other_text(recipe, study, tokenizer, text):
-    rate = 2e-3 if recipe == "full" else 1e-2
+    rate = 2e-3 if recipe in ("full", "partial") else 1e-2
     one = with_recipe(study, recipe=recipe, steps=10, learning_rate=rate)
     plain = checkpoints.load_model(one)
     drop(plain, BLOCK)
@@ -239,8 +251,9 @@ def test_a_teacher_brings_the_pupil_closer(study, tokenizer, text):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_all_weights_on_disk_are_the_healed_model(study, tokenizer, tmp_path, dtype):
-    one = with_recipe(study.model_copy(update={"dtype": dtype}), recipe="full", steps=2)
+@pytest.mark.parametrize("recipe", ["full", "partial"])
+def test_weights_on_disk_are_the_healed_model(recipe, study, tokenizer, tmp_path, dtype):
+    one = with_recipe(study.model_copy(update={"dtype": dtype}), recipe=recipe, steps=2)
     healed = heal.heal(one, one.healing, BLOCK, tokenizer, kept=tmp_path / "a").model
     again = heal.reload(one, one.healing, BLOCK, tmp_path / "a")
     assert healed.config.use_cache == again.config.use_cache

@@ -174,7 +174,7 @@ def _check_device(opened: OpenStudy, model: PreTrainedModel) -> None:
                 f"model {study.model}: {reason}; these recipes of healing need no 4-bit: "
                 f"{', '.join(others)}"
             )
-    memory.check_memory(study, shapes.shape_of(opened.config, study.ffn))
+    memory.check_memory(study, shapes.shape_of(opened.config, study.adapted))
 
 
 def _check_lengths(opened: OpenStudy, sound: Sound) -> None:

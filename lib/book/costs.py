@@ -29,9 +29,8 @@ from lib.book.plan import (
     Planned,
     asked_passes,
     extras,
-    head_passes,
     parts,
-    trained_passes,
+    training_passes,
 )
 from lib.book.took import Rows
 from lib.errors import UserError
@@ -81,7 +80,7 @@ class Estimate:
         self.flops = flops
         shaped = study.shape is not None  # then no hub is asked
         config = checkpoints.config_of_shape(study) if shaped else planned_config(study)[0]
-        self.shape: Shape = shape_of(config, study.ffn)
+        self.shape: Shape = shape_of(config, study.adapted)
         self.opened = Planned(self.study, config)
 
     @cached_property
@@ -97,12 +96,12 @@ class Estimate:
         ]
         first = frozenset([found[0].name])
         for part in parts(opened).values():
-            trained, taught = trained_passes(opened, part)
             answering = asked_passes(opened, part) * each
             work = {"unhealed": answering}
             if part.healed:
-                healing = BACK * trained + taught + head_passes(opened, part)
-                work = {"healing": healing * each, "healed": answering}
+                healing = training_passes(opened, part)
+                seconds = (healing.forward + (BACK - 1) * healing.back) * each
+                work = {"healing": seconds, "healed": answering}
             found.append(Piece(part.name, work, first))
         return found
 

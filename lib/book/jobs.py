@@ -222,7 +222,7 @@ def prepare(study: Study, config: Configuration, cores: int, start: float = 0.0)
         there = "bfloat16" if gpus and study.dtype == "auto" else study.dtype
         study = study.model_copy(update={"device": "cpu", "dtype": there})
     model, _ = planned_config(study)
-    opened, shape = Planned(study, model), shape_of(model, study.ffn)
+    opened, shape = Planned(study, model), shape_of(model, study.adapted)
     needs = memory(study, shape)
     if elsewhere and gpus and study.healing and recipes.of(study.healing).needs_4bit:
         del needs["healed"]  # evaluated as it is, in 4-bit, which takes less than healing it

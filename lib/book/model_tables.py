@@ -20,7 +20,7 @@ def family(base: str) -> list[Study]:
 
 
 def parameters(study: Study) -> shapes.Shape:
-    return shapes.shape_of(checkpoints.config_of_shape(study), study.ffn)
+    return shapes.shape_of(checkpoints.config_of_shape(study), study.adapted)
 
 
 def models_table(found: Sequence[Study]) -> Rows:

@@ -231,24 +231,28 @@ def extras(opened: OpenStudy) -> Extras:
     return found
 
 
-def trained_passes(opened: OpenStudy, part: Part) -> tuple[int, int]:
-    """How often a layer sees a token of the training, forward and back; and a teacher's, forward
-    alone. Of a pruning in steps, that of all steps."""
-    one, gone, trained, taught = part.conditions[0], set(), 0, 0
+class Training(NamedTuple):
+    """Passes of a layer over a token, forward and back. The head counts as so many layers; its way
+    back, one product of matrices like the way there, as forward."""
+
+    forward: float
+    back: float
+
+
+def training_passes(opened: Planned, part: Part) -> Training:
+    """What healing takes, a teacher's passes included; of a pruning in steps, that of all steps."""
+    one, gone, forward, back = part.conditions[0], set(), 0.0, 0.0
     for step in (*one.before, one):
         gone |= {*step.dropped}
-        if step.healing:
-            tokens = step.healing.steps * step.healing.batch * step.healing.length
-            trained += tokens * (opened.n_layers - len(gone))
-            taught += tokens * (max(gone, default=-1) + 1) if step.healing.teacher else 0
-    return trained, taught
-
-
-def head_passes(opened: Planned, part: Part) -> float:
-    """The head's work in training, as passes of a layer: forward, and back to what it reads."""
-    one = part.conditions[0]
-    healed = [step.healing for step in (*one.before, one) if step.healing]
-    return 2 * opened.head * sum(each.steps * each.batch * each.length for each in healed)
+        if (healing := step.healing) is None:
+            continue
+        tokens = healing.steps * healing.batch * healing.length
+        taught = max(gone, default=-1) + 1 if healing.teacher else 0
+        way = recipes.of(healing).backward(healing, gone, opened.n_layers)
+        kept = opened.n_layers - len(gone)
+        forward += tokens * (kept + taught + opened.head * (1 + way.head))
+        back += tokens * way.layers
+    return Training(forward, back)
 
 
 def asked_passes(opened: Planned, part: Part) -> float:
@@ -279,8 +283,8 @@ class Speed(NamedTuple):
 
     def healing(self, opened: Planned, part: Part) -> float:
         """Seconds, estimated."""
-        trained, taught = trained_passes(opened, part)
-        return trained * self.training + (taught + head_passes(opened, part)) * self.forward
+        forward, back = training_passes(opened, part)
+        return forward * self.forward + back * (self.training - self.forward)
 
     def asking(self, opened: Planned, part: Part) -> float:
         return asked_passes(opened, part) * self.forward
@@ -331,8 +335,8 @@ def plan(study: Study) -> str:
     if study.model_is_local:
         checkpoints.check_config(study)
     config, own = planned_config(study)
-    trial(f"study {study.name}: shape", lambda: shape_of(config, study.ffn))
-    shape = shape_of(config, study.ffn)
+    trial(f"study {study.name}: shape", lambda: shape_of(config, study.adapted))
+    shape = shape_of(config, study.adapted)
     harness.try_local_tasks(study)
     pace = speed(study, shape)
     opened = Planned(study, config)
@@ -346,10 +350,12 @@ def plan(study: Study) -> str:
     ]
     for n in opened.healed_ns(study.fractions) if study.healing else []:
         dropped = span(shape.n_layers - n, shape.n_layers)
-        trained = recipes.of(study.healing).trainable(shape, study.healing, dropped)
+        recipe = recipes.of(study.healing)
+        trained = recipe.trainable(shape, study.healing, dropped)
+        added = recipe.added(shape, study.healing)
         lines.append(
             f"  less {n} layers ({n / shape.n_layers:.0%}): {shape.pruned(dropped):,}; healing "
-            f"trains {trained:,}"
+            f"trains {trained:,}" + (f" and adds {added:,} for a head of its own" if added else "")
         )
     for task in (*study.tasks, *map(whole_texts.as_task, study.perplexity)):
         size = opened.size(task)

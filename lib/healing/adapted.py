@@ -2,11 +2,11 @@
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lib.errors import UserError
 from lib.healing import recipe
-from lib.schema import Adapters, Study
+from lib.schema import ALL_LINEAR, Adapters, Study
 
 if TYPE_CHECKING:
     from torch import nn
@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
 
 class Adapted(recipe.Recipe):
-    """A frozen base with adapters on linear modules of its FFN."""
+    """A frozen base with adapters on linear modules of its layers."""
 
-    def prepare(self, model: "PreTrainedModel", healing: Adapters) -> "nn.Module":
+    def prepare(
+        self, model: "PreTrainedModel", healing: Adapters, dropped: Collection[int]
+    ) -> "nn.Module":
         from lib.healing.adapters import adapt
 
         return adapt(model, healing, self.needs_4bit)
@@ -27,10 +29,12 @@ class Adapted(recipe.Recipe):
         """The adapters, in peft's format."""
         trained.save_pretrained(folder)
 
-    def restore(self, base: "PreTrainedModel", healing: Adapters, folder: Path) -> "nn.Module":
+    def restore(
+        self, base: "PreTrainedModel", healing: Adapters, dropped: Collection[int], folder: Path
+    ) -> "nn.Module":
         from lib.healing.adapters import restored
 
-        return restored(self.prepare(base, healing), folder)
+        return restored(self.prepare(base, healing, dropped), folder)
 
     def evaluable(
         self, trained: "nn.Module", study: Study, dropped: Collection[int], plain: bool = False
@@ -41,18 +45,26 @@ class Adapted(recipe.Recipe):
         return (written_out if plain else evaluable)(model, study, dropped)
 
     def check(self, study: Study, skeleton: "PreTrainedModel", healing: Adapters) -> None:
-        from lib.models.anatomy import ffn_modules, linear_weight
+        from lib.models.anatomy import adapter_modules, linear_weight
 
-        names = ffn_modules(skeleton, healing.targets)
+        names = adapter_modules(skeleton, healing.targets)
         widest = min(min(linear_weight(skeleton, name).shape) for name in names)
         if healing.rank > widest:
             raise UserError(
-                f"study {study.name}: rank {healing.rank} is above the FFN's width, {widest}"
+                f"study {study.name}: rank {healing.rank} is above the narrowest width of an "
+                f"adapted module, {widest}"
             )
+
+    def inputs(self, healing: Adapters) -> dict[str, Any]:
+        found = super().inputs(healing)
+        if found["alpha"] in (None, healing.rank):  # what is recorded without one was trained so
+            del found["alpha"]
+        return found
 
     def trainable(self, shape: "Shape", healing: Adapters, dropped: Collection[int] = ()) -> int:
         """rank · (in + out) for every adapted matrix that stays."""
         return shape.trainable(healing.rank, dropped)
 
     def words(self, healing: Adapters) -> str:
-        return f"adapters of rank {healing.rank}"
+        where = "all linear maps" if healing.targets == ALL_LINEAR else "the FFN"
+        return f"adapters of rank {healing.rank}, α = {healing.alpha or healing.rank}, on {where}"

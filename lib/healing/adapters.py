@@ -1,5 +1,5 @@
-"""LoRA adapters on the FFN's linear modules (§3.2, App. A.1 of Gromov et al.): putting them on, and
-merging them. With W₀ the frozen weight and α = r, an adapted module computes
+"""LoRA adapters on linear modules of the layers, the FFN's (§3.2, App. A.1 of Gromov et al.) or all
+(§3.2 of Lu et al.): putting them on, and merging them. With W₀ the frozen weight, a module computes
 
     W₀ x + (α/r) · B A x,    A: [r, in],  B: [out, r]
 
@@ -30,7 +30,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lib.errors import UserError
 from lib.healing.recipe import Damaged
-from lib.models.anatomy import ffn_modules, is_fused, layers, linear_weight
+from lib.models.anatomy import adapter_modules, is_fused, layers, linear_weight
 from lib.models.checkpoints import dtype, load_model
 from lib.models.four_bit import SplitExperts, dequantised, linear4bit, runs_in_4bit
 from lib.pruning.surgery import drop
@@ -53,11 +53,11 @@ def _linear(weight: torch.Tensor) -> nn.Linear:
 
 
 def adapt(model: PreTrainedModel, healing: Adapters, needs_4bit: bool) -> PeftModel:
-    """Add LoRA adapters (α = r) to every FFN module, named in full; all else is frozen.
+    """Add LoRA adapters to the modules that the settings name, in full; all else is frozen.
 
     Raises UserError for a rank above a module's width and for targets that match nothing or, where
     the base has to be in 4-bit, are not."""
-    names = ffn_modules(model, healing.targets)
+    names = adapter_modules(model, healing.targets)
     modules = [model.get_submodule(name) for name in names]
     if needs_4bit:
         in_4bit = {module for _, module in linear4bit(model)}
@@ -73,7 +73,7 @@ def adapt(model: PreTrainedModel, healing: Adapters, needs_4bit: bool) -> PeftMo
     ]
     narrowest = min(map(min, sizes))
     if healing.rank > narrowest:
-        raise UserError(f"rank {healing.rank}: above the narrowest FFN width, {narrowest}")
+        raise UserError(f"rank {healing.rank}: above the narrowest adapted width, {narrowest}")
     transposed = any(isinstance(module, Conv1D) for module in modules)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
@@ -85,10 +85,10 @@ def adapt(model: PreTrainedModel, healing: Adapters, needs_4bit: bool) -> PeftMo
 
 
 def lora(names: list[str], healing: Adapters, transposed: bool) -> LoraConfig:
-    """Adapters of rank r, with α = r, on the FFN; all else is frozen."""
+    """Adapters of rank r on the named modules; all else is frozen."""
     return LoraConfig(
         r=healing.rank,
-        lora_alpha=healing.rank,
+        lora_alpha=healing.alpha or healing.rank,
         lora_dropout=healing.dropout,
         target_modules=names,
         task_type="CAUSAL_LM",

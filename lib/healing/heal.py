@@ -92,7 +92,7 @@ def heal(
     if teacher is None:
         drop(model, dropped)
     given = untouched.of_model(model)
-    trained = recipe.prepare(model, healing)
+    trained = recipe.prepare(model, healing, dropped)
     before = base_digest(trained)
     fresh = keep is None or not saved_steps(keep)
     start = time.monotonic()
@@ -141,7 +141,7 @@ def reload(
     model = recipe.base(study)
     drop(model, dropped)
     given = untouched.of_model(model)
-    trained = recipe.restore(model, healing, kept)
+    trained = recipe.restore(model, healing, dropped, kept)
     untouched.check(given, _frozen(trained), "restoring what was trained")
     return recipe.evaluable(trained, study, dropped, plain)
 

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lib import open_sets
 from lib.errors import UserError
@@ -39,6 +39,14 @@ def logged_steps(healing: Healing) -> list[int]:
     return sorted({1, *range(every, healing.steps + 1, every)})
 
 
+class Backward(NamedTuple):
+    """Passes of layers on the way back, and of the head, for each token: one for the gradient of
+    what entered, and one more where the weights have their own."""
+
+    layers: float
+    head: float
+
+
 class Recipe(ABC):
     """METHOD: raised when the code that computes healed weights changes them, that which all
     recipes share included. needs_4bit: whether the base is put in 4-bit NF4."""
@@ -54,8 +62,11 @@ class Recipe(ABC):
         """The unpruned model as it is trained, in this recipe's number format."""
 
     @abstractmethod
-    def prepare(self, model: "PreTrainedModel", healing: Healing) -> "nn.Module":
-        """The pruned model ready to train: what requires gradients is trained.
+    def prepare(
+        self, model: "PreTrainedModel", healing: Healing, dropped: Collection[int]
+    ) -> "nn.Module":
+        """The pruned model ready to train: what requires gradients is trained. dropped: the layers
+        that it lacks.
 
         Raises UserError for settings that do not fit the model."""
 
@@ -64,7 +75,9 @@ class Recipe(ABC):
         """Write what was trained into an empty folder."""
 
     @abstractmethod
-    def restore(self, base: "PreTrainedModel", healing: Healing, folder: Path) -> "nn.Module":
+    def restore(
+        self, base: "PreTrainedModel", healing: Healing, dropped: Collection[int], folder: Path
+    ) -> "nn.Module":
         """What `keep` wrote, laid over a base that is pruned; as it was after training.
 
         Raises Damaged where a part of it is not there, or not of these settings."""
@@ -95,6 +108,14 @@ class Recipe(ABC):
     @abstractmethod
     def trainable(self, shape: "Shape", healing: Healing, dropped: Collection[int] = ()) -> int:
         """Parameters that are trained."""
+
+    def added(self, shape: "Shape", healing: Healing) -> int:
+        """Parameters that the healed model, everything merged, has beyond the pruned one."""
+        return 0
+
+    def backward(self, healing: Healing, dropped: Collection[int], n_layers: int) -> Backward:
+        """What the way back costs, for plans: of a frozen model with adapters, unless said."""
+        return Backward(n_layers - len(dropped), 1)
 
     @abstractmethod
     def bytes(

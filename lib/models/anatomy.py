@@ -10,6 +10,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lib.errors import UserError
 from lib.models.qwen import register
+from lib.schema import ALL_LINEAR, Targets
 
 register()  # transformers has no Qwen of version 1
 GATED = ("gate_proj", "up_proj", "down_proj")
@@ -97,6 +98,16 @@ def decoder(model: PreTrainedModel) -> PreTrainedModel:
     return model.get_submodule(layers_and_name(model)[1].rpartition(".")[0])
 
 
+def final_norm(model: PreTrainedModel) -> nn.Module | None:
+    """The norm between the last layer and the head; None in the few families without one."""
+    found = [
+        child
+        for child in decoder(model).children()
+        if (own := list(child.parameters())) and all(weight.ndim == 1 for weight in own)
+    ]
+    return found[-1] if found else None
+
+
 def is_fused(module: nn.Module) -> bool:
     """Whether the module holds the weights of all its experts in two tensors,
     gate_up_proj [expert, 2 · intermediate, hidden] and down_proj [expert, hidden, intermediate],
@@ -116,12 +127,13 @@ def is_fused(module: nn.Module) -> bool:
     )
 
 
-def ffn_modules(model: PreTrainedModel, targets: list[str] | None = None) -> list[str]:
-    """Full names of the FFN's linear maps, in every layer; those of fused experts have the
-    expert's number behind them, as if they were lists of modules.
+def adapter_modules(model: PreTrainedModel, targets: Targets = None) -> list[str]:
+    """Full names of the linear maps that adapters go on, in every layer: those of the FFN as the
+    family calls them, or as `targets` names them; or all linear maps, those of attention too.
+    Fused experts' have the expert's number behind them, as if they were lists of modules.
 
     In full, because peft matches a bare suffix anywhere: `c_proj`, say, is also the name of an
-    attention projection. `targets` replaces the family's own names.
+    attention projection.
 
     Raises UserError for a family without an entry and for targets that match nothing."""
     family = model.config.get_text_config().model_type
@@ -130,6 +142,8 @@ def ffn_modules(model: PreTrainedModel, targets: list[str] | None = None) -> lis
         raise UserError(
             f"model family '{family}': its FFN modules are not known; {_possible(stack)}"
         )
+    if targets == ALL_LINEAR:
+        return _all_linear(stack, prefix)
     wanted = targets if targets is not None else FFN[family]
     found: dict[str, list[str]] = {target: [] for target in wanted}
     for name, module in _outside_attention(stack, prefix):
@@ -149,6 +163,20 @@ def ffn_modules(model: PreTrainedModel, targets: list[str] | None = None) -> lis
                 f"{_possible(stack)}"
             )
     return [name for names in found.values() for name in names]
+
+
+def _all_linear(stack: nn.ModuleList, prefix: str) -> list[str]:
+    found: list[str] = []
+    for name, module in stack.named_modules(prefix=prefix):
+        if isinstance(module, nn.Linear | Conv1D):
+            found.append(name)
+        elif is_fused(module):
+            found += [
+                f"{name}.{target}.{expert}"
+                for target in FFN["mixtral"]
+                for expert in range(len(getattr(module, target)))
+            ]
+    return found
 
 
 def _outside_attention(stack: nn.ModuleList, prefix: str) -> Iterator[tuple[str, nn.Module]]:
@@ -179,7 +207,7 @@ def _possible(stack: nn.ModuleList) -> str:
 
 
 def linear_weight(model: nn.Module, name: str) -> torch.Tensor:
-    """The weight [out, in] of a linear map named as in `ffn_modules`: a view, whatever form the
+    """The weight [out, in] of a linear map named as in `adapter_modules`: a view, whatever form the
     family keeps it in, so that copying into it changes the model."""
     parent, _, own = name.rpartition(".")
     if own.isdigit():

@@ -3,10 +3,13 @@
 transformers loads such tensors as they are, each for itself. But whatever library calls
 `tie_weights()` later makes one of the two, because the configuration says so, and every number
 depends on what was called before. So the configuration is put right as soon as tensors are read.
+
+And heads that are the embeddings, but are to be trained without them.
 """
 
 import os
 
+from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from lib.models.anatomy import skeleton
@@ -22,6 +25,20 @@ def keep_apart(model: PreTrainedModel) -> None:
         for part in model.modules():
             if isinstance(part, PreTrainedModel):
                 untie(part.config)
+
+
+def is_tied(model: PreTrainedModel) -> bool:
+    """Whether the output head is the embeddings."""
+    return model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+
+def give_own_head(model: PreTrainedModel) -> None:
+    """A copy of the embeddings in their place as head, in place. The configuration says so, and a
+    checkpoint that is written now has both."""
+    if is_tied(model):
+        head = model.get_output_embeddings()
+        head.weight = nn.Parameter(head.weight.detach().clone())
+        keep_apart(model)
 
 
 def untie(config: PretrainedConfig) -> None:

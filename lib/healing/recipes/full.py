@@ -1,10 +1,10 @@
-"""All weights are trained, in float32: small steps would vanish in 16 bits."""
+"""All weights are trained, in float32."""
 
 from collections.abc import Collection
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from lib.healing import recipe
+from lib.healing.recipe import Backward
+from lib.healing.weights import Weights
 from lib.schema import Healing, Study
 
 if TYPE_CHECKING:
@@ -14,15 +14,13 @@ if TYPE_CHECKING:
 
     from lib.models.shapes import Shape
 
-WEIGHTS = "model.safetensors"
-
 
 class Settings(Healing):
     TEACHABLE = False
     recipe: Literal["full"] = "full"
 
 
-class Recipe(recipe.Recipe):
+class Recipe(Weights):
     METHOD = 3
 
     def base(self, study: Study) -> "PreTrainedModel":
@@ -32,41 +30,20 @@ class Recipe(recipe.Recipe):
 
         return load_model(study, weights=torch.float32)
 
-    def prepare(self, model: "PreTrainedModel", healing: Healing) -> "nn.Module":
+    def prepare(
+        self, model: "PreTrainedModel", healing: Healing, dropped: Collection[int]
+    ) -> "nn.Module":
         from lib.healing.adapters import checkpoint_gradients
 
         if healing.gradient_checkpointing:
             checkpoint_gradients(model)
-        return model.train()
-
-    def keep(self, trained: "nn.Module", folder: Path) -> None:
-        from safetensors.torch import save_model
-
-        save_model(trained, str(folder / WEIGHTS))
-
-    def restore(self, base: "PreTrainedModel", healing: Healing, folder: Path) -> "nn.Module":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_model
-
-        try:
-            missing, unexpected = load_model(base, folder / WEIGHTS, strict=False)
-        except (FileNotFoundError, SafetensorError) as error:
-            raise recipe.Damaged(f"{folder / WEIGHTS}: {error}") from None
-        if missing or unexpected:
-            raise recipe.Damaged(f"{folder / WEIGHTS}: its tensors are not those of the model")
-        return base
-
-    def evaluable(
-        self, trained: "nn.Module", study: Study, dropped: Collection[int], plain: bool = False
-    ) -> "PreTrainedModel":
-        from accelerate.utils import extract_model_from_parallel
-
-        # In 16 bits the Trainer leaves its autocast around the model, which a restored one lacks.
-        plain_model = extract_model_from_parallel(trained, keep_fp32_wrapper=False)
-        return plain_model.eval().requires_grad_(False)
+        return model.train().requires_grad_(True)
 
     def trainable(self, shape: "Shape", healing: Healing, dropped: Collection[int] = ()) -> int:
         return shape.pruned(dropped)
+
+    def backward(self, healing: Healing, dropped: Collection[int], n_layers: int) -> Backward:
+        return Backward(2 * (n_layers - len(dropped)), 2)
 
     def bytes(
         self, shape: "Shape", healing: Healing, dtype: "torch.dtype", in_4bit: bool
