@@ -273,7 +273,7 @@ def healing(bench: Bench, in_4bit: bool) -> Found:
     from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 
     from lib import schema
-    from lib.healing import recipe, training
+    from lib.healing import reading, recipe, training
     from lib.pruning.dropped import simple
     from lib.pruning.surgery import drop
 
@@ -291,8 +291,8 @@ def healing(bench: Bench, in_4bit: bool) -> Found:
 
     def own() -> float:
         adapted = recipe.of(settings).prepare(model, settings, dropped)
-        rows = list(texts.int())
-        return later_steps(adapted, lambda: training.train(adapted, rows, 0, settings, shape.dtype))
+        read = reading.Read(list(texts.int()))
+        return later_steps(adapted, lambda: training.train(adapted, read, 0, settings, shape.dtype))
 
     def bare() -> float:
         if in_4bit:

@@ -30,6 +30,7 @@ from transformers import (
 
 from almanac.tokenizer import train_tokenizer
 from lib.healing import adapters, training
+from lib.healing.reading import Read
 from lib.models import checkpoints, four_bit
 from lib.models.corpora import document_sequences, documents, windows
 from lib.schema import Adapters, Study, Text, healing
@@ -112,7 +113,7 @@ def main() -> None:
             base = four_bit.load_4bit(study) if in_4bit else checkpoints.load_model(study)
             model = adapters.adapt(base, recipe, needs_4bit=in_4bit)
             pad = text.pad_token_id
-            return seconds(lambda: training.train(model, rows, pad, recipe, torch.float32))
+            return seconds(lambda: training.train(model, Read(rows), pad, recipe, torch.float32))
 
         if args.memory:
             if args.memory == "ours":

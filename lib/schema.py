@@ -80,6 +80,26 @@ class Text(Group):
         return self
 
 
+class Data(Text):
+    """A data set for healing. `rows`: plain text, or instructions with their responses; of these
+    the loss counts the tokens of the response, or all. `template`: what the model is given before
+    a response; a paragraph with {input} is left out where a row has none."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=40)]
+    rows: Literal["text", "instructions"] = "text"
+    scored: Literal["response", "all"] = "response"
+    template: str = "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
+
+    @model_validator(mode="after")
+    def of_instructions(self) -> "Data":
+        given = {"scored", "template"} & self.model_fields_set
+        if self.rows == "text" and given:
+            raise ValueError(f"{' and '.join(sorted(given))} go with rows: instructions")
+        if "{instruction}" not in self.template:
+            raise ValueError("template has no {instruction} in it")
+        return self
+
+
 class Distances(Group):
     """Windows of `length` tokens; the distance is taken at the last token, as in the
     paper, or averaged over all tokens."""
@@ -162,12 +182,14 @@ class Chosen(Group):
 class Healing(Group):
     """Training after pruning (App. A.1), what all recipes have. Each recipe, a file in
     lib/healing/recipes/, derives its own settings from these. `teacher` is the weight of the
-    student–teacher loss at the cut (eq. 8)."""
+    student–teacher loss at the cut (eq. 8); `data` the name of one of the study's `healing_data`,
+    in place of its healing text."""
 
     TEACHABLE: ClassVar[bool] = True  # something stays frozen, which the teacher consists of
 
     recipe: str
     teacher: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    data: str | None = None
     steps: Positive = 50
     batch: Positive = 16
     micro_batch: Positive | None = None
@@ -186,9 +208,15 @@ class Healing(Group):
         return self
 
     @property
+    def label(self) -> str:
+        """What is trained, in a word that differs where that does."""
+        return self.recipe
+
+    @property
     def name(self) -> str:
         """What tables call it."""
-        return f"{self.recipe}-teacher" if self.teacher else self.recipe
+        data = f"-on-{self.data}" if self.data else ""
+        return f"{self.label}{data}-teacher" if self.teacher else f"{self.label}{data}"
 
     @property
     def adapted(self) -> Targets:
@@ -207,11 +235,9 @@ class Adapters(Healing):
     targets: Targets = None
 
     @property
-    def name(self) -> str:
-        plain = f"{self.recipe}-r{self.rank}"
-        plain += f"-a{self.alpha}" if self.alpha not in (None, self.rank) else ""
-        plain += "-all" if self.targets == ALL_LINEAR else ""
-        return f"{plain}-teacher" if self.teacher else plain
+    def label(self) -> str:
+        alpha = f"-a{self.alpha}" if self.alpha not in (None, self.rank) else ""
+        return f"{self.recipe}-r{self.rank}{alpha}{'-all' * (self.targets == ALL_LINEAR)}"
 
     @property
     def adapted(self) -> Targets:
@@ -353,6 +379,7 @@ class Study(Group):
     chat_template: bool = False
     validation_text: Text = Text(dataset="allenai/c4", config="en", split="validation")
     healing_text: Text = Text(dataset="allenai/c4", config="en", split="train")
+    healing_data: list[Data] = []
     text_name: Line = ""
     tasks: Annotated[list[Task], Field(min_length=1)] = [
         Task(name="mmlu", shots=0, limit=10, role="knowledge"),
@@ -392,6 +419,18 @@ class Study(Group):
         """As `Healing.adapted`; an empty list where nothing is healed."""
         return self.healing.adapted if self.healing else []
 
+    def healing_source(self, healing: Healing) -> Text:
+        """What a recipe's settings read: the healing text, or one of the data sets.
+
+        Raises ValueError for a name that is none of theirs."""
+        if healing.data is None:
+            return self.healing_text
+        known = {data.name: data for data in self.healing_data}
+        if healing.data not in known:
+            listed = ", ".join(known) or "none"
+            raise ValueError(f"healing.data '{healing.data}' is none of healing_data: {listed}")
+        return known[healing.data]
+
     @property
     def loss_texts(self) -> list[NamedText]:
         """Further texts on which the loss of every model is measured."""
@@ -419,11 +458,14 @@ class Study(Group):
             "prompts.numbers": self.prompts.numbers or [],
             "healing_seeds.seeds": self.healing_seeds.seeds,
             "teacher.seeds": self.teacher.seeds,
+            "healing_data": [data.name for data in self.healing_data],
             "other_texts": [text.name for text in self.other_texts],
             "controls.studies": self.controls.studies,
         }.items():
             if len(set(values)) != len(values):
                 raise ValueError(f"{key} lists the same value twice")
+        if self.healing:
+            self.healing_source(self.healing)
         names = [task.name for task in self.tasks]
         if self.prompts.task is not None and self.prompts.task not in names:
             raise ValueError(f"prompts.task is none of the study's tasks, {', '.join(names)}")

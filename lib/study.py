@@ -241,6 +241,7 @@ def _resolved(study: Study, folder: Path) -> Study:
             "task_path": local(study.task_path, always=True),
             "validation_text": text(study.validation_text),
             "healing_text": text(study.healing_text),
+            "healing_data": [text(source) for source in study.healing_data],
             "other_texts": [text(source) for source in study.other_texts],
             "strategies": [
                 one.model_copy(update={"file": local(one.file, always=True)})

@@ -103,6 +103,8 @@ def write(folder: Path) -> Path:
     write_jsonl(folder / "aside/more.jsonl", rows[8:])
     for i, name in enumerate(("validation", "healing", "tales")):
         write_jsonl(folder / f"{name}.jsonl", [{"text": one} for one in sentences(30, 100 * i)])
+    taught = [{"instruction": f"Say {one}", "response": one} for one in sentences(8, 300)]
+    write_jsonl(folder / "taught.jsonl", taught)
     (folder / "s.yaml").write_text(STUDY)
     return folder / "s.yaml"
 
@@ -114,6 +116,7 @@ dtype: float32
 task_path: ./tasks
 validation_text: {path: ./validation.jsonl}
 healing_text: {path: ./healing.jsonl}
+healing_data: [{name: taught, path: ./taught.jsonl, rows: instructions}]
 other_texts: [{name: tales, path: ./tales.jsonl}]
 tasks:
   - {name: quiz, role: knowledge, limit: 4}

@@ -153,6 +153,15 @@ KEYS: dict[str, tuple[Any, str]] = {
     "validation_text.split": ("test", TEXT),
     "validation_text.revision": ("v2", TEXT),
     "healing_text.path": (SAME, ""),
+    "healing_data.name": (None, ""),  # another is asked for
+    "healing_data.path": (SAME, ""),
+    "healing_data.dataset": ("other/text", HEALING),
+    "healing_data.config": ("de", HEALING),
+    "healing_data.split": ("test", HEALING),
+    "healing_data.revision": ("v2", HEALING),
+    "healing_data.rows": ("text", HEALING),
+    "healing_data.scored": ("all", HEALING),
+    "healing_data.template": ("{instruction}", HEALING),
     "healing_text.dataset": ("other/text", HEALING),
     "healing_text.config": ("de", HEALING),
     "healing_text.split": ("test", HEALING),
@@ -191,6 +200,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "healing.warmup": (0.5, HEALING),
     "healing.seed": (1, HEALING),
     "healing.fractions": ([0.5], ""),
+    "healing.data": ("taught", HEALING),
     "healing.rank": (3, HEALING),
     "healing.dropout": (0.5, HEALING),
     "healing.alpha": (16, HEALING),
@@ -253,6 +263,7 @@ FILES: dict[str, tuple[tuple[str, str] | None, str]] = {
     "checkpoint/checkpoint-500/optimizer.pt": (None, ""),
     "validation.jsonl": (("Ada", "Eve"), TEXT),
     "healing.jsonl": (("Ada", "Eve"), HEALING),
+    "taught.jsonl": (None, ""),  # which nothing is healed on
     "tales.jsonl": (("Ada", "Eve"), "Ol"),
     "tasks/quiz.yaml": (("acc,", "acc , "), TASKS),
     "tasks/other.yaml": (None, TASKS),
@@ -287,6 +298,11 @@ def by_key(path: Path) -> dict[str, str]:
     bases = {None: settings, "revision": of_hub, "gguf": of_hub}
     for text in ("validation_text", "healing_text"):
         bases[text] = settings | {text: hub}
+    taught = [{"name": "taught", "rows": "instructions"} | hub]
+    bases["healing_data"] = settings | {
+        "healing_data": taught,
+        "healing": settings["healing"] | {"data": "taught"},
+    }
     partial = {"recipe": "partial", "steps": 2, "batch": 2, "length": 16, "layers": 2}
     bases |= dict.fromkeys(PARTIAL, settings | {"healing": partial})
     bases["other_texts"] = settings | {"other_texts": [{"name": "tales"} | hub]}

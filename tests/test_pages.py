@@ -12,7 +12,8 @@ from lib import open_sets, paths, schema
 def keys(page: str) -> dict[str, list[str]]:
     """Heading → the keys in its table, of `book/rerun.md`."""
     found = {}
-    for part in page.split("## Every key of a study")[1].split("\n### ")[1:]:
+    text = re.sub(r"^```\w*$.*?^```$", "", page, flags=re.M | re.DOTALL)
+    for part in text.split("## Every key of a study")[1].split("\n### ")[1:]:
         found[part.partition("\n")[0]] = sorted(re.findall(r"^\| `(\w+)` \|", part, re.M))
     return found
 
@@ -23,6 +24,7 @@ def test_every_key_of_a_study_stands_in_the_tables_once() -> None:
     expected = {
         "The study": set(fields) - {"name", "file"},
         "A text source": set(schema.NamedText.model_fields),
+        "Data for healing": set(schema.Data.model_fields) - set(schema.Text.model_fields),
         "A task": set(schema.Task.model_fields),
         "Whole texts": set(schema.Perplexity.model_fields),
         "A strategy": set(schema.Chosen.model_fields),

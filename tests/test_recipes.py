@@ -196,8 +196,8 @@ def test_one_step_with_a_teacher_follows_the_gradient_of_both_losses(
     )
     caught = {}
 
-    def catching(model, texts, pad, recipe, compute, keep, teacher, name):
-        caught.update(model=model, teacher=teacher, rows=list(texts), pad=pad)
+    def catching(model, read, pad, recipe, compute, keep, teacher, name):
+        caught.update(model=model, teacher=teacher, read=read, pad=pad)
         gradients = {}
         step = torch.optim.Optimizer.step
 
@@ -207,7 +207,7 @@ def test_one_step_with_a_teacher_follows_the_gradient_of_both_losses(
                     gradients[name] = parameter.grad.clone()
 
         monkeypatch.setattr(torch.optim.AdamW, "step", remember)
-        caught["losses"] = training.train(model, texts, pad, recipe, compute, keep, teacher)
+        caught["losses"] = training.train(model, read, pad, recipe, compute, keep, teacher)
         monkeypatch.setattr(torch.optim.AdamW, "step", step)
         caught["gradients"] = gradients
         return caught["losses"]
@@ -217,7 +217,7 @@ def test_one_step_with_a_teacher_follows_the_gradient_of_both_losses(
     adapted = caught["model"]
     adapted.zero_grad()
     whole = checkpoints.load_model(one)
-    batch = training._collate([{"input_ids": row} for row in caught["rows"]], caught["pad"])
+    batch = training._collate(training._rows(caught["read"]), caught["pad"])
     with torch.no_grad():
         given = {key: value for key, value in batch.items() if key != "labels"}
         expected = whole(**given, output_hidden_states=True).hidden_states[BLOCK.stop]

@@ -20,6 +20,7 @@ from lib.evidence import sums
 from lib.healing import heal as healing
 from lib.healing import recipe as recipes
 from lib.healing import training
+from lib.healing.reading import Read
 from lib.models import checkpoints
 from lib.pruning.dropped import span
 
@@ -239,7 +240,8 @@ def test_padding_changes_nothing(study, tokenizer):
 
 
 def test_rows_are_padded_on_the_right_and_padding_is_not_predicted():
-    rows = [{"input_ids": torch.tensor(row, dtype=torch.int32)} for row in ([5, 6, 7], [8, 9])]
+    texts = [torch.tensor(row, dtype=torch.int32) for row in ([5, 6, 7], [8, 9])]
+    rows = training._rows(Read(texts))
     found = training._collate(rows, pad=3)
     assert found["input_ids"].tolist() == [[5, 6, 7], [8, 9, 3]]
     assert found["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]

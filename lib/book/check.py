@@ -6,6 +6,7 @@ not looked at, so that one mistake gives one line.
 
 import sys
 from collections.abc import Callable
+from itertools import product
 
 from transformers import PreTrainedModel
 
@@ -19,10 +20,11 @@ from lib.experiments import costs
 from lib.experiments.conditions import Condition, equal_time_steps
 from lib.experiments.opened import OpenStudy
 from lib.healing import recipe as recipes
+from lib.healing.reading import read
 from lib.models import anatomy, checkpoints, corpora, four_bit, prompts, shapes
 from lib.models.vocabulary import beyond, check_ids
 from lib.pruning.dropped import Dropped, check_n, span
-from lib.schema import Adapters, Study, Text
+from lib.schema import Adapters, Data, Study, Text
 from lib.sections import section as sections
 from lib.sections.tables import published_title
 
@@ -201,19 +203,19 @@ def _check_texts(opened: OpenStudy, sound: Sound, tokenizer: bool) -> None:
     """The texts are there and can be read; local ones are long enough, where there is a tokenizer
     to count with."""
     study = opened.study
-    validation, healing = study.validation_text, study.healing_text if study.healing else None
-    every = (validation, *([healing] if healing else []), *study.other_texts)
+    validation, healing = study.validation_text, _healing_sources(study)
+    every = (validation, *healing, *study.other_texts)
     readable = [text for text in every if sound(_check_readable, text)]
     losses = (validation, *study.loss_texts)
-    for text in losses if healing in readable else ():
-        if text in readable:
-            sound(corpora.check_disjoint, text, healing)
+    for text, source in product(losses, healing):
+        if {text, source} <= {*readable}:
+            sound(corpora.check_disjoint, text, source)
     for text in study.other_texts:
         sound(_check_other, study, text.name, text)
     long = [text for text in readable if text.path is not None and tokenizer]
     for text in long:
-        if text is healing:
-            sound(_check_healing_text, opened)
+        if text in healing:
+            sound(_check_healing_text, opened, text)
         elif sound(_check_windows, opened, text) and text in losses:
             sound(_check_loss_text, opened, text)
 
@@ -244,13 +246,19 @@ def _check_loss_text(opened: OpenStudy, text: Text) -> None:
     check_ids(found, opened.config, f"text {corpora.describe(text)}")
 
 
-def _check_healing_text(opened: OpenStudy) -> None:
-    healing, text = opened.study.healing, opened.study.healing_text
-    cut = corpora.windows if healing.packing else corpora.document_sequences
+def _healing_sources(study: Study) -> list[Text]:
+    """What is healed on: the healing text, where it is, and all data sets."""
+    if study.healing is None:
+        return []
+    own = [study.healing_text] if study.healing.data is None else []
+    return [*own, *study.healing_data]
+
+
+def _check_healing_text(opened: OpenStudy, text: Text) -> None:
+    data = text.name if isinstance(text, Data) else None
+    healing = opened.study.healing.model_copy(update={"data": data})
     count = min(_most_steps(opened) * healing.batch, ENOUGH // healing.length)
-    found = cut(text, opened.tokenizer, count, healing.length, seed=None)
-    rows = ([int(token) for token in row] for row in found)
-    check_ids(rows, opened.config, f"text {corpora.describe(text)}")
+    read(opened.study, healing, opened.tokenizer, count, seed=None)
 
 
 def _most_steps(opened: OpenStudy) -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from lib import claims, paths
 from lib.book import took
+from lib.book.sources import PLACES
 from lib.errors import UserError
 from lib.evidence import listing, ownership
 from lib.evidence.records import read
@@ -22,9 +23,6 @@ from lib.experiments.opened import OpenStudy
 from lib.files import unwritable, whole_or_not_at_all, write_atomically
 from lib.schema import Study
 from lib.sections import section, tables
-
-# Paths of this machine.
-LOCAL = {"like", "model", "task_path", "validation_text", "healing_text", "other_texts"}
 
 # By name, what makes each table that follows from a study's own evidence.
 TABLES = {name: one.make for name, one in section.tables().items() if one.published}
@@ -57,7 +55,7 @@ def publish(study: Study) -> Path:
         write_atomically(new / "evidence.jsonl", listing.lines(records))
         if runs:
             write_atomically(new / "runs.jsonl", took.public(runs))
-        settings = study.model_dump(exclude=LOCAL)
+        settings = study.model_dump(exclude=PLACES)  # paths of this machine
         for one in settings["strategies"]:  # of one's own the content is in the records
             one["file"] = one["file"] and Path(one["file"]).name
         about = {

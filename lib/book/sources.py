@@ -27,7 +27,8 @@ from lib.schema import Study, Text
 
 LIB = paths.ROOT / "lib"
 # Paths, which say nothing about what is there, and what is only shown with the settings.
-PLACES = {"like", "model", "task_path", "validation_text", "healing_text", "other_texts"}
+TEXTS = {"validation_text", "healing_text", "healing_data", "other_texts"}
+PLACES = {"like", "model", "task_path", *TEXTS}
 # Packages whose modules are found by their places, so that no import names them.
 STRATEGIES, RECIPES = "pruning.strategies", "healing.recipes"
 OPEN = ("sections", "claims", STRATEGIES, RECIPES)
@@ -96,7 +97,7 @@ def of_study(study: Study) -> dict[str, Any]:
     """A study's settings, and what its local files hold. Content of the hub is not looked at."""
     texts = [study.validation_text, *study.other_texts]
     if study.healing:
-        texts.insert(1, study.healing_text)
+        texts[1:1] = [study.healing_text, *study.healing_data]
     data = os.environ.get("PRUNING_DATA") if study.task_path else None
     settings = study.model_dump(exclude=PLACES)
     for one in settings["strategies"]:

@@ -16,7 +16,7 @@ from lib.experiments.conditions import Condition, asked, previous, writes
 from lib.experiments.opened import OpenStudy
 from lib.healing import recipe as recipes
 from lib.models import four_bit
-from lib.schema import Healing, Loss, NamedText, Perplexity, Study, Task, Writing
+from lib.schema import Data, Healing, Loss, NamedText, Perplexity, Study, Task, Writing
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,9 @@ def condition_inputs(opened: OpenStudy, condition: Condition) -> dict[str, Any]:
 
 def healing_inputs(opened: OpenStudy, healing: Healing) -> dict[str, Any]:
     """Everything that decides what a recipe trains, beside the model."""
-    text = opened.texts["healing"] if healing.packing else opened.cut_text("healing")
+    source = opened.study.healing_source(healing)
+    packed = healing.packing and not (isinstance(source, Data) and source.rows == "instructions")
+    text = opened.texts[source] if packed else opened.cut_text(source)
     return recipes.of(healing).inputs(healing) | {"text": text}
 
 

@@ -18,14 +18,13 @@ from lib.evidence import sums
 from lib.files import free_place, whole_or_not_at_all, written_by_others
 from lib.healing import recipe as recipes
 from lib.healing.adapters import evaluable
+from lib.healing.reading import read
 from lib.healing.recipe import Damaged, logged_steps
 from lib.healing.teacher import Teacher
 from lib.healing.training import saved_steps, train
 from lib.models import untouched
-from lib.models.checkpoints import dtype, load_config, load_model
-from lib.models.corpora import describe, document_sequences, measured_on, windows
+from lib.models.checkpoints import dtype, load_model
 from lib.models.four_bit import base_digest, linear4bit, load_4bit
-from lib.models.vocabulary import check_ids
 from lib.pruning.dropped import Dropped
 from lib.pruning.surgery import drop
 from lib.schema import Healing, Study
@@ -78,13 +77,7 @@ def heal(
             f"healing.teacher: goes with one block of layers, not with {Dropped(dropped)}"
         )
     reproducible(healing.seed)
-    cut = windows if healing.packing else document_sequences
-    count = healing.steps * healing.batch
-    refused = _refused(study, tokenizer)
-    found = cut(study.healing_text, tokenizer, count, healing.length, healing.seed, refused)
-    texts = [torch.as_tensor(row, dtype=torch.int32) for row in found]
-    rows = (text.tolist() for text in texts)
-    check_ids(rows, load_config(study), f"text {describe(study.healing_text)}")
+    found = read(study, healing, tokenizer, healing.steps * healing.batch, healing.seed)
     recipe = recipes.of(healing)
     model = recipe.base(study)
     cached = getattr(model.config, "use_cache", None)
@@ -98,7 +91,7 @@ def heal(
     start = time.monotonic()
     pad = tokenizer.pad_token_id
     name = f"{study.name} less {len(dropped)} {healing.name} seed {healing.seed}"
-    losses = train(trained, texts, pad, healing, dtype(study), keep, teacher, name)
+    losses = train(trained, found, pad, healing, dtype(study), keep, teacher, name)
     seconds = round(time.monotonic() - start, 3) if fresh else None
     if cached is not None:
         model.config.use_cache = cached  # which training switches off
@@ -108,7 +101,8 @@ def heal(
     report = {
         "linear4bit": len(linear4bit(trained)),
         "trainable_parameters": sum(p.numel() for p in trained.parameters() if p.requires_grad),
-        "tokens": sum(map(len, texts)),
+        "tokens": sum(map(len, found.texts)),
+        **found.report,
         "train_loss": [value if math.isfinite(value) else None for value in losses],
         "base": before,
         "diverged": _diverged(losses, model.config.get_text_config().vocab_size, healing),
@@ -118,14 +112,6 @@ def heal(
             recipe.keep(trained, unfinished)
             sums.write(unfinished)
     return Healed(recipe.evaluable(trained, study, dropped), report, seconds)
-
-
-def _refused(study: Study, tokenizer: PreTrainedTokenizerBase) -> frozenset[bytes]:
-    """Fingerprints of documents that healing may not read, where the text that they are measured
-    on, or its own, is streamed."""
-    measured = (study.validation_text, *study.loss_texts)
-    streamed = [text for text in measured if not (text.path and study.healing_text.path)]
-    return frozenset().union(*(measured_on(text, study.loss, tokenizer) for text in streamed))
 
 
 def reload(

@@ -97,7 +97,8 @@ class Recipe(ABC):
     def inputs(self, healing: Healing) -> dict[str, Any]:
         """The settings that decide what is trained, as records of healing hold them."""
         # Fractions only say which blocks are healed, and checkpointing trades time for memory.
-        found = healing.model_dump(exclude={"fractions", "gradient_checkpointing"})
+        # What data are called says nothing about what they hold.
+        found = healing.model_dump(exclude={"fractions", "gradient_checkpointing", "data"})
         found["micro_batch"] = found["micro_batch"] or found["batch"]
         # What is recorded without these keys was trained so.
         for key, value in {"packing": True, "teacher": 0.0}.items():

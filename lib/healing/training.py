@@ -27,6 +27,7 @@ from transformers import (
 from lib.errors import UserError
 from lib.evidence import sums
 from lib.files import written_by_others
+from lib.healing.reading import Read
 from lib.healing.recipe import check_tensorboard, logged_steps
 from lib.healing.teacher import Teacher, mismatch
 from lib.paths import from_clone
@@ -89,12 +90,25 @@ def last_step(folder: Path) -> int:
 def _collate(rows: Sequence[dict[str, torch.Tensor]], pad: int) -> dict[str, torch.Tensor]:
     """input_ids, labels and, where lengths differ, attention_mask [rows, longest]."""
     texts = [row["input_ids"].long() for row in rows]
+    scored = [row["labels"].long() for row in rows]
     tokens = pad_sequence(texts, batch_first=True, padding_value=pad)
+    labels = pad_sequence(scored, batch_first=True, padding_value=IGNORED)
     if len(set(map(len, texts))) == 1:
-        return {"input_ids": tokens, "labels": tokens}
+        return {"input_ids": tokens, "labels": labels}
     mask = pad_sequence([torch.ones_like(text) for text in texts], batch_first=True)
-    labels = tokens.masked_fill(mask == 0, IGNORED)
     return {"input_ids": tokens, "labels": labels, "attention_mask": mask}
+
+
+def _rows(read: Read) -> list[dict[str, torch.Tensor]]:
+    """input_ids and labels of each row."""
+    if not read.unscored:
+        return [{"input_ids": text, "labels": text} for text in read.texts]
+    found = []
+    for text, unscored in zip(read.texts, read.unscored, strict=True):
+        labels = text.clone()
+        labels[:unscored] = IGNORED
+        found.append({"input_ids": text, "labels": labels})
+    return found
 
 
 class _Taught(Trainer):
@@ -153,7 +167,7 @@ def _reported(losses: Sequence[float], healing: Healing) -> list[float]:
 
 def train(
     model: nn.Module,
-    texts: Sequence[torch.Tensor],
+    read: Read,
     pad: int,
     healing: Healing,
     compute: torch.dtype,
@@ -161,7 +175,7 @@ def train(
     teacher: Teacher | None = None,
     name: str = "healing",
 ) -> list[float]:
-    """Train what requires gradients on steps · batch rows of tokens, each once; returns the losses
+    """Train what requires gradients on the steps · batch rows that are read; returns the losses
     at `logged_steps` (nats per token, each the mean since the one before). Rows shorter than others
     are filled up with `pad`, which is neither seen nor predicted. A loss that is not finite ends
     the training and stands last.
@@ -207,7 +221,7 @@ def train(
                 arguments,
                 teacher=teacher,
                 weight=healing.teacher,
-                train_dataset=[{"input_ids": row} for row in texts],
+                train_dataset=_rows(read),
                 data_collator=partial(_collate, pad=pad),
                 callbacks=[watch, *_tensorboard(name)],
             )

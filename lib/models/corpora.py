@@ -14,9 +14,9 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from lib.errors import UserError
-from lib.models import text_files
+from lib.models import instructions, text_files
 from lib.models.hub import explain
-from lib.schema import Loss, NamedText, Text
+from lib.schema import Data, Loss, NamedText, Text
 
 DISTINCT = 32  # tokens from which on a document is like no other
 SHUFFLE_BUFFER = 10_000  # documents held while a streamed hub dataset is shuffled
@@ -30,7 +30,15 @@ def describe(text: Text) -> str:
 
 
 def source(text: Text) -> dict[str, Any]:
-    """What identifies the text's content: hashes of files, or a hub dataset at a commit."""
+    """What identifies what is read: hashes of files, or a hub dataset at a commit; of instructions
+    also how they are put."""
+    if isinstance(text, Data) and text.rows == "instructions":
+        put = text.model_dump(include={"rows", "scored", "template"})
+        return _content(text) | put
+    return _content(text)
+
+
+def _content(text: Text) -> dict[str, Any]:
     if text.path is not None:
         return text_files.source(Path(text.path))
     from huggingface_hub import HfApi
@@ -50,13 +58,33 @@ def documents(
     Raises UserError for a text that is missing, unreadable or empty, and for a document with one
     of the fingerprints that are refused."""
     for document in _documents(text, seed):
-        if refused and fingerprint(document) in refused:
-            raise UserError(
-                f"text {describe(text)}: a document of it is in the validation text, or another "
-                f"one with loss, too, '{_beginning(document)}'; healing may not see what it is "
-                "measured on"
-            )
+        _refuse(text, document, refused)
         yield document
+
+
+def rows(data: Data, refused: Collection[bytes] = frozenset()) -> list[instructions.Row]:
+    """All rows of a data set of instructions, in its order. Raises UserError as `documents`."""
+    found = list(_rows(data))
+    for row in found:
+        _refuse(data, row.document, refused)
+    return found
+
+
+def _rows(data: Data) -> Iterator[instructions.Row]:
+    if data.path is not None:
+        yield from instructions.of_files(Path(data.path))
+        return
+    for number, row in enumerate(_stream(data, None), 1):
+        yield instructions.of_row(row, f"text {describe(data)}", f"row {number}")
+
+
+def _refuse(text: Text, document: str, refused: Collection[bytes]) -> None:
+    if refused and fingerprint(document) in refused:
+        raise UserError(
+            f"text {describe(text)}: a document of it is in the validation text, or another "
+            f"one with loss, too, '{_beginning(document)}'; healing may not see what it is "
+            "measured on"
+        )
 
 
 def fingerprint(document: str) -> bytes:
@@ -68,22 +96,30 @@ def _beginning(document: str) -> str:
 
 
 def _documents(text: Text, seed: int | None) -> Iterator[str]:
+    if isinstance(text, Data) and text.rows == "instructions":
+        yield from (row.document for row in _rows(text))
+        return
     if text.path is not None:
         path = Path(text.path)
         yield from text_files.documents(path) if seed is None else _shuffled(path, seed)
         return
+    for row in _stream(text, seed):
+        if "text" not in row:
+            columns = ", ".join(row)
+            raise UserError(f"text {describe(text)}: no column 'text', only {columns}")
+        if not isinstance(row["text"], str):
+            raise UserError(f"text {describe(text)}: the column 'text' must be text everywhere")
+        if row["text"].strip():
+            yield row["text"]
+
+
+def _stream(text: Text, seed: int | None) -> Iterator[dict[str, Any]]:
+    """The rows of a data set on the hub."""
     try:
         stream = _load_dataset(text.dataset, text.config, split=text.split, revision=text.revision)
         if seed is not None:
             stream = stream.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
-        for row in stream:
-            if "text" not in row:
-                columns = ", ".join(row)
-                raise UserError(f"text {describe(text)}: no column 'text', only {columns}")
-            if not isinstance(row["text"], str):
-                raise UserError(f"text {describe(text)}: the column 'text' must be text everywhere")
-            if row["text"].strip():
-                yield row["text"]
+        yield from stream
     except (OSError, ValueError, RuntimeError) as error:
         raise _hub_error(text, error) from None
 
@@ -122,7 +158,8 @@ def check_disjoint(measured: Text, healing: Text) -> None:
     if sources[0] == sources[1]:
         other = isinstance(measured, NamedText)
         named = f"one of other_texts with loss, '{measured.name}'," if other else "validation_text"
-        raise UserError(f"text {sources[0]}: is both {named} and healing_text")
+        own = "one of healing_data" if isinstance(healing, Data) else "healing_text"
+        raise UserError(f"text {sources[0]}: is both {named} and {own}")
     if measured.path is None or healing.path is None:
         return
     known = {fingerprint(document) for document in documents(measured, seed=None)}

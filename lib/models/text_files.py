@@ -1,6 +1,6 @@
 """Local text: files, compressed ones too, and folders of them, read document by document.
 
-Of every row the field `text` is read alone, whatever stands beside it.
+Of every row those fields are read alone that are asked for, whatever stands beside them.
 """
 
 import codecs
@@ -8,7 +8,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -75,24 +75,31 @@ def documents(path: Path) -> Iterator[str]:
     Raises UserError, which names the file and the line or row, for what cannot be read, where the
     text of a row is missing or no text, and where there is no document at all."""
     empty = True
-    for file in files(path):
-        for document in _read(file):
-            if document.strip():
-                empty = False
-                yield document
+    for where, row in rows(path, ["text"]):
+        document = field(row, ["text"], f"text {path}", where)
+        if document.strip():
+            empty = False
+            yield document
     if empty:
         what = "the file is empty" if path.is_file() and not path.stat().st_size else None
         raise UserError(f"text {path}: {what or 'no document in it has any text'}")
 
 
-def _read(path: Path) -> Iterator[str]:
+def rows(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Where each row stands, and it: what it is in a file of JSON, with more fields than asked
+    for; of others a mapping. Raises UserError for what cannot be read."""
+    for file in files(path):
+        yield from _read(file, fields)
+
+
+def _read(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, Any]]:
     kind = _format(path)
     try:
         if kind == ".parquet":
-            yield from _column(path)
+            yield from _columns(path, fields)
         else:
             with _unpacked(path) as file:
-                yield from _paragraphs(file) if kind == ".txt" else _json(path, file)
+                yield from _paragraphs(file) if kind == ".txt" else _json(file)
     except UNREADABLE as error:
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise UserError(f"text {path}: cannot be read as {kind}: {reason}") from None
@@ -108,61 +115,67 @@ def _unpacked(path: Path) -> BinaryIO:
     return open(path, "rb")
 
 
-def _paragraphs(file: BinaryIO) -> Iterator[str]:
+def _paragraphs(file: BinaryIO) -> Iterator[tuple[str, Any]]:
     """Lines between blank ones, which may hold blanks."""
     lines: list[str] = []
-    for line in io.TextIOWrapper(file, "utf-8-sig"):
+    number = 0
+    for number, line in enumerate(io.TextIOWrapper(file, "utf-8-sig"), 1):
         if line.strip():
             lines.append(line.removesuffix("\n"))
         elif lines:
-            yield "\n".join(lines)
+            yield f"line {number - 1}", {"text": "\n".join(lines)}
             lines = []
     if lines:
-        yield "\n".join(lines)
+        yield f"line {number}", {"text": "\n".join(lines)}
 
 
-def _json(path: Path, file: BinaryIO) -> Iterator[str]:
+def _json(file: BinaryIO) -> Iterator[tuple[str, Any]]:
     """An object a line; or one list of objects or of texts, which is read as a whole."""
     for number, line in enumerate(file, 1):
         line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
         if number == 1 and line.lstrip().startswith(b"["):
-            rows = DECODER.decode((line + file.read()).decode())
-            for i, row in enumerate(rows, 1):
-                yield row if isinstance(row, str) else _text(row, path, f"item {i}")
+            items = DECODER.decode((line + file.read()).decode())
+            for i, item in enumerate(items, 1):
+                yield f"item {i}", {"text": item} if isinstance(item, str) else item
         elif line.strip():
             try:
                 row = DECODER.decode(line.decode())
             except (ValueError, RecursionError) as error:
                 raise ValueError(f"line {number}: {error}") from None
-            yield _text(row, path, f"line {number}")
+            yield f"line {number}", row
 
 
-def _column(path: Path) -> Iterator[str]:
+def _columns(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, Any]]:
     from pyarrow.parquet import ParquetFile
 
     with open(path, "rb") as opened, ParquetFile(opened) as file:
-        if "text" not in file.schema_arrow.names:
+        columns = [name for name in file.schema_arrow.names if name in fields]
+        if not columns:
             names = ", ".join(file.schema_arrow.names)
-            raise UserError(f"text {path}: needs a column 'text', there are {names}")
+            raise UserError(f"text {path}: needs a column {_named(fields)}, there are {names}")
         number = 0
-        for batch in file.iter_batches(ROWS, columns=["text"]):
-            for text in batch.column(0).to_pylist():
+        for batch in file.iter_batches(ROWS, columns=columns):
+            for row in batch.to_pylist():
                 number += 1
-                yield _text({"text": text}, path, f"row {number}")
+                yield f"row {number}", row
 
 
-def _text(row: Any, path: Path, where: str) -> str:
-    if not isinstance(row, dict) or "text" not in row:
-        raise UserError(f"text {path}: lines need a field 'text'; {where} has none")
-    text = row["text"]
+def field(row: Any, names: Sequence[str], what: str, where: str) -> str:
+    """The text in the first of these fields that a row has.
+
+    Raises UserError, which says what is read and where, where there is none, or no text in it."""
+    name = next((name for name in names if isinstance(row, dict) and name in row), None)
+    if name is None:
+        raise UserError(f"{what}: lines need a field {_named(names)}; {where} has none")
+    text = row[name]
     if not isinstance(text, str):
-        raise UserError(
-            f"text {path}: the field 'text' must be text in every line; {where}'s is not"
-        )
+        raise UserError(f"{what}: the field '{name}' must be text in every line; {where}'s is not")
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise UserError(
-            f"text {path}: {where} holds half a character, \\ud800 or the like"
-        ) from None
+        raise UserError(f"{what}: {where} holds half a character, \\ud800 or the like") from None
     return text
+
+
+def _named(names: Sequence[str]) -> str:
+    return " or ".join(f"'{name}'" for name in names)

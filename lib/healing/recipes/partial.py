@@ -39,7 +39,7 @@ class Settings(Healing):
         return self
 
     @property
-    def name(self) -> str:
+    def label(self) -> str:
         parts = ["head"] * self.head + ["norm"] * self.norm
         return "-".join(["partial", *parts, *([f"{self.at}{self.layers}"] if self.layers else [])])
 

@@ -1,0 +1,64 @@
+"""What a healing reads, as rows of tokens, and which of these are predicted."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from lib.models import instructions
+from lib.models.checkpoints import load_config
+from lib.models.corpora import describe, document_sequences, measured_on, rows, windows
+from lib.models.vocabulary import check_ids
+from lib.schema import Data, Healing, Study
+
+
+@dataclass(frozen=True)
+class Read:
+    """texts: int32 token ids, a row each; unscored: how many of a row's first tokens are not
+    predicted, empty where all are; report: how often data of instructions were read."""
+
+    texts: list[torch.Tensor]
+    unscored: list[int] = field(default_factory=list)
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+def read(
+    study: Study, healing: Healing, tokenizer: PreTrainedTokenizerBase, count: int, seed: int | None
+) -> Read:
+    """So many rows, shuffled with a seed, or in the text's order.
+
+    Raises UserError for a text that is too short or cannot be read, for ids that the model does
+    not know, and for documents that healing may not see."""
+    source = study.healing_source(healing)
+    refused = _refused(study, healing, tokenizer)
+    if isinstance(source, Data) and source.rows == "instructions":
+        known = rows(source, refused)
+        drawn = instructions.drawn(known, source, tokenizer, count, healing.length, seed or 0)
+        found = [one.ids for one in drawn.sequences]
+        unscored = [one.unscored for one in drawn.sequences]
+        scored = sum(len(ids) - max(1, n) for ids, n in zip(found, unscored, strict=True))
+        report = {
+            "rows": drawn.rows,
+            "passed_over": drawn.passed_over,
+            "epochs": round(drawn.epochs, 3),
+            "scored_tokens": scored,
+        }
+    else:
+        cut = windows if healing.packing else document_sequences
+        found = cut(source, tokenizer, count, healing.length, seed, refused)
+        unscored, report = [], {}
+    texts = [torch.as_tensor(row, dtype=torch.int32) for row in found]
+    check_ids((text.tolist() for text in texts), load_config(study), f"text {describe(source)}")
+    return Read(texts, unscored, report)
+
+
+def _refused(
+    study: Study, healing: Healing, tokenizer: PreTrainedTokenizerBase
+) -> frozenset[bytes]:
+    """Fingerprints of documents that healing may not read, where the text that they are measured
+    on, or its own, is streamed."""
+    measured = (study.validation_text, *study.loss_texts)
+    local = study.healing_source(healing).path
+    streamed = [text for text in measured if not (text.path and local)]
+    return frozenset().union(*(measured_on(text, study.loss, tokenizer) for text in streamed))
