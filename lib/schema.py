@@ -33,7 +33,7 @@ TAKEN = ("none", "given")  # what tables call no choice, and layers that a perso
 NO_HEALING = "none"  # in place of the settings of healing: nothing is healed
 FRACTIONS = [0.25, 0.5, 0.75]  # at which models are healed
 
-ALL_LINEAR = "all-linear"  # adapters on every linear map of the layers, those of attention too
+ALL_LINEAR = ["all-linear"]  # adapters on every linear map of the layers, attention's too
 
 MOST = 1_000_000_000  # of anything that is counted: more is a slip, and counts are multiplied
 MOST_EXAMPLES = 1000  # in a prompt
@@ -49,7 +49,14 @@ def _on_one_line(text: str) -> str:
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 # Modules that get adapters, by their last names; None: the FFN's, as the model's family calls them.
-Targets = Annotated[list[str], Field(min_length=1)] | Literal["all-linear"] | None
+Targets = (
+    Annotated[
+        list[str],
+        Field(min_length=1),
+        BeforeValidator(lambda given: ALL_LINEAR if [given] == ALL_LINEAR else given),
+    ]
+    | None
+)
 Positive = Annotated[int, Field(ge=1, le=MOST)]
 Several = Annotated[int, Field(ge=2, le=MOST)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # libraries that draw take no larger ones
@@ -98,6 +105,15 @@ class Data(Text):
         if "{instruction}" not in self.template:
             raise ValueError("template has no {instruction} in it")
         return self
+
+
+class Calibration(Text):
+    """Text on which strategies score the layers, apart from all that is evaluated or healed on:
+    windows of `length` tokens."""
+
+    n_sequences: Several = 64
+    length: Several = 128
+    seed: Seed = 0
 
 
 class Distances(Group):
@@ -392,6 +408,7 @@ class Study(Group):
     strategies: Annotated[list[Chosen], Field(min_length=1)] = Field(
         default_factory=lambda: [Chosen(name=name) for name in DEFAULT_STRATEGIES]
     )
+    calibration: Calibration | None = None
     healing: Annotated[SerializeAsAny[Healing] | None, BeforeValidator(_healing)] = Field(
         default_factory=lambda: healing()
     )

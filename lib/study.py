@@ -232,8 +232,8 @@ def _resolved(study: Study, folder: Path) -> Study:
             )
         return found
 
-    def text(source: Text) -> Text:
-        return source.model_copy(update={"path": local(source.path, always=True)})
+    def text(source: Text | None) -> Text | None:
+        return source and source.model_copy(update={"path": local(source.path, always=True)})
 
     return study.model_copy(
         update={
@@ -242,6 +242,7 @@ def _resolved(study: Study, folder: Path) -> Study:
             "validation_text": text(study.validation_text),
             "healing_text": text(study.healing_text),
             "healing_data": [text(source) for source in study.healing_data],
+            "calibration": text(study.calibration),
             "other_texts": [text(source) for source in study.other_texts],
             "strategies": [
                 one.model_copy(update={"file": local(one.file, always=True)})

@@ -152,6 +152,14 @@ KEYS: dict[str, tuple[Any, str]] = {
     "validation_text.config": ("de", TEXT),
     "validation_text.split": ("test", TEXT),
     "validation_text.revision": ("v2", TEXT),
+    "calibration.path": (None, ""),
+    "calibration.dataset": ("other/text", "SC"),
+    "calibration.config": ("de", "SC"),
+    "calibration.split": ("test", "SC"),
+    "calibration.revision": ("v2", "SC"),
+    "calibration.n_sequences": (5, "SC"),
+    "calibration.length": (9, "SC"),
+    "calibration.seed": (1, "SC"),
     "healing_text.path": (SAME, ""),
     "healing_data.name": (None, ""),  # another is asked for
     "healing_data.path": (SAME, ""),
@@ -305,6 +313,7 @@ def by_key(path: Path) -> dict[str, str]:
     }
     partial = {"recipe": "partial", "steps": 2, "batch": 2, "length": 16, "layers": 2}
     bases |= dict.fromkeys(PARTIAL, settings | {"healing": partial})
+    bases["calibration"] = settings | {"calibration": hub}
     bases["other_texts"] = settings | {"other_texts": [{"name": "tales"} | hub]}
     config = OpenStudy(studies.load(str(path))).config
 

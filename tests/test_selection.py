@@ -1,6 +1,7 @@
 """Shipped strategies against an independent computation: a forward pass by hand, plain sums over
 weights, and models that are really pruned."""
 
+import json
 import re
 import subprocess
 import sys
@@ -14,14 +15,17 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from lib import open_sets, paths, study
+from lib.book.check import check
 from lib.errors import UserError
 from lib.evidence.records import records
 from lib.experiments.opened import Asked, OpenStudy
 from lib.experiments.schedules import Step, resolve
+from lib.models import corpora
 from lib.models.anatomy import decoder
 from lib.pruning import strategy
 from lib.pruning.dropped import Dropped, span
 from lib.pruning.surgery import save_pruned
+from lib.schema import Chosen
 
 FAMILIES = ["llama", "qwen2", "phi", "gpt_neox", "gemma2", "opt"]
 NORMS = ("norm", "final_layer_norm", "final_layernorm")
@@ -38,8 +42,18 @@ def asked(
 ) -> Asked:
     """A study of six layers, of a family."""
     family = getattr(request, "param", "llama")
-    path = write_study(tmp_path, model=str(tiny_checkpoint(family)))
+    calibration = {"path": str(calibration_text(tmp_path)), "n_sequences": 6, "length": 16}
+    checkpoint = str(tiny_checkpoint(family))
+    path = write_study(tmp_path, model=checkpoint, calibration=calibration)
     return Asked(OpenStudy(study.load(str(path))))
+
+
+def calibration_text(folder: Path) -> Path:
+    words = "tea", "rain", "a hill", "the sea", "her letter", "no one", "two boats", "an old map"
+    rows = [{"text": f"{a} and {b}, {b} or {a}."} for a in words for b in words if a != b]
+    path = folder / "calibration.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
 
 
 def scores(asked: Asked, name: str, **settings: object) -> list[float]:
@@ -164,7 +178,9 @@ def test_a_further_choice_is_made_anew_where_the_guard_changes(
 ) -> None:
     for guard in (False, True):
         guarded = [{"name": "taylor", "guard": guard}, "first"]
-        opened = OpenStudy(study.load(str(write_study(tmp_path, strategies=guarded))))
+        calibration = {"path": str(calibration_text(tmp_path)), "n_sequences": 6, "length": 16}
+        path = write_study(tmp_path, strategies=guarded, calibration=calibration)
+        opened = OpenStudy(study.load(str(path)))
         resolve(opened, [Step("first", 1, None), Step("taylor", 1, None)])
     assert [record["kind"] for _, record, _ in records("mine")].count("choice") == 2
 
@@ -209,6 +225,43 @@ def test_greedy_goes_as_brute_force_does(asked: Asked, tmp_path: Path) -> None:
         left = [layer for layer in range(6) if layer not in gone]
         gone += (min(left, key=lambda layer, gone=gone: really.loss((*gone, layer))),)
         assert strategy.shipped("greedy").chosen(asked, n, 6) == Dropped(gone)
+
+
+@pytest.mark.parametrize("name", ["block-influence", "perplexity", "greedy", "taylor"])
+def test_strategies_that_read_text_want_one_of_their_own(
+    name: str, tmp_path: Path, results_dir: Path, write_study: Studies
+) -> None:
+    without = study.load(str(write_study(tmp_path, strategies=[name])))
+    says = f"strategy {name}: chooses layers on text of its own; give the study `calibration"
+    for ask in (lambda: check(without), lambda: OpenStudy(without).chosen(name, 1)):
+        with pytest.raises(UserError, match=says):
+            ask()
+
+
+@pytest.mark.parametrize("taken", ["validation_text", "healing_text"])
+def test_layers_are_not_chosen_on_what_is_evaluated_or_healed_on(
+    taken: str, asked: Asked, tmp_path: Path
+) -> None:
+    one = asked.opened.study
+    check(one.model_copy(update={"strategies": [Chosen(name="perplexity")]}))
+    same = one.calibration.model_copy(update={"path": getattr(one, taken).path})
+    with pytest.raises(UserError, match=r"is both .*calibration") as caught:
+        check(one.model_copy(update={"calibration": same}))
+    assert taken in str(caught.value)
+    document = next(corpora.documents(getattr(one, taken), seed=None))
+    with open(one.calibration.path, "a") as file:
+        file.write(json.dumps({"text": document}) + "\n")
+    with pytest.raises(UserError, match=r"1 of its documents are in .* layers are chosen on text"):
+        check(one)
+
+
+def test_a_users_own_strategy_reads_the_calibration_text(asked: Asked, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "def scores(model, windows):\n    return windows[0, :6] * 1.0\n"
+    )
+    own = strategy.load(Chosen(name="mine", file=str(tmp_path / "mine.py")))
+    assert own.scores(asked)["scores"] == asked.windows[0, :6].tolist()
+    assert asked.windows.shape == (6, 16)
 
 
 @pytest.mark.parametrize(("name", "block"), [("first", span(0, 2)), ("reverse-order", span(4, 6))])

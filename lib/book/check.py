@@ -18,13 +18,13 @@ from lib.errors import UserError
 from lib.evaluation import harness, whole_texts
 from lib.experiments import costs
 from lib.experiments.conditions import Condition, equal_time_steps
-from lib.experiments.opened import OpenStudy
+from lib.experiments.opened import OpenStudy, check_calibrated
 from lib.healing import recipe as recipes
 from lib.healing.reading import read
 from lib.models import anatomy, checkpoints, corpora, four_bit, prompts, shapes
 from lib.models.vocabulary import beyond, check_ids
 from lib.pruning.dropped import Dropped, check_n, span
-from lib.schema import Adapters, Data, Study, Text
+from lib.schema import Adapters, Calibration, Data, Distances, Study, Text
 from lib.sections import section as sections
 from lib.sections.tables import published_title
 
@@ -62,6 +62,8 @@ def check(study: Study, here: bool = True, section: str | None = None) -> None:
             _note(study, checkpoints.contradiction(study))
             fit = [sound(check_n, n, opened.n_layers) for n in study.pruned_layers or []]
             fit += [sound(_check_choices, opened, strategy) for strategy in strategies]
+            for strategy in strategies:
+                sound(check_calibrated, study, opened.strategy(strategy))
             if all(fit) and strategies == list(opened.strategies):
                 evaluated, timed = _needs(opened, section)
                 if not any(one.healing or one.weights == "nf4" for one in evaluated):
@@ -183,6 +185,7 @@ def _check_lengths(opened: OpenStudy, sound: Sound) -> None:
     study = opened.study
     longest = getattr(opened.config.get_text_config(), "max_position_embeddings", None)
     parts = ("distances", "loss", "healing") if study.healing else ("distances", "loss")
+    parts = (*parts, "calibration") if study.calibration else parts
     lengths = {f"{part}.length": getattr(study, part).length for part in parts}
     own = [len(prompts.prompt_ids(opened.tokenizer, prompt)) for prompt in study.writing.prompts]
     lengths["writing: prompt and tokens,"] = (
@@ -204,10 +207,14 @@ def _check_texts(opened: OpenStudy, sound: Sound, tokenizer: bool) -> None:
     to count with."""
     study = opened.study
     validation, healing = study.validation_text, _healing_sources(study)
-    every = (validation, *healing, *study.other_texts)
+    calibration = [study.calibration] if study.calibration else []
+    every = (validation, *healing, *calibration, *study.other_texts)
     readable = [text for text in every if sound(_check_readable, text)]
     losses = (validation, *study.loss_texts)
-    for text, source in product(losses, healing):
+    for text, source in (
+        *product(losses, [*healing, *calibration]),
+        *product(calibration, healing),
+    ):
         if {text, source} <= {*readable}:
             sound(corpora.check_disjoint, text, source)
     for text in study.other_texts:
@@ -216,6 +223,8 @@ def _check_texts(opened: OpenStudy, sound: Sound, tokenizer: bool) -> None:
     for text in long:
         if text in healing:
             sound(_check_healing_text, opened, text)
+        elif text in calibration:
+            sound(_check_windows, opened, text, text)
         elif sound(_check_windows, opened, text) and text in losses:
             sound(_check_loss_text, opened, text)
 
@@ -234,10 +243,12 @@ def _check_other(study: Study, name: str, text: Text) -> None:
         raise UserError(f"study {study.name}: other_texts: '{name}' is the validation text itself")
 
 
-def _check_windows(opened: OpenStudy, text: Text) -> None:
-    distances = opened.study.distances
-    count = min(distances.n_sequences, ENOUGH // distances.length)
-    found = corpora.windows(text, opened.tokenizer, count, distances.length, seed=None)
+def _check_windows(
+    opened: OpenStudy, text: Text, sample: Distances | Calibration | None = None
+) -> None:
+    sample = sample or opened.study.distances
+    count = min(sample.n_sequences, ENOUGH // sample.length)
+    found = corpora.windows(text, opened.tokenizer, count, sample.length, seed=None)
     check_ids(found.tolist(), opened.config, f"text {corpora.describe(text)}")
 
 

@@ -66,7 +66,7 @@ def listed(
 
 
 def _choices(opened: Planned, pace: Speed) -> Job:
-    settings = opened.study.distances
+    settings = opened.study.calibration or opened.study.distances
     n_layers, passes = opened.n_layers, 0.0
     for strategy in map(opened.strategy, opened.strategies):
         if strategy.by_rule:

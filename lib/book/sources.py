@@ -27,7 +27,7 @@ from lib.schema import Study, Text
 
 LIB = paths.ROOT / "lib"
 # Paths, which say nothing about what is there, and what is only shown with the settings.
-TEXTS = {"validation_text", "healing_text", "healing_data", "other_texts"}
+TEXTS = {"validation_text", "healing_text", "healing_data", "calibration", "other_texts"}
 PLACES = {"like", "model", "task_path", *TEXTS}
 # Packages whose modules are found by their places, so that no import names them.
 STRATEGIES, RECIPES = "pruning.strategies", "healing.recipes"
@@ -95,7 +95,7 @@ def of_notebook(path: Path) -> dict[str, Any]:
 
 def of_study(study: Study) -> dict[str, Any]:
     """A study's settings, and what its local files hold. Content of the hub is not looked at."""
-    texts = [study.validation_text, *study.other_texts]
+    texts = [study.validation_text, *filter(None, [study.calibration]), *study.other_texts]
     if study.healing:
         texts[1:1] = [study.healing_text, *study.healing_data]
     data = os.environ.get("PRUNING_DATA") if study.task_path else None

@@ -24,7 +24,7 @@ from lib.models.vocabulary import check_ids
 from lib.pruning import geometry
 from lib.pruning import strategy as choosing
 from lib.pruning.dropped import Dropped, layers_to_drop
-from lib.schema import Healing, Loss, NamedText, Study, Task, Text
+from lib.schema import Calibration, Distances, Healing, Loss, NamedText, Study, Task, Text
 
 WEIGHTS = {torch.float32: "float32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
@@ -184,13 +184,24 @@ class OpenStudy:
         """The number format in which a recipe trains, and evaluates its control."""
         return "nf4" if recipes.of(healing).needs_4bit else self.weights
 
-    def windows(self, text: Text | None = None) -> torch.Tensor:
-        """Token ids [n_sequences, length], cut from a text; None: the study's validation text."""
-        of, settings = text or self.study.validation_text, self.study.distances
+    def windows(
+        self, text: Text | None = None, settings: Calibration | Distances | None = None
+    ) -> torch.Tensor:
+        """Token ids [n_sequences, length], cut from a text as these settings say; None: the
+        study's validation text, and as distances are measured."""
+        of, settings = text or self.study.validation_text, settings or self.study.distances
         count, length = settings.n_sequences, settings.length
         found = corpora.windows(of, self.tokenizer, count, length, settings.seed)
         check_ids(found.tolist(), self.config, f"text {corpora.describe(of)}")
         return found
+
+    def windows_inputs(self, calibration: Calibration | None) -> dict[str, Any]:
+        """What decides calibration text; where there is none, the windows of distances."""
+        sample = calibration or self.study.distances
+        return {
+            "text": self.texts[calibration or "validation"],
+            "sample": sample.model_dump(include={"n_sequences", "length", "seed"}),
+        }
 
     def measure_distances(self) -> dict[str, Any]:
         """Angular distances: `table`, `after_norm` and `optimal` by column, and the
@@ -295,7 +306,8 @@ class Asked:
 
     @cached_property
     def windows(self) -> torch.Tensor:
-        return self.opened.windows()
+        calibration = self.opened.study.calibration
+        return self.opened.windows(calibration, calibration)
 
     def losses(self, sets: Sequence[Iterable[int]]) -> np.ndarray:
         rows = self.windows.tolist()
@@ -311,12 +323,9 @@ class Asked:
         self, strategy: choosing.Strategy, measure: Callable[[], dict[str, Any]]
     ) -> dict[str, Any]:
         opened = self.opened
-        inputs = {
-            "checkpoint": opened.checkpoint,
-            "weights": opened.weights,
-            "text": opened.texts["validation"],
-            "sample": opened.study.distances.model_dump(exclude={"tokens", "bootstrap"}),
-        }
+        check_calibrated(opened.study, strategy)
+        inputs = {"checkpoint": opened.checkpoint, "weights": opened.weights}
+        inputs |= opened.windows_inputs(opened.study.calibration)
 
         def apart() -> dict[str, Any]:
             """A user's code may leave hooks, gradients or another mode on the model."""
@@ -328,6 +337,15 @@ class Asked:
         inputs |= by_losses(strategy) | strategy.inputs()
         return opened.store.get_or_measure(
             "scores", strategy.name, inputs, apart, batch=opened.study.batch
+        )
+
+
+def check_calibrated(study: Study, strategy: choosing.Strategy) -> None:
+    """Raises UserError for a strategy that needs calibration text where the study has none."""
+    if strategy.calibrated and study.calibration is None:
+        raise UserError(
+            f"strategy {strategy.name}: chooses layers on text of its own; give the study "
+            "`calibration: {path: …}`, apart from all that is evaluated or healed on"
         )
 
 

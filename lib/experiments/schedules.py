@@ -80,5 +80,7 @@ def _next(opened: OpenStudy, so_far: Condition, step: Step) -> Dropped:
         "text": opened.texts["validation"],
         "sample": opened.study.distances.model_dump(exclude={"bootstrap"}),
     }
+    if opened.study.calibration:
+        inputs["calibration"] = opened.windows_inputs(opened.study.calibration)
     name = f"{step.strategy} n={step.n} after {so_far.name}"
     return Dropped(opened.store.get_or_measure("choice", name, inputs, choose)["layers"])

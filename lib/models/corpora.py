@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from lib.errors import UserError
 from lib.models import instructions, text_files
 from lib.models.hub import explain
-from lib.schema import Data, Loss, NamedText, Text
+from lib.schema import Calibration, Data, Loss, NamedText, Text
 
 DISTINCT = 32  # tokens from which on a document is like no other
 SHUFFLE_BUFFER = 10_000  # documents held while a streamed hub dataset is shuffled
@@ -151,26 +151,37 @@ def check(text: Text) -> None:
             return
 
 
-def check_disjoint(measured: Text, healing: Text) -> None:
-    """Raises UserError when healing would train on what loss is measured on: the same source, or,
-    in local files, the same document."""
-    sources = [describe(text) for text in (measured, healing)]
+def check_disjoint(measured: Text, read: Text) -> None:
+    """Raises UserError when what loss is measured on is read otherwise too, to train on or to
+    choose layers; or, of calibration text, what is trained on. That is the same source, or, in
+    local files, the same document."""
+    sources = [describe(text) for text in (measured, read)]
     if sources[0] == sources[1]:
-        other = isinstance(measured, NamedText)
-        named = f"one of other_texts with loss, '{measured.name}'," if other else "validation_text"
-        own = "one of healing_data" if isinstance(healing, Data) else "healing_text"
-        raise UserError(f"text {sources[0]}: is both {named} and {own}")
-    if measured.path is None or healing.path is None:
+        both = f"{_role(measured, 'validation_text')} and {_role(read, 'healing_text')}"
+        raise UserError(f"text {sources[0]}: is both {both}")
+    if measured.path is None or read.path is None:
         return
     known = {fingerprint(document) for document in documents(measured, seed=None)}
-    found = documents(healing, seed=None)
+    found = documents(read, seed=None)
     shared = (_beginning(document) for document in found if fingerprint(document) in known)
     if (first := next(shared, None)) is not None:
         count = 1 + sum(1 for _ in shared)
+        why = "healing may not see what it is measured on"
+        if any(isinstance(text, Calibration) for text in (measured, read)):
+            why = "layers are chosen on text apart from all that is evaluated or healed on"
         raise UserError(
             f"text {sources[1]}: {count} of its documents are in {sources[0]} too, e.g. "
-            f"'{first}'; healing may not see what it is measured on"
+            f"'{first}'; {why}"
         )
+
+
+def _role(text: Text, otherwise: str) -> str:
+    """What a study calls it."""
+    if isinstance(text, NamedText):
+        return f"one of other_texts with loss, '{text.name}',"
+    if isinstance(text, Data):
+        return "one of healing_data"
+    return "calibration" if isinstance(text, Calibration) else otherwise
 
 
 @lru_cache(maxsize=8)

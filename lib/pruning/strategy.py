@@ -44,7 +44,8 @@ class Asked(Protocol):
     def tokenizer(self) -> Any: ...
     @property
     def windows(self) -> Any:
-        """Calibration text: token ids [n_sequences, length]."""
+        """Calibration text: token ids [n_sequences, length]; where a study has none, the windows
+        on which its distances are measured."""
 
     @property
     def batch(self) -> int:
@@ -67,6 +68,7 @@ class Strategy:
     METHOD = 1
     Settings: type[BaseModel] = Group  # without settings
     by_rule = False
+    calibrated = True  # whether it needs calibration text, apart from what is evaluated
     by_loss = False  # whether scores come from `Asked.losses`
     PASSES = 1.0  # forward passes over the windows that measuring counts for, but for `sets`
 
@@ -139,6 +141,7 @@ class ByRule(Strategy):
     """Chooses by the number of layers alone."""
 
     by_rule = True
+    calibrated = False
 
     def scores(self, asked: Asked) -> None:
         return None
@@ -150,7 +153,9 @@ class ByRule(Strategy):
 
 class Own(Strategy):
     """A user's own, from a file that the study names; its content decides its scores, and that of
-    files of the user's that it imports."""
+    files of the user's that it imports. Whether it looks at the windows is not known."""
+
+    calibrated = False
 
     def __init__(self, name: str, file: Path) -> None:
         super().__init__(name, Group())

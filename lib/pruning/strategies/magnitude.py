@@ -15,6 +15,7 @@ class Settings(Group):
 
 class Strategy(strategy.Strategy):
     Settings = Settings
+    calibrated = False
 
     def measure(self, asked: strategy.Asked) -> dict[str, Any]:
         from lib.models.anatomy import layers

@@ -8,6 +8,8 @@ from lib.pruning.dropped import Dropped, span
 
 
 class Strategy(strategy.Strategy):
+    calibrated = False  # but on the validation text, as in the paper
+
     def scores(self, asked: strategy.Asked) -> dict[str, Any]:
         """The angular distances of all blocks, which a section of their own shows and records."""
         return asked.distances()
