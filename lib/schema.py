@@ -99,11 +99,18 @@ class Data(Text):
 
     @model_validator(mode="after")
     def of_instructions(self) -> "Data":
-        given = {"scored", "template"} & self.model_fields_set
+        fields = type(self).model_fields
+        given = [key for key in ("scored", "template") if getattr(self, key) != fields[key].default]
         if self.rows == "text" and given:
-            raise ValueError(f"{' and '.join(sorted(given))} go with rows: instructions")
+            raise ValueError(f"{' and '.join(given)}: only with rows: instructions")
         if "{instruction}" not in self.template:
             raise ValueError("template has no {instruction} in it")
+        for part in self.template.split("\n\n"):
+            if "{instruction}" in part and "{input}" in part:
+                raise ValueError(
+                    "template has {input} in one paragraph with {instruction}: give it its own, "
+                    "which is left out where a row has none"
+                )
         return self
 
 

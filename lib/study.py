@@ -125,8 +125,12 @@ def _inherited(raw: dict[str, object], path: Path) -> dict[str, object]:
     for key, value in raw.items():
         both_sections = isinstance(value, dict) and isinstance(settings.get(key), dict)
         # A text has one source: a path replaces a dataset.
-        merge = both_sections and not key.endswith("_text")
+        merge = both_sections and not key.endswith("_text") and key != "calibration"
         settings[key] = _merged(key, settings[key], value) if merge else value
+    healing, own_healing = settings["healing"], raw.get("healing")
+    says = isinstance(own_healing, dict) and "data" in own_healing
+    if "healing_text" in raw and isinstance(healing, dict) and not says:
+        healing.pop("data", None)  # which was in place of the other's text
     return settings
 
 

@@ -28,6 +28,9 @@ ROWS = [
 ]
 
 
+INSTRUCTIONS = {"name": "taught", "path": "a", "rows": "instructions"}
+
+
 def write(path: Path, rows: list[Any]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
@@ -72,6 +75,22 @@ def test_rows_without_their_parts_are_one_line(rows: list[Any], says: str, tmp_p
     with pytest.raises(UserError, match=says) as caught:
         corpora.rows(data(write(tmp_path / "a.jsonl", rows)))
     assert len(caught.value.lines) == 1 and str(tmp_path / "a.jsonl") in caught.value.lines[0]
+
+
+def test_of_columns_for_one_part_the_one_with_text_is_read(tmp_path: Path) -> None:
+    row = {"instruction": None, "prompt": "a", "input": "", "context": "b", "answer": "c"}
+    assert corpora.rows(data(write(tmp_path / "a.jsonl", [row]))) == [("a", "b", "c")]
+
+
+@pytest.mark.parametrize("read", [corpora.rows, lambda text: [*corpora.documents(text, None)]])
+def test_of_a_folder_the_file_is_named(read: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    write(folder / "a.jsonl", [{"text": "x", "instruction": "a", "output": "b"}])
+    write(folder / "b.jsonl", [{"text": "x", "instruction": "a", "output": "b"}, {"odd": 1}])
+    text = data(folder) if read is corpora.rows else Data(name="a", path=str(folder))
+    with pytest.raises(UserError, match=r"folder/b\.jsonl: .*line 2 has none"):
+        read(text)
 
 
 def test_the_template_leaves_out_what_a_row_has_not() -> None:
@@ -179,15 +198,15 @@ def test_the_loss_is_that_of_the_responses(write_study: Studies, tmp_path: Path)
         ({"healing_data": [{"name": "a b", "path": "a.jsonl"}]}, "healing_data"),
         (
             {"healing_data": [{"name": "taught", "path": "a.jsonl", "scored": "all"}]},
-            "scored go with rows: instructions",
+            "scored: only with rows: instructions",
         ),
         (
-            {
-                "healing_data": [
-                    {"name": "taught", "path": "a", "rows": "instructions", "template": "?"}
-                ]
-            },
+            {"healing_data": [INSTRUCTIONS | {"template": "?"}]},
             "template has no {instruction} in it",
+        ),
+        (
+            {"healing_data": [INSTRUCTIONS | {"template": "Q: {instruction}\n{input}\nA:"}]},
+            "template has {input} in one paragraph with {instruction}",
         ),
     ],
 )
@@ -203,6 +222,26 @@ def test_settings_of_data_that_cannot_be_are_one_line(
     with pytest.raises(UserError) as caught:
         studies.load(str(path))
     assert says in "\n".join(caught.value.lines)
+
+
+@pytest.mark.parametrize("rows", ["text", "instructions"])
+def test_studies_with_data_can_be_overridden_and_inherited(
+    rows: str, write_study: Studies, tmp_path: Path
+) -> None:
+    study = study_on(write_study, tmp_path, ROWS)
+    sets = [{"name": "taught", "path": "./taught.jsonl", "rows": rows}]
+    path = write_study(tmp_path, healing_data=sets, healing={"recipe": "lora", "data": "taught"})
+    first = studies.load(str(path))
+    assert first.healing_data[0].rows == rows
+    assert studies.override(first, loss={"n_sequences": 4}).healing_data == first.healing_data
+    (tmp_path / "second.yaml").write_text(f"like: {path}\ntitle: Second\n")
+    second = studies.load(str(tmp_path / "second.yaml"))
+    assert second.healing_data == first.healing_data and second.healing.data == "taught"
+    text = f"like: {path}\ntitle: Third\nhealing_text: {{path: ./healing.jsonl}}\n"
+    (tmp_path / "third.yaml").write_text(text)
+    third = studies.load(str(tmp_path / "third.yaml"))
+    assert third.healing.data is None  # a text of its own is what it heals on
+    assert study.healing_source(study.healing).name == "taught"
 
 
 def test_a_check_finds_what_is_wrong_with_a_row(write_study: Studies, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save_model
 from tiny import FAMILIES, FORMS, random_tokens, random_variant, save
 from transformers import AutoModelForCausalLM, LlamaConfig
 
@@ -136,6 +137,37 @@ def test_exactly_what_is_named_is_trained_kept_and_written(form, head, norm, cou
             assert config.get("text_config", config).get("tie_word_embeddings", True) is not head
 
 
+@pytest.mark.parametrize("form", ["llama", "llama tied", "gpt2", "opt", "mixtral"])
+@pytest.mark.parametrize("recipe", ["partial", "full"])
+def test_what_was_kept_by_other_names_of_the_same_weights_is_used(form, recipe, tmp_path):
+    """Of tied weights and with buffers, as folders of `full` were kept at first."""
+    one = healing(recipe=recipe)
+    kind, model = recipes.of(one), random_variant(form)
+    trained = kind.prepare(copy.deepcopy(model), one, [])
+    with torch.no_grad():
+        for weight in trained.parameters():
+            weight += weight.requires_grad
+    if recipe == "full":
+        save_model(trained, str(tmp_path / "model.safetensors"))
+    else:
+        kind.keep(trained, tmp_path)
+    again = kind.restore(model, one, [], tmp_path)
+    named = dict(again.named_parameters())
+    assert all(torch.equal(value, named[name]) for name, value in trained.named_parameters())
+
+
+def test_a_checkpoint_in_4_bit_and_a_missing_norm_are_one_line():
+    study = studies.override(studies.load("smoke"), healing={"recipe": "partial"})
+    skeleton = random_variant("llama")
+    skeleton.config.quantization_config = {"quant_method": "gptq"}
+    with pytest.raises(UserError, match=r"healing\.recipe partial trains weights, and those of"):
+        recipes.of(study.healing).check(study, skeleton, study.healing)
+    one = partial(head=False, layers=0)
+    without = random_variant("opt", do_layer_norm_before=False)
+    with pytest.raises(UserError, match="has no final norm, so nothing would be trained"):
+        recipes.of(one).check(study, without, one)
+
+
 def test_what_was_kept_of_another_recipe_is_damaged(tmp_path):
     model = random_variant("llama")
     for name, one in (("a", partial(layers=1)), ("b", partial(layers=2))):
@@ -170,7 +202,7 @@ def test_where_layers_are_trained(at, layers, dropped, expected):
     assert trained_layers(one, dropped, 10) == expected
     kept = 10 - len(dropped)
     reached = kept - expected[0] if expected else 0
-    assert recipes.of(one).backward(one, dropped, 10) == (reached + layers, 2)
+    assert recipes.of(one).backward(one, dropped, 10) == (reached, layers, 2)
 
 
 def test_of_a_model_in_16_bits_what_is_trained_is_in_32():

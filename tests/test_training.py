@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tiny import random_tokens, random_variant
 from transformers import TrainerControl, TrainerState
 from transformers.models.llama.modeling_llama import LlamaMLP
 
@@ -23,6 +24,7 @@ from lib.healing import training
 from lib.healing.reading import Read
 from lib.models import checkpoints
 from lib.pruning.dropped import span
+from lib.schema import healing as recipe_settings
 
 BLOCK = span(2, 4)
 
@@ -83,6 +85,38 @@ def test_stopped_anywhere_it_ends_as_if_left_alone(
     steps.clear()
     assert_same(heal(study, tokenizer, tmp_path), alone)  # for a kill while it was evaluated
     assert steps == []
+
+
+@pytest.mark.parametrize("form", ["llama tied", "gpt2", "mixtral"])
+@pytest.mark.parametrize("recipe", ["partial", "full"])
+def test_weights_that_are_trained_go_on_where_they_stopped(form, recipe, tmp_path, monkeypatch):
+    """Whatever names transformers writes a family's weights by."""
+    texts = random_tokens(8, 12)
+    one = recipe_settings(recipe=recipe, steps=4, batch=2, length=12, learning_rate=1e-2)
+    monkeypatch.setattr(training, "SAVE_EVERY", 0)
+    monkeypatch.setattr(training, "SAVING", math.inf)
+
+    def trained(keep=None):
+        healing.reproducible(0)
+        model = recipes.of(one).prepare(random_variant(form), one, [])
+        losses = training.train(model, Read(list(texts.int())), 0, one, torch.float32, keep)
+        return losses, {name: value.clone() for name, value in model.named_parameters()}
+
+    expected, step_end = trained(), training._Watch.on_step_end
+
+    def stopping(self, args, state, control, **given):
+        step_end(self, args, state, control, **given)
+        if state.global_step == 3:
+            raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Watch, "on_step_end", stopping)
+        with pytest.raises(Stopped):
+            trained(tmp_path)
+    assert training.saved_steps(tmp_path) == [2, 1]
+    losses, found = trained(tmp_path)
+    assert losses == expected[0]
+    assert all(torch.equal(value, expected[1][name]) for name, value in found.items())
 
 
 @pytest.fixture(scope="module")

@@ -24,10 +24,10 @@ def memory(study: Study, shape: Shape, micro_batch: int | None = None) -> dict[s
     rows = micro_batch or healing.micro_batch or healing.batch
     # With checkpointing each layer keeps what entered it, and one at a time all the rest.
     each = 2 if healing.gradient_checkpointing else 34
-    activations = rows * healing.length * (shape.n_layers * each + 34) * width * size / 2
-    trained, evaluated = recipes.of(healing).bytes(
-        shape, healing, checkpoints.dtype(study), runs_in_4bit(study)
-    )
+    recipe = recipes.of(healing)
+    reached = recipe.backward(healing, (), shape.n_layers).layers  # below, nothing is kept
+    activations = rows * healing.length * (reached * each + 34) * width * size / 2
+    trained, evaluated = recipe.bytes(shape, healing, checkpoints.dtype(study), runs_in_4bit(study))
     return {
         "unhealed": size * shape.total,
         "healing": trained + activations,

@@ -232,8 +232,9 @@ def extras(opened: OpenStudy) -> Extras:
 
 
 class Training(NamedTuple):
-    """Passes of a layer over a token, forward and back. The head counts as so many layers; its way
-    back, one product of matrices like the way there, as forward."""
+    """Passes of a layer over a token, forward and back to what entered. The head counts as so many
+    layers. Its way back, and the gradients of a layer's own weights, are products of matrices like
+    the way there, and count as forward."""
 
     forward: float
     back: float
@@ -250,7 +251,7 @@ def training_passes(opened: Planned, part: Part) -> Training:
         taught = max(gone, default=-1) + 1 if healing.teacher else 0
         way = recipes.of(healing).backward(healing, gone, opened.n_layers)
         kept = opened.n_layers - len(gone)
-        forward += tokens * (kept + taught + opened.head * (1 + way.head))
+        forward += tokens * (kept + way.own + taught + opened.head * (1 + way.head))
         back += tokens * way.layers
     return Training(forward, back)
 

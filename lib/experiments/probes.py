@@ -57,10 +57,12 @@ def condition_inputs(opened: OpenStudy, condition: Condition) -> dict[str, Any]:
 
 def healing_inputs(opened: OpenStudy, healing: Healing) -> dict[str, Any]:
     """Everything that decides what a recipe trains, beside the model."""
-    source = opened.study.healing_source(healing)
-    packed = healing.packing and not (isinstance(source, Data) and source.rows == "instructions")
-    text = opened.texts[source] if packed else opened.cut_text(source)
-    return recipes.of(healing).inputs(healing) | {"text": text}
+    source, found = opened.study.healing_source(healing), recipes.of(healing).inputs(healing)
+    if isinstance(source, Data) and source.rows == "instructions":
+        found.pop("packing", None)  # they never are
+        return found | {"text": opened.texts[source]}
+    text = opened.texts[source] if healing.packing else opened.cut_text(source)
+    return found | {"text": text}
 
 
 def probe_inputs(opened: OpenStudy, condition: Condition, probe: Probe) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from lib.evidence import sums
 from lib.files import free_place, whole_or_not_at_all, written_by_others
 from lib.healing import recipe as recipes
 from lib.healing.adapters import evaluable
-from lib.healing.reading import read
+from lib.healing.reading import read, refused
 from lib.healing.recipe import Damaged, logged_steps
 from lib.healing.teacher import Teacher
 from lib.healing.training import saved_steps, train
@@ -77,7 +77,8 @@ def heal(
             f"healing.teacher: goes with one block of layers, not with {Dropped(dropped)}"
         )
     reproducible(healing.seed)
-    found = read(study, healing, tokenizer, healing.steps * healing.batch, healing.seed)
+    count, unseen = healing.steps * healing.batch, refused(study, healing, tokenizer)
+    found = read(study, healing, tokenizer, count, healing.seed, unseen)
     recipe = recipes.of(healing)
     model = recipe.base(study)
     cached = getattr(model.config, "use_cache", None)

@@ -24,14 +24,18 @@ class Read:
 
 
 def read(
-    study: Study, healing: Healing, tokenizer: PreTrainedTokenizerBase, count: int, seed: int | None
+    study: Study,
+    healing: Healing,
+    tokenizer: PreTrainedTokenizerBase,
+    count: int,
+    seed: int | None,
+    refused: frozenset[bytes] = frozenset(),
 ) -> Read:
-    """So many rows, shuffled with a seed, or in the text's order.
+    """So many rows, shuffled with a seed, or in the text's order. refused: as of `refused`.
 
     Raises UserError for a text that is too short or cannot be read, for ids that the model does
     not know, and for documents that healing may not see."""
     source = study.healing_source(healing)
-    refused = _refused(study, healing, tokenizer)
     if isinstance(source, Data) and source.rows == "instructions":
         known = rows(source, refused)
         drawn = instructions.drawn(known, source, tokenizer, count, healing.length, seed or 0)
@@ -53,9 +57,7 @@ def read(
     return Read(texts, unscored, report)
 
 
-def _refused(
-    study: Study, healing: Healing, tokenizer: PreTrainedTokenizerBase
-) -> frozenset[bytes]:
+def refused(study: Study, healing: Healing, tokenizer: PreTrainedTokenizerBase) -> frozenset[bytes]:
     """Fingerprints of documents that healing may not read, where the text that they are measured
     on, or its own, is streamed."""
     measured = (study.validation_text, *study.loss_texts)

@@ -40,11 +40,12 @@ def logged_steps(healing: Healing) -> list[int]:
 
 
 class Backward(NamedTuple):
-    """Passes of layers on the way back, and of the head, for each token: one for the gradient of
-    what entered, and one more where the weights have their own."""
+    """What a token passes on the way back. layers: through which a gradient goes to what entered;
+    own: of which the weights have gradients too; head: products of it, one for each of these."""
 
-    layers: float
-    head: float
+    layers: int
+    own: int
+    head: int
 
 
 class Recipe(ABC):
@@ -116,7 +117,7 @@ class Recipe(ABC):
 
     def backward(self, healing: Healing, dropped: Collection[int], n_layers: int) -> Backward:
         """What the way back costs, for plans: of a frozen model with adapters, unless said."""
-        return Backward(n_layers - len(dropped), 1)
+        return Backward(n_layers - len(dropped), 0, 1)
 
     @abstractmethod
     def bytes(

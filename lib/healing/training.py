@@ -14,6 +14,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
@@ -27,6 +28,7 @@ from transformers import (
 from lib.errors import UserError
 from lib.evidence import sums
 from lib.files import written_by_others
+from lib.healing import weights
 from lib.healing.reading import Read
 from lib.healing.recipe import check_tensorboard, logged_steps
 from lib.healing.teacher import Teacher, mismatch
@@ -122,6 +124,22 @@ class _Taught(Trainer):
     def _save_checkpoint(self, *given: Any) -> None:
         with written_by_others(Path(self.args.output_dir)):
             super()._save_checkpoint(*given)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Of a model without adapters what is trained alone, by its own names: transformers would
+        write some families' weights by others, and not find them again."""
+        if isinstance(self.model, PeftModel):
+            super()._save(output_dir, state_dict)
+        else:
+            folder = Path(output_dir or self.args.output_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            weights.write(self.model, folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if isinstance(self.model, PeftModel):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            weights.read(self.model, Path(resume_from_checkpoint))
 
     def compute_loss(
         self,

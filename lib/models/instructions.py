@@ -55,12 +55,15 @@ class Drawn:
 
 def of_row(row: object, what: str, where: str) -> Row:
     """Raises UserError where a part is missing, but the input, or the response is empty."""
-    given = [name for name in INPUT if isinstance(row, dict) and row.get(name) is not None]
-    found = Row(
-        text_files.field(row, INSTRUCTION, what, where),
-        text_files.field(row, given, what, where) if given else "",
-        text_files.field(row, RESPONSE, what, where),
-    )
+    parts = []
+    for names in (INSTRUCTION, INPUT, RESPONSE):
+        # Of several such columns in a table all but one may be empty.
+        given = [
+            name for name in names if isinstance(row, dict) and row.get(name) not in (None, "")
+        ]
+        optional = names is INPUT and not given
+        parts.append("" if optional else text_files.field(row, given or names, what, where))
+    found = Row(*parts)
     if not found.response.strip():
         raise UserError(f"{what}: {where} has no response")
     return found
@@ -69,9 +72,9 @@ def of_row(row: object, what: str, where: str) -> Row:
 def of_files(path: Path) -> Iterator[Row]:
     """Raises UserError as `of_row`, and where there is none."""
     empty = True
-    for where, row in text_files.rows(path, FIELDS):
+    for what, where, row in text_files.rows(path, FIELDS):
         empty = False
-        yield of_row(row, f"text {path}", where)
+        yield of_row(row, what, where)
     if empty:
         raise UserError(f"text {path}: no row in it")
 

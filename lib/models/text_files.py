@@ -75,8 +75,8 @@ def documents(path: Path) -> Iterator[str]:
     Raises UserError, which names the file and the line or row, for what cannot be read, where the
     text of a row is missing or no text, and where there is no document at all."""
     empty = True
-    for where, row in rows(path, ["text"]):
-        document = field(row, ["text"], f"text {path}", where)
+    for what, where, row in rows(path, ["text"]):
+        document = field(row, ["text"], what, where)
         if document.strip():
             empty = False
             yield document
@@ -85,11 +85,14 @@ def documents(path: Path) -> Iterator[str]:
         raise UserError(f"text {path}: {what or 'no document in it has any text'}")
 
 
-def rows(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Where each row stands, and it: what it is in a file of JSON, with more fields than asked
-    for; of others a mapping. Raises UserError for what cannot be read."""
+def rows(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, str, Any]]:
+    """Of each row the file and the place where it stands, for messages, and the row: what it is in
+    a file of JSON, with more fields than asked for; of others a mapping.
+
+    Raises UserError for what cannot be read."""
     for file in files(path):
-        yield from _read(file, fields)
+        for where, row in _read(file, fields):
+            yield f"text {file}", where, row
 
 
 def _read(path: Path, fields: Sequence[str]) -> Iterator[tuple[str, Any]]:

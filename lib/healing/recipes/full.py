@@ -43,7 +43,8 @@ class Recipe(Weights):
         return shape.pruned(dropped)
 
     def backward(self, healing: Healing, dropped: Collection[int], n_layers: int) -> Backward:
-        return Backward(2 * (n_layers - len(dropped)), 2)
+        kept = n_layers - len(dropped)
+        return Backward(kept, kept, 2)
 
     def bytes(
         self, shape: "Shape", healing: Healing, dtype: "torch.dtype", in_4bit: bool

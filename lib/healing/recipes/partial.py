@@ -71,11 +71,18 @@ class Recipe(Weights):
         return model
 
     def check(self, study: Study, skeleton: "PreTrainedModel", healing: Settings) -> None:
-        from lib.models.anatomy import layers
+        from lib.models.anatomy import final_norm, layers
         from lib.pruning.dropped import layers_to_drop
 
+        super().check(study, skeleton, healing)
+        if not (healing.head or healing.layers) and final_norm(skeleton) is None:
+            raise UserError(
+                f"study {study.name}: healing.norm: {study.model} has no final norm, so nothing "
+                "would be trained"
+            )
         n_layers = len(layers(skeleton))
-        for fraction in healing.fractions:
+        seeds = study.healing_seeds.fractions if study.healing_seeds.seeds else []
+        for fraction in (*healing.fractions, *seeds):
             kept = n_layers - layers_to_drop(fraction, n_layers)
             if healing.layers > kept:
                 raise UserError(
@@ -96,8 +103,7 @@ class Recipe(Weights):
         """Below the lowest layer that is trained nothing goes back."""
         places = trained_layers(healing, dropped, n_layers)
         reached = n_layers - len(dropped) - min(places) if places else 0
-        own = 1 if healing.head else 0
-        return Backward(reached + len(places), own + (1 if healing.norm or places else 0))
+        return Backward(reached, len(places), healing.head + bool(healing.norm or places))
 
     def bytes(
         self, shape: "Shape", healing: Settings, dtype: "torch.dtype", in_4bit: bool
