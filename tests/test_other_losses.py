@@ -21,7 +21,7 @@ from lib.evidence.records import digest, file_digest
 from lib.experiments import measure, models, probes
 from lib.experiments.conditions import Condition, main_conditions, unpruned
 from lib.experiments.opened import OpenStudy
-from lib.healing import heal
+from lib.healing import heal, reading
 from lib.models import corpora
 from lib.models.checkpoints import load_config
 from lib.pruning.dropped import span
@@ -290,6 +290,6 @@ def test_streamed_text_to_heal_on_may_hold_nothing_of_it(
     study = opened_study(write_study, tmp_path, OTHERS[:1], **long, **streamed).study
     expected = {corpora.fingerprint(text) for text in [*sentences(8), *RAIN]}
     corpora.measured_on.cache_clear()
-    found = heal._refused(study, tokenizer)
+    found = reading.refused(study, study.healing, tokenizer)
     lengths = [len(tokenizer(text)["input_ids"]) for text in [*sentences(8), *RAIN]]
     assert min(lengths) >= corpora.DISTINCT and found == expected
