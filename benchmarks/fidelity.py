@@ -36,10 +36,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from lib import paths
 from lib.errors import UserError
 from lib.evaluation import evaluate, harness, whole_texts
+from lib.fields import Text
 from lib.models import checkpoints, corpora
 from lib.pruning.dropped import parse_layers
 from lib.pruning.on_disk import find, prune
-from lib.schema import Perplexity, Study, Task, Text
+from lib.schema import Perplexity, Study, Task
 
 TASKS = paths.ROOT / "tasks"
 DEFAULT = ["mmlu:20", "boolq:200", "gsm8k:20", "hellaswag:200"]

@@ -272,7 +272,7 @@ def sweep(bench: Bench, k: int) -> Found:
 def healing(bench: Bench, in_4bit: bool) -> Found:
     from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 
-    from lib import schema
+    from lib import open_sets
     from lib.healing import reading, recipe, training
     from lib.pruning.dropped import simple
     from lib.pruning.surgery import drop
@@ -283,7 +283,7 @@ def healing(bench: Bench, in_4bit: bool) -> Found:
     if in_4bit:
         put_in_4bit(model, shape.dtype)
     sizes = {"steps": shape.steps, "batch": 2 * shape.micro_batch, "length": shape.length}
-    settings = schema.healing(
+    settings = open_sets.healing(
         recipe="qlora" if in_4bit else "lora", micro_batch=shape.micro_batch, **sizes
     )
     texts = torch.randint(shape.vocabulary, (shape.steps * settings.batch, shape.length))

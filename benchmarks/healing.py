@@ -29,11 +29,13 @@ from transformers import (
 )
 
 from almanac.tokenizer import train_tokenizer
+from lib.fields import Text
 from lib.healing import adapters, training
 from lib.healing.reading import Read
 from lib.models import checkpoints, four_bit
 from lib.models.corpora import document_sequences, documents, windows
-from lib.schema import Adapters, Study, Text, healing
+from lib.open_sets import Adapters, healing
+from lib.schema import Study
 
 FFN = ["gate_proj", "up_proj", "down_proj"]
 

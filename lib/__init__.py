@@ -11,8 +11,9 @@ claims       What papers say, as rules over tables: one file a paper.
 sections     One module per notebook, of its name: its models, its tables, its figures.
 book         Running notebooks: jobs, progress, the site, what it costs, comparing two runs.
 
-What lies here beside the wings is ground that all stand on (errors, paths, files, schema, study,
-words), and doors: `python -m lib.run`, `lib.pruning`, `lib.export`, `lib.evidence`, `lib.compare`.
+What lies here beside the wings is ground that all stand on (errors, paths, files, fields, schema,
+study, words, open sets), and doors: `python -m lib.run`, `lib.pruning`, `lib.export`,
+`lib.evidence`, `lib.compare`.
 """
 
 import atexit

@@ -1,126 +1,49 @@
-"""The schema of a study: every setting with its type, range and default.
+"""The schema of a study: every setting with its type, range and default. Settings of strategies and
+recipes stand in `lib.open_sets`.
 
 `lib.study` loads files into it. Importing this module is cheap (no torch).
 """
 
 import math
-import unicodedata
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SerializeAsAny,
     SerializerFunctionWrapHandler,
-    ValidationError,
     field_serializer,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
-from lib import open_sets
-from lib.errors import UserError
-
-# What the first paper does, where a study says nothing.
-DEFAULT_STRATEGIES = ("similarity", "simple")
-DEFAULT_RECIPE = "qlora"
-TAKEN = ("none", "given")  # what tables call no choice, and layers that a person names
-NO_HEALING = "none"  # in place of the settings of healing: nothing is healed
-FRACTIONS = [0.25, 0.5, 0.75]  # at which models are healed
-
-ALL_LINEAR = ["all-linear"]  # adapters on every linear map of the layers, attention's too
-
-MOST = 1_000_000_000  # of anything that is counted: more is a slip, and counts are multiplied
-MOST_EXAMPLES = 1000  # in a prompt
-
-
-def _on_one_line(text: str) -> str:
-    """White space as single spaces. Control characters would end lines of tables and figures."""
-    text = " ".join(text.split())
-    if any(unicodedata.category(character) == "Cc" for character in text):
-        raise PydanticCustomError("line", "Input should have no control characters")
-    return text
-
-
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-# Modules that get adapters, by their last names; None: the FFN's, as the model's family calls them.
-Targets = (
-    Annotated[
-        list[str],
-        Field(min_length=1),
-        BeforeValidator(lambda given: ALL_LINEAR if [given] == ALL_LINEAR else given),
-    ]
-    | None
+from lib.fields import (
+    MOST,
+    MOST_EXAMPLES,
+    Calibration,
+    Data,
+    Fraction,
+    Group,
+    Line,
+    Name,
+    NamedText,
+    Positive,
+    Seed,
+    Several,
+    Shots,
+    Sign,
+    Text,
 )
-Positive = Annotated[int, Field(ge=1, le=MOST)]
-Several = Annotated[int, Field(ge=2, le=MOST)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]  # libraries that draw take no larger ones
-Shots = Annotated[int, Field(ge=0, le=MOST_EXAMPLES)]
-Line = Annotated[str, AfterValidator(_on_one_line)]
-Name = Annotated[str, AfterValidator(_on_one_line), Field(min_length=1)]
-Sign = Annotated[Name, Field(max_length=40)]
-
-
-class Group(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Text(Group):
-    """Where text comes from: a local file or a folder of such (`lib.models.text_files`), or a
-    dataset on the hub."""
-
-    path: str | None = None
-    dataset: str | None = None
-    config: str | None = None
-    split: str = "train"
-    revision: str | None = None
-
-    @model_validator(mode="after")
-    def one_source(self) -> "Text":
-        if (self.path is None) == (self.dataset is None):
-            raise ValueError("give either path (a local file) or dataset (a hub id)")
-        return self
-
-
-class Data(Text):
-    """A data set for healing. `rows`: plain text, or instructions with their responses; of these
-    the loss counts the tokens of the response, or all. `template`: what the model is given before
-    a response; a paragraph with {input} is left out where a row has none."""
-
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=40)]
-    rows: Literal["text", "instructions"] = "text"
-    scored: Literal["response", "all"] = "response"
-    template: str = "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
-
-    @model_validator(mode="after")
-    def of_instructions(self) -> "Data":
-        fields = type(self).model_fields
-        given = [key for key in ("scored", "template") if getattr(self, key) != fields[key].default]
-        if self.rows == "text" and given:
-            raise ValueError(f"{' and '.join(given)}: only with rows: instructions")
-        if "{instruction}" not in self.template:
-            raise ValueError("template has no {instruction} in it")
-        for part in self.template.split("\n\n"):
-            if "{instruction}" in part and "{input}" in part:
-                raise ValueError(
-                    "template has {input} in one paragraph with {instruction}: give it its own, "
-                    "which is left out where a row has none"
-                )
-        return self
-
-
-class Calibration(Text):
-    """Text on which strategies score the layers, apart from all that is evaluated or healed on:
-    windows of `length` tokens."""
-
-    n_sequences: Several = 64
-    length: Several = 128
-    seed: Seed = 0
+from lib.open_sets import (
+    DEFAULT_STRATEGIES,
+    FRACTIONS,
+    NO_HEALING,
+    Chosen,
+    Healing,
+    Targets,
+    healing,
+    read_healing,
+)
 
 
 class Distances(Group):
@@ -168,136 +91,6 @@ class Loss(Group):
     seed: Seed = 0
 
 
-class Chosen(Group):
-    """A pruning strategy by its name, with its own settings; or a user's own, `file`."""
-
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$", max_length=60)]
-    file: str | None = None
-    settings: dict[str, Any] = {}
-
-    @model_validator(mode="before")
-    @classmethod
-    def short(cls, given: Any) -> Any:
-        """`simple` is short for {name: simple}; what is no key of this is a setting."""
-        if isinstance(given, str):
-            return {"name": given}
-        if not isinstance(given, dict):
-            return given
-        found = {key: given[key] for key in given if key in cls.model_fields}
-        more = {key: given[key] for key in given if key not in cls.model_fields}
-        own = found.get("settings", {})
-        return found | ({"settings": own | more} if more and isinstance(own, dict) else {})
-
-    @model_validator(mode="after")
-    def known(self) -> "Chosen":
-        if self.name in TAKEN:
-            raise ValueError(f"the name '{self.name}' is taken: tables use it")
-        if self.file is not None:
-            if self.name in open_sets.known("strategy"):
-                raise ValueError(f"the name '{self.name}' is that of a shipped strategy")
-            if self.settings:
-                raise ValueError(f"a strategy of your own has no settings, {[*self.settings]}")
-            return self
-        of_file("strategy", self.name, self.settings, lambda module: module.Strategy.Settings)
-        return self
-
-
-class Healing(Group):
-    """Training after pruning (App. A.1), what all recipes have. Each recipe, a file in
-    lib/healing/recipes/, derives its own settings from these. `teacher` is the weight of the
-    student–teacher loss at the cut (eq. 8); `data` the name of one of the study's `healing_data`,
-    in place of its healing text."""
-
-    TEACHABLE: ClassVar[bool] = True  # something stays frozen, which the teacher consists of
-
-    recipe: str
-    teacher: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    data: str | None = None
-    steps: Positive = 50
-    batch: Positive = 16
-    micro_batch: Positive | None = None
-    gradient_checkpointing: bool = False
-    packing: bool = True
-    length: Annotated[int, Field(ge=8, le=MOST)] = 256
-    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3e-4
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.02
-    seed: Seed = 0
-    fractions: Annotated[list[Fraction], Field(min_length=1)] = FRACTIONS
-
-    @model_validator(mode="after")
-    def frozen_teacher(self) -> "Healing":
-        if self.teacher and not self.TEACHABLE:
-            raise ValueError("teacher goes with recipes that leave the model frozen but adapters")
-        return self
-
-    @property
-    def label(self) -> str:
-        """What is trained, in a word that differs where that does."""
-        return self.recipe
-
-    @property
-    def name(self) -> str:
-        """What tables call it."""
-        data = f"-on-{self.data}" if self.data else ""
-        return f"{self.label}{data}-teacher" if self.teacher else f"{self.label}{data}"
-
-    @property
-    def adapted(self) -> Targets:
-        """Modules that get adapters; an empty list where the recipe trains none."""
-        return []
-
-
-class Adapters(Healing):
-    """Of a recipe that trains LoRA adapters. `alpha`: the rank, as in the first paper, unless given
-    here. `targets`: modules of the FFN by their last names, in place of the family's own; or
-    all-linear, as in the second paper."""
-
-    rank: Positive = 8
-    alpha: Positive | None = None
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    targets: Targets = None
-
-    @property
-    def label(self) -> str:
-        alpha = f"-a{self.alpha}" if self.alpha not in (None, self.rank) else ""
-        return f"{self.recipe}-r{self.rank}{alpha}{'-all' * (self.targets == ALL_LINEAR)}"
-
-    @property
-    def adapted(self) -> Targets:
-        return self.targets
-
-
-def healing(**settings: Any) -> Healing:
-    """The settings of healing, as its recipe has them."""
-    return _healing(settings)
-
-
-def _healing(given: Any) -> Healing | None:
-    if isinstance(given, Healing):
-        return given
-    if given == NO_HEALING:
-        return None
-    if not isinstance(given, dict):
-        raise PydanticCustomError("mapping", "Expected keys and values, e.g. recipe: lora, or none")
-    given = {str(key): value for key, value in given.items()}
-    kind = given.setdefault("recipe", DEFAULT_RECIPE)
-    if not isinstance(kind, str):
-        raise PydanticCustomError("recipe", "Its recipe is a name")
-    return of_file("recipe", kind, given, lambda module: module.Settings)
-
-
-def of_file(kind: str, name: str, given: dict[str, Any], settings: Callable[[Any], Any]) -> Any:
-    """Settings checked as the file of a strategy or recipe says; an error that pydantic reports."""
-    try:
-        model = settings(open_sets.module(kind, name))
-        return model(**given)
-    except UserError as error:
-        raise PydanticCustomError("open_set", "{words}", {"words": str(error)}) from None
-    except ValidationError as error:
-        inner = {"model": model, "errors": error.errors(), "kind": kind, "name": name}
-        raise PydanticCustomError("settings", "{kind} {name}", inner) from None
-
-
 class Ranks(Group):
     """The comparison of LoRA ranks: further ones, healed at fewer fractions."""
 
@@ -340,14 +133,6 @@ class Teacher(Group):
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     seeds: list[Seed] = [0, 1]
     fractions: Annotated[list[Fraction], Field(min_length=1)] = [0.25, 0.5]
-
-
-class NamedText(Text):
-    """Another text, on which distances are measured; with `loss` also the loss of every model, of a
-    sample of its documents like that of the study's own."""
-
-    name: Name
-    loss: bool = False
 
 
 class Writing(Group):
@@ -416,7 +201,7 @@ class Study(Group):
         default_factory=lambda: [Chosen(name=name) for name in DEFAULT_STRATEGIES]
     )
     calibration: Calibration | None = None
-    healing: Annotated[SerializeAsAny[Healing] | None, BeforeValidator(_healing)] = Field(
+    healing: Annotated[SerializeAsAny[Healing] | None, BeforeValidator(read_healing)] = Field(
         default_factory=lambda: healing()
     )
     lora_rank: Ranks = Ranks()

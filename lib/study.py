@@ -21,7 +21,8 @@ from pydantic import BaseModel, ValidationError
 
 from lib import open_sets, paths, strict_yaml
 from lib.errors import UserError
-from lib.schema import Study, Task, Text
+from lib.fields import Text
+from lib.schema import Study, Task
 
 LONGEST_NAME = 100  # of a study: names of files begin with it
 LONGEST_PART = 255  # bytes between two slashes of a path, on any file system

@@ -127,7 +127,7 @@ RECIPE = '''
 from typing import Literal
 
 from lib.healing import recipe
-from lib.schema import Healing
+from lib.open_sets import (Healing)
 
 FILE = "norms.safetensors"
 

@@ -25,8 +25,9 @@ from lib.evidence.store import Store
 from lib.experiments import costs, measure, probes, schedules
 from lib.experiments.conditions import Condition
 from lib.experiments.opened import Asked, OpenStudy
+from lib.open_sets import Healing
 from lib.pruning.dropped import span
-from lib.schema import Healing, Study
+from lib.schema import Study
 
 KINDS = {
     "distances": "D", "distances of the twin": "T", "distances of another text": "O",

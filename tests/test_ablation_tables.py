@@ -11,7 +11,8 @@ from test_rules import paper_is_right
 from lib import claims
 from lib.experiments import conditions, probes
 from lib.experiments.opened import OpenStudy
-from lib.schema import Task, healing
+from lib.open_sets import healing
+from lib.schema import Task
 from lib.sections import healing_seeds, lora_rank, prompts, strategies, tables, teacher
 
 # The tables.

@@ -16,7 +16,8 @@ from lib.experiments.opened import OpenStudy
 from lib.healing import heal
 from lib.healing.teacher import relative_cost
 from lib.models import checkpoints
-from lib.schema import Task, healing
+from lib.open_sets import healing
+from lib.schema import Task
 from lib.sections import lora_rank, tables
 
 # Which models there are, and what they are asked.

@@ -18,8 +18,8 @@ from lib.errors import UserError
 from lib.experiments import probes
 from lib.experiments.conditions import unpruned
 from lib.experiments.opened import OpenStudy
+from lib.fields import Text
 from lib.models import corpora
-from lib.schema import Text
 
 DOCUMENTS = sentences(30)
 

@@ -14,9 +14,9 @@ from huggingface_hub import constants
 from lib import paths
 from lib import study as studies
 from lib.errors import UserError
+from lib.fields import Text
 from lib.models import checkpoints, corpora
 from lib.pruning import on_disk
-from lib.schema import Text
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 # Repository → status and error code of (its page, its files).

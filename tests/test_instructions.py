@@ -13,12 +13,14 @@ from lib.book.check import check
 from lib.errors import UserError
 from lib.experiments import probes
 from lib.experiments.opened import OpenStudy
+from lib.fields import Data
 from lib.healing import heal, training
 from lib.healing.reading import Read, read
 from lib.models import checkpoints, corpora, instructions
 from lib.models.prompts import prompt_ids
+from lib.open_sets import Healing, healing
 from lib.pruning.dropped import span
-from lib.schema import Data, Healing, Study, healing
+from lib.schema import Study
 
 ROWS = [
     {"instruction": "Name a colour.", "input": "", "output": "Red."},

@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel
 
 import lib
-from lib import open_sets, paths, schema
+from lib import fields, open_sets, paths, schema
 
 
 def keys(page: str) -> dict[str, list[str]]:
@@ -20,30 +20,30 @@ def keys(page: str) -> dict[str, list[str]]:
 
 def test_every_key_of_a_study_stands_in_the_tables_once() -> None:
     tables = keys((paths.ROOT / "book/rerun.md").read_text("utf-8"))
-    fields = schema.Study.model_fields
+    of_study = schema.Study.model_fields
 
-    def own(text: type[schema.Text]) -> set[str]:
-        return set(text.model_fields) - set(schema.Text.model_fields)
+    def own(text: type[fields.Text]) -> set[str]:
+        return set(text.model_fields) - set(fields.Text.model_fields)
 
     expected = {
-        "The study": set(fields) - {"name", "file"},
-        "A text source": set(schema.NamedText.model_fields),
-        "Data for healing": own(schema.Data),
+        "The study": set(of_study) - {"name", "file"},
+        "A text source": set(fields.NamedText.model_fields),
+        "Data for healing": own(fields.Data),
         "A task": set(schema.Task.model_fields),
         "Whole texts": set(schema.Perplexity.model_fields),
-        "A strategy": set(schema.Chosen.model_fields),
-        "`healing`": set(schema.Healing.model_fields),
-        "Adapters": set(schema.Adapters.model_fields) - set(schema.Healing.model_fields),
+        "A strategy": set(open_sets.Chosen.model_fields),
+        "`healing`": set(open_sets.Healing.model_fields),
+        "Adapters": set(open_sets.Adapters.model_fields) - set(open_sets.Healing.model_fields),
     }
     shared = expected["`healing`"] | expected["Adapters"]
     for name in open_sets.known("recipe"):
         if further := set(open_sets.module("recipe", name).Settings.model_fields) - shared:
             expected[f"Recipe `{name}`"] = further
-    for key, field in fields.items():
+    for key, field in of_study.items():
         kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel) and kind is not schema.Text:
+        if isinstance(kind, type) and issubclass(kind, BaseModel) and kind is not fields.Text:
             expected[f"`{key}`"] = set(kind.model_fields)
-    expected["`calibration`"] = own(schema.Calibration)
+    expected["`calibration`"] = own(fields.Calibration)
     found = {
         next(title for title in expected if head.startswith(title)): keys
         for head, keys in tables.items()

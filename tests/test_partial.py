@@ -18,9 +18,9 @@ from lib.healing.recipes.partial import trained_layers
 from lib.models import anatomy
 from lib.models.shapes import shape_of
 from lib.models.tied import is_tied
+from lib.open_sets import Healing, healing
 from lib.pruning.dropped import Dropped, span
 from lib.pruning.surgery import drop
-from lib.schema import Healing, healing
 
 # Llama-3.1-8B, of which the second paper drops the deepest 8 layers.
 LLAMA = LlamaConfig(

@@ -22,10 +22,10 @@ from lib.experiments.opened import Asked, OpenStudy
 from lib.experiments.schedules import Step, resolve
 from lib.models import corpora
 from lib.models.anatomy import decoder
+from lib.open_sets import Chosen
 from lib.pruning import strategy
 from lib.pruning.dropped import Dropped, span
 from lib.pruning.surgery import save_pruned
-from lib.schema import Chosen
 
 FAMILIES = ["llama", "qwen2", "phi", "gpt_neox", "gemma2", "opt"]
 NORMS = ("norm", "final_layer_norm", "final_layernorm")

@@ -13,8 +13,8 @@ from conftest import sentences, write_jsonl
 
 from lib.book import sources
 from lib.errors import UserError
+from lib.fields import Text
 from lib.models import corpora, text_files
-from lib.schema import Text
 
 DOCUMENTS = sentences(30)
 LINES = "".join(json.dumps({"text": one}) + "\n" for one in DOCUMENTS).encode()

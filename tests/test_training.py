@@ -23,8 +23,8 @@ from lib.healing import recipe as recipes
 from lib.healing import training
 from lib.healing.reading import Read
 from lib.models import checkpoints
+from lib.open_sets import healing as recipe_settings
 from lib.pruning.dropped import span
-from lib.schema import healing as recipe_settings
 
 BLOCK = span(2, 4)
 

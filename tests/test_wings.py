@@ -9,7 +9,8 @@ from lib import open_sets, paths
 
 LIB = Path(lib.__file__).parent
 WINGS = re.findall(r"^(\w+) {2,}\S", lib.__doc__ or "", re.M)
-GROUND = {"errors", "paths", "files", "schema", "study", "words", "open_sets", "strict_yaml"}
+GROUND = {"errors", "paths", "files", "fields", "schema", "study", "words"}
+GROUND |= {"open_sets", "strict_yaml"}
 
 
 def imports(path: Path) -> set[str]:
@@ -40,14 +41,15 @@ def test_wings_import_only_downwards() -> None:
         assert imports(path) <= allowed, f"{path.relative_to(LIB)}: {imports(path) - allowed}"
 
 
-# Where a strategy or a recipe may be named: the schema's default, the papers' claims, and the
+# Where a strategy or a recipe may be named: a study's defaults, the papers' claims, and the
 # documented options of lib.pruning and lib.export.
-NAMED = {"schema.py", "pruning/on_disk.py"}
-# Not the strategies: a key of studies and a kind of record; the layers that a recipe trains.
+NAMED = {"open_sets.py", "pruning/on_disk.py"}
+# Not the strategies: a key of studies and a kind of record; samples of text, and the layers that a
+# recipe trains.
 OTHERWISE = {
     (where, "perplexity")
-    for where in ("book/check.py", "sections/loss.py", "experiments/probes.py")
-} | {("healing/recipes/partial.py", "first")}
+    for where in ("schema.py", "book/check.py", "sections/loss.py", "experiments/probes.py")
+} | {(where, "first") for where in ("schema.py", "healing/recipes/partial.py")}
 
 
 def test_strategies_and_recipes_are_named_in_their_own_files_alone() -> None:

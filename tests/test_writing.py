@@ -16,11 +16,12 @@ from lib.evaluation import writing
 from lib.experiments import measure, probes
 from lib.experiments.conditions import Condition, main_conditions, rank_conditions, writes
 from lib.experiments.opened import OpenStudy
+from lib.fields import Text
 from lib.healing import heal
 from lib.models import checkpoints, corpora
 from lib.pruning.dropped import UNPRUNED, span
 from lib.pruning.surgery import drop
-from lib.schema import Loss, Text
+from lib.schema import Loss
 
 PROMPTS = ["On day 3 Ada walked to the", "Greta kept", "It rained for 5 hours. Nobody"]
 

@@ -19,12 +19,14 @@ from lib.evaluation import harness, whole_texts
 from lib.experiments import costs
 from lib.experiments.conditions import Condition, equal_time_steps
 from lib.experiments.opened import OpenStudy, check_calibrated
+from lib.fields import Calibration, Data, Text
 from lib.healing import recipe as recipes
 from lib.healing.reading import read
 from lib.models import anatomy, checkpoints, corpora, four_bit, prompts, shapes
 from lib.models.vocabulary import beyond, check_ids
+from lib.open_sets import Adapters
 from lib.pruning.dropped import Dropped, check_n, span
-from lib.schema import Adapters, Calibration, Data, Distances, Study, Text
+from lib.schema import Distances, Study
 from lib.sections import section as sections
 from lib.sections.tables import published_title
 

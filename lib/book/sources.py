@@ -20,10 +20,11 @@ from lib.errors import UserError
 from lib.evaluation import task_files
 from lib.evidence import imports
 from lib.evidence.records import digest, file_digest
+from lib.fields import Text
 from lib.files import files_below
 from lib.models import text_files
 from lib.models.checkpoint_files import made_of
-from lib.schema import Study, Text
+from lib.schema import Study
 
 LIB = paths.ROOT / "lib"
 # Paths, which say nothing about what is there, and what is only shown with the settings.

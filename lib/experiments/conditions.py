@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 
 from lib.experiments.opened import OpenStudy
 from lib.healing.teacher import relative_cost
+from lib.open_sets import Adapters, Healing
 from lib.pruning.dropped import UNPRUNED, Dropped
-from lib.schema import Adapters, Healing, Task
+from lib.schema import Task
 
 TEACHING = ("plain, equal steps", "plain, equal time", "with a teacher")
 

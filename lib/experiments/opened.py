@@ -17,14 +17,16 @@ from lib import study as studies
 from lib.errors import UserError
 from lib.evaluation import evaluate, harness
 from lib.evidence.store import Store
+from lib.fields import Calibration, NamedText, Text
 from lib.healing import recipe as recipes
 from lib.models import checkpoints, corpora, prompts
 from lib.models.untouched import untouched
 from lib.models.vocabulary import check_ids
+from lib.open_sets import Healing
 from lib.pruning import geometry
 from lib.pruning import strategy as choosing
 from lib.pruning.dropped import Dropped, layers_to_drop
-from lib.schema import Calibration, Distances, Healing, Loss, NamedText, Study, Task, Text
+from lib.schema import Distances, Loss, Study, Task
 
 WEIGHTS = {torch.float32: "float32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 

@@ -14,9 +14,11 @@ from lib.evaluation import evaluate, whole_texts, writing
 from lib.evidence.records import digest, read
 from lib.experiments.conditions import Condition, asked, previous, writes
 from lib.experiments.opened import OpenStudy
+from lib.fields import Data, NamedText
 from lib.healing import recipe as recipes
 from lib.models import four_bit
-from lib.schema import Data, Healing, Loss, NamedText, Perplexity, Study, Task, Writing
+from lib.open_sets import Healing
+from lib.schema import Loss, Perplexity, Study, Task, Writing
 
 
 @dataclass(frozen=True)

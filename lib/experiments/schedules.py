@@ -17,8 +17,8 @@ from lib.experiments.conditions import Condition, Done
 from lib.experiments.models import going_on
 from lib.experiments.opened import Asked, OpenStudy, by_losses
 from lib.experiments.probes import condition_inputs
+from lib.open_sets import Healing
 from lib.pruning.dropped import UNPRUNED, Dropped
-from lib.schema import Healing
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from lib.errors import UserError
 from lib.healing import recipe
-from lib.schema import ALL_LINEAR, Adapters, Study
+from lib.open_sets import ALL_LINEAR, Adapters
+from lib.schema import Study
 
 if TYPE_CHECKING:
     from torch import nn

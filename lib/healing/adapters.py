@@ -33,8 +33,9 @@ from lib.healing.recipe import Damaged
 from lib.models.anatomy import adapter_modules, is_fused, layers, linear_weight
 from lib.models.checkpoints import dtype, load_model
 from lib.models.four_bit import SplitExperts, dequantised, linear4bit, runs_in_4bit
+from lib.open_sets import Adapters
 from lib.pruning.surgery import drop
-from lib.schema import Adapters, Study
+from lib.schema import Study
 
 
 def split_experts(model: PreTrainedModel) -> PreTrainedModel:

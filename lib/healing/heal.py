@@ -25,9 +25,10 @@ from lib.healing.training import saved_steps, train
 from lib.models import untouched
 from lib.models.checkpoints import dtype, load_model
 from lib.models.four_bit import base_digest, linear4bit, load_4bit
+from lib.open_sets import Healing
 from lib.pruning.dropped import Dropped
 from lib.pruning.surgery import drop
-from lib.schema import Healing, Study
+from lib.schema import Study
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,13 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from lib.fields import Data
 from lib.models import instructions
 from lib.models.checkpoints import load_config
 from lib.models.corpora import describe, document_sequences, measured_on, rows, windows
 from lib.models.vocabulary import check_ids
-from lib.schema import Data, Healing, Study
+from lib.open_sets import Healing
+from lib.schema import Study
 
 
 @dataclass(frozen=True)

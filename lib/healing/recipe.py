@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lib import open_sets
 from lib.errors import UserError
-from lib.schema import Healing, Study
+from lib.open_sets import Healing
+from lib.schema import Study
 
 if TYPE_CHECKING:
     import torch

@@ -32,8 +32,8 @@ from lib.healing import weights
 from lib.healing.reading import Read
 from lib.healing.recipe import check_tensorboard, logged_steps
 from lib.healing.teacher import Teacher, mismatch
+from lib.open_sets import Healing
 from lib.paths import from_clone
-from lib.schema import Healing
 
 SAVE_EVERY = 600  # seconds
 SAVING = 0.05  # of the time at most, where a state is large or its disk slow

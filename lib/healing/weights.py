@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from lib.errors import UserError
 from lib.healing import recipe
-from lib.schema import Healing, Study
+from lib.open_sets import Healing
+from lib.schema import Study
 
 if TYPE_CHECKING:
     from torch import nn

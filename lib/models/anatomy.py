@@ -10,7 +10,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lib.errors import UserError
 from lib.models.qwen import register
-from lib.schema import ALL_LINEAR, Targets
+from lib.open_sets import ALL_LINEAR, Targets
 
 register()  # transformers has no Qwen of version 1
 GATED = ("gate_proj", "up_proj", "down_proj")

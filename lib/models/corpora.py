@@ -14,9 +14,10 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from lib.errors import UserError
+from lib.fields import Calibration, Data, NamedText, Text
 from lib.models import instructions, text_files
 from lib.models.hub import explain
-from lib.schema import Calibration, Data, Loss, NamedText, Text
+from lib.schema import Loss
 
 DISTINCT = 32  # tokens from which on a document is like no other
 SHUFFLE_BUFFER = 10_000  # documents held while a streamed hub dataset is shuffled

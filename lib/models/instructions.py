@@ -13,9 +13,9 @@ from typing import NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from lib.errors import UserError
+from lib.fields import Data
 from lib.models import text_files
 from lib.models.prompts import prompt_ids
-from lib.schema import Data
 
 # What the parts of a row are called in data sets, the first of these that a row has.
 INSTRUCTION = ["instruction", "prompt", "question"]

@@ -10,7 +10,8 @@ from transformers import PretrainedConfig
 from lib.errors import UserError
 from lib.models import anatomy, checkpoints
 from lib.models.tied import is_tied
-from lib.schema import Study, Targets
+from lib.open_sets import Targets
+from lib.schema import Study
 
 NF4 = 0.5 + 4 / 64  # bytes per weight: four bits, and a float32 scale for every 64
 

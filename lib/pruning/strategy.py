@@ -21,8 +21,9 @@ from lib import open_sets
 from lib.errors import UserError
 from lib.evidence import imports
 from lib.evidence.records import file_digest
+from lib.fields import Group
+from lib.open_sets import Chosen
 from lib.pruning.dropped import Dropped, check_n, span
-from lib.schema import Chosen, Group
 
 AT_ONCE = 2**24  # numbers of a weight that are looked at in float64 at once
 

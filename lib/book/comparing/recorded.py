@@ -23,7 +23,8 @@ from lib.evidence import ownership
 from lib.evidence.records import Record, digest, in_place, spelled
 from lib.evidence.store import Store
 from lib.experiments.opened import OpenStudy
-from lib.schema import Study, Task, Text
+from lib.fields import Text
+from lib.schema import Study, Task
 from lib.sections import controls, tables
 
 # Inputs that no setting decides, but files, the machine and the version of the code.

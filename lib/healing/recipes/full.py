@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Literal
 
 from lib.healing.recipe import Backward
 from lib.healing.weights import Weights
-from lib.schema import Healing, Study
+from lib.open_sets import Healing
+from lib.schema import Study
 
 if TYPE_CHECKING:
     import torch

@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING, Literal
 
 from lib.healing.adapted import Adapted
-from lib.schema import Adapters, Healing, Study
+from lib.open_sets import Adapters, Healing
+from lib.schema import Study
 
 if TYPE_CHECKING:
     import torch

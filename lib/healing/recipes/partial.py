@@ -9,8 +9,9 @@ from pydantic import Field, model_validator
 from lib.errors import UserError
 from lib.healing.recipe import Backward
 from lib.healing.weights import Weights
+from lib.open_sets import Healing
 from lib.pruning.dropped import kept_layers
-from lib.schema import Healing, Study
+from lib.schema import Study
 
 if TYPE_CHECKING:
     import torch

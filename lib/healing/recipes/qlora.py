@@ -4,7 +4,8 @@ Gromov et al.)."""
 from typing import TYPE_CHECKING, Any, Literal
 
 from lib.healing.adapted import Adapted
-from lib.schema import Adapters, Healing, Study
+from lib.open_sets import Adapters, Healing
+from lib.schema import Study
 
 if TYPE_CHECKING:
     import torch

@@ -10,8 +10,8 @@ norm, and one with a massive activation decides alone.
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from lib.fields import Group
 from lib.pruning import strategy
-from lib.schema import Group
 
 if TYPE_CHECKING:
     import torch

@@ -3,8 +3,8 @@ and biases not (Lu et al., §3; for p = 2 their code takes no root). Needs no te
 
 from typing import Any, Literal
 
+from lib.fields import Group
 from lib.pruning import strategy
-from lib.schema import Group
 
 
 class Settings(Group):

@@ -6,8 +6,8 @@ Shortened LLaMA, §3; Lu et al., §3). Needs float32 gradients of all layers bes
 import math
 from typing import Any
 
+from lib.fields import Group
 from lib.pruning import strategy
-from lib.schema import Group
 
 
 class Settings(Group):
