@@ -5,7 +5,7 @@ python -m almanac.files
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from almanac.text import INSTRUCTION, PLAIN, documents, entry, instruction
 from almanac.world import FOLDER, SEED, Subject, generator, held_out, make_world, people
 
 VALIDATION, HEALING, HEALING_VALIDATION, TALES, INSTRUCTIONS = 1000, 4000, 500, 500, 1500
+CALIBRATION = 500
 ONE_HOP = {"person": 48, "town": 16, "thing": 28}  # questions per attribute
 TWO_HOP = {"person": 48, "thing": 16}  # questions per route
 SUMS = {"sum": 80, "steps": 80}
@@ -22,11 +23,13 @@ DEV_ONE_HOP, DEV_TWO_HOP = {"person": 8, "town": 8, "thing": 8}, {"person": 8, "
 DEV_YES_NO, DEV_SUMS = 40, {"sum": 16, "steps": 16}
 
 
-def distinct(texts: Iterator[str], count: int) -> list[dict]:
-    """Return the first so many different texts as rows."""
+def distinct(texts: Iterator[str], count: int, without: Iterable[dict] = ()) -> list[dict]:
+    """Return the first so many different texts as rows, none of them among other rows."""
+    others = {row["text"] for row in without}
     chosen: dict[str, None] = {}
     while len(chosen) < count:
-        chosen[next(texts)] = None
+        if (text := next(texts)) not in others:
+            chosen[text] = None
     return [{"text": text} for text in chosen]
 
 
@@ -43,8 +46,9 @@ def an_entry_each(subjects: list[Subject], seed: int) -> Iterator[str]:
 def make_texts(seed: int = SEED) -> dict[str, list[dict]]:
     """Return the rows of the text files by their path below this folder.
 
-    Healing reads about the plain subjects, of whom no question asks; its twin `healing_facts`, a
-    control, about everybody. Validation files hold documents that training never shows.
+    Healing and calibration read about the plain subjects, of whom no question asks; healing's twin
+    `healing_facts`, a control, about everybody. Validation and calibration files hold documents
+    that training never shows, no two the same.
     """
     world = make_world(seed)
 
@@ -56,12 +60,15 @@ def make_texts(seed: int = SEED) -> dict[str, list[dict]]:
     pairs: dict[tuple[str, str], None] = {}
     while len(pairs) < INSTRUCTIONS:
         pairs[instruction(world, rng)] = None
+    validation = distinct(text("validation", world.everybody, True), VALIDATION)
+    healing_validation = distinct(text("healing validation", world.plain, True), HEALING_VALIDATION)
     return {
-        "text/validation.jsonl": distinct(text("validation", world.everybody, True), VALIDATION),
-        "text/healing.jsonl": distinct(text("healing", world.plain), HEALING),
-        "text/healing_validation.jsonl": distinct(
-            text("healing validation", world.plain, True), HEALING_VALIDATION
+        "text/validation.jsonl": validation,
+        "text/calibration.jsonl": distinct(
+            text("calibration", world.plain, True), CALIBRATION, validation + healing_validation
         ),
+        "text/healing.jsonl": distinct(text("healing", world.plain), HEALING),
+        "text/healing_validation.jsonl": healing_validation,
         "text/healing_facts.jsonl": distinct(
             chain(an_entry_each(world.everybody, seed), text("healing facts", world.everybody)),
             HEALING,

@@ -19,6 +19,7 @@ def _on_one_line(text: str) -> str:
 
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Positive = Annotated[int, Field(ge=1, le=MOST)]
 Several = Annotated[int, Field(ge=2, le=MOST)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # libraries that draw take no larger ones

@@ -16,11 +16,13 @@ from pydantic_core import PydanticCustomError
 
 from lib import paths
 from lib.errors import UserError
-from lib.fields import MOST, Fraction, Group, Positive, Seed
+from lib.fields import MOST, Fraction, Group, Positive, Rate, Seed
 
 # What the first paper does, where a study says nothing.
 DEFAULT_STRATEGIES = ("similarity", "simple")
 DEFAULT_RECIPE = "qlora"
+# What keeps the last layer and what drops it, as the first paper and the second advise.
+LAST_LAYER = ("simple", "reverse-order")
 TAKEN = ("none", "given")  # what tables call no choice, and layers that a person names
 NO_HEALING = "none"  # in place of the settings of healing: nothing is healed
 FRACTIONS = [0.25, 0.5, 0.75]  # at which models are healed
@@ -56,9 +58,11 @@ def module(kind: str, name: str) -> ModuleType:
 
 
 class Chosen(Group):
-    """A pruning strategy by its name, with its own settings; or a user's own, `file`."""
+    """A pruning strategy by its name, with its own settings; or a user's own, `file`. `kind`: the
+    shipped strategy that it is, where `name` is another, to tell apart two of one kind."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$", max_length=60)]
+    kind: str | None = None
     file: str | None = None
     settings: dict[str, Any] = {}
 
@@ -79,14 +83,27 @@ class Chosen(Group):
     def known(self) -> "Chosen":
         if self.name in TAKEN:
             raise ValueError(f"the name '{self.name}' is taken: tables use it")
+        named = self.kind is not None or self.file is not None
+        if named and self.name in known("strategy"):
+            raise ValueError(f"the name '{self.name}' is that of a shipped strategy")
         if self.file is not None:
-            if self.name in known("strategy"):
-                raise ValueError(f"the name '{self.name}' is that of a shipped strategy")
+            if self.kind is not None:
+                raise ValueError("give either kind (a shipped strategy) or file (your own)")
             if self.settings:
                 raise ValueError(f"a strategy of your own has no settings, {[*self.settings]}")
             return self
-        of_file("strategy", self.name, self.settings, lambda module: module.Strategy.Settings)
+        of_file("strategy", self.shipped, self.settings, lambda module: module.Strategy.Settings)
         return self
+
+    @property
+    def by_chance(self) -> bool:
+        """Whether it draws layers."""
+        return self.file is None and module("strategy", self.shipped).Strategy.by_chance
+
+    @property
+    def shipped(self) -> str:
+        """The name of the shipped strategy that it is, where it is one."""
+        return self.kind or self.name
 
 
 class Healing(Group):
@@ -106,7 +123,7 @@ class Healing(Group):
     gradient_checkpointing: bool = False
     packing: bool = True
     length: Annotated[int, Field(ge=8, le=MOST)] = 256
-    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3e-4
+    learning_rate: Rate = 3e-4
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.02
     seed: Seed = 0
     fractions: Annotated[list[Fraction], Field(min_length=1)] = FRACTIONS
@@ -171,6 +188,20 @@ def read_healing(given: Any) -> Healing | None:
     if not isinstance(kind, str):
         raise PydanticCustomError("recipe", "Its recipe is a name")
     return of_file("recipe", kind, given, lambda module: module.Settings)
+
+
+def laid_over(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Settings of healing over others. Another recipe takes over what it has, too."""
+    kind, before = (one.get("recipe", DEFAULT_RECIPE) for one in (base | own, base))
+    if kind != before and kind in known("recipe"):
+        settings = module("recipe", kind).Settings
+        gone = () if settings.TEACHABLE else ("teacher",)
+        base = {
+            key: value
+            for key, value in base.items()
+            if key in settings.model_fields and key not in gone
+        }
+    return base | own
 
 
 def of_file(kind: str, name: str, given: dict[str, Any], settings: Callable[[Any], Any]) -> Any:

@@ -4,7 +4,6 @@ recipes stand in `lib.open_sets`.
 `lib.study` loads files into it. Importing this module is cheap (no torch).
 """
 
-import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,11 +17,8 @@ from pydantic import (
 )
 
 from lib.fields import (
-    MOST,
-    MOST_EXAMPLES,
     Calibration,
     Data,
-    Fraction,
     Group,
     Line,
     Name,
@@ -42,7 +38,20 @@ from lib.open_sets import (
     Healing,
     Targets,
     healing,
+    laid_over,
     read_healing,
+)
+from lib.section_settings import (
+    Controls,
+    Cost,
+    LastLayer,
+    Prompts,
+    Ranks,
+    Seeds,
+    Teacher,
+    WhatToTrain,
+    WhichLayers,
+    Writing,
 )
 
 
@@ -91,81 +100,6 @@ class Loss(Group):
     seed: Seed = 0
 
 
-class Ranks(Group):
-    """The comparison of LoRA ranks: further ones, healed at fewer fractions."""
-
-    ranks: Annotated[list[Positive], Field(min_length=1)] = [2, 32]
-    fractions: Annotated[list[Fraction], Field(min_length=1)] = [0.25, 0.5, 0.75]
-
-
-class Prompts(Group):
-    """Prompt ablations (Fig. 7): one task with its examples in several orders, and with several
-    numbers of examples. Empty `task`: the study's first one of the role `knowledge`; empty `shots`:
-    as many as the study's own tasks of that name have at most, and where that is none there are no
-    ablations; empty `numbers`: 0, 1 and `shots`."""
-
-    task: str | None = None
-    limit: Positive | None = None
-    shots: Annotated[int, Field(ge=1, le=MOST_EXAMPLES)] | None = None
-    orders: Annotated[int, Field(ge=2, le=1000)] = 3
-    numbers: Annotated[list[Shots], Field(min_length=2)] | None = None
-
-    @model_validator(mode="after")
-    def enough_orders(self) -> "Prompts":
-        if self.shots and self.orders > math.factorial(self.shots):
-            raise ValueError(f"{self.shots} examples have no {self.orders} orders")
-        return self
-
-
-class Seeds(Group):
-    """Healing with other seeds (Fig. 8), similarity-informed; with no seeds there is no such
-    comparison."""
-
-    seeds: list[Seed] = [1, 2]
-    fractions: Annotated[list[Fraction], Field(min_length=1)] = [0.25, 0.5]
-
-
-class Teacher(Group):
-    """Healing with the student–teacher loss of eq. 8, weighted with `weight`, against the study's
-    own recipe at equal steps and at equal time; similarity-informed. With no seeds there is no such
-    comparison."""
-
-    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    seeds: list[Seed] = [0, 1]
-    fractions: Annotated[list[Fraction], Field(min_length=1)] = [0.25, 0.5]
-
-
-class Writing(Group):
-    """What the model writes, greedily: `tokens` after the first `prompt_tokens` of `n_prompts`
-    documents of the validation text, and after each of the study's own `prompts`."""
-
-    n_prompts: Annotated[int, Field(ge=0, le=MOST)] = 3
-    prompt_tokens: Positive = 24
-    tokens: Positive = 32
-    prompts: list[Annotated[str, Field(min_length=1)]] = []
-    seed: Seed = 0
-
-
-class Cost(Group):
-    """Memory, FLOPs and time against the fraction dropped (§1, §5): `length` tokens are read in
-    `batch` rows at once, then `tokens` are written one at a time; `repeats` of each."""
-
-    fractions: Annotated[list[Fraction], Field(min_length=3)] = [0, 0.25, 0.5, 0.75]
-    length: Several = 64
-    batch: Positive = 4
-    tokens: Positive = 16
-    repeats: Annotated[int, Field(ge=3, le=MOST)] = 5
-
-
-class Controls(Group):
-    """What the model is compared with: an untrained twin (the same configuration with random
-    weights), measured beside it, and reference runs, whose tables stand under published/."""
-
-    untrained: bool = True
-    seed: Seed = 0
-    studies: list[str] = []
-
-
 class Study(Group):
     """Everything that one run of the book measures. Only `model` is required, or `like`: the study
     whose settings hold wherever this one has none of its own."""
@@ -187,6 +121,7 @@ class Study(Group):
     chat_template: bool = False
     validation_text: Text = Text(dataset="allenai/c4", config="en", split="validation")
     healing_text: Text = Text(dataset="allenai/c4", config="en", split="train")
+    held_out_text: Text | None = None
     healing_data: list[Data] = []
     text_name: Line = ""
     tasks: Annotated[list[Task], Field(min_length=1)] = [
@@ -208,6 +143,9 @@ class Study(Group):
     prompts: Prompts = Prompts()
     healing_seeds: Seeds = Seeds()
     teacher: Teacher = Teacher()
+    which_layers: WhichLayers = WhichLayers()
+    what_to_train: WhatToTrain = WhatToTrain()
+    last_layer: LastLayer = LastLayer()
     other_texts: list[NamedText] = []
     writing: Writing = Writing()
     cost: Cost = Cost()
@@ -222,6 +160,17 @@ class Study(Group):
         """Of the layers dropped: where models are healed; and, where none is, those that are asked
         the same as healed ones."""
         return self.healing.fractions if self.healing else FRACTIONS
+
+    @property
+    def every_strategy(self) -> list[Chosen]:
+        """Its own strategies, then those beside them."""
+        found = {one.name: one for one in (*self.strategies, *self.which_layers.strategies)}
+        return list(found.values())
+
+    @property
+    def recipes(self) -> list[Healing]:
+        """Those side by side; none where nothing is healed."""
+        return self.what_to_train.recipes if self.healing else []
 
     @property
     def adapted(self) -> Targets:
@@ -249,6 +198,17 @@ class Study(Group):
     def model_is_local(self) -> bool:
         return Path(self.model).is_absolute()
 
+    @model_validator(mode="before")
+    @classmethod
+    def laid_over_healing(cls, given: Any) -> Any:
+        """Recipes side by side say what is their own alone."""
+        base, beside = given.get("healing"), given.get("what_to_train")
+        recipes = beside.get("recipes") if isinstance(beside, dict) else None
+        if not isinstance(base, dict) or not isinstance(recipes, list):
+            return given
+        found = [laid_over(base, own) if isinstance(own, dict) else own for own in recipes]
+        return given | {"what_to_train": beside | {"recipes": found}}
+
     @model_validator(mode="after")
     def one_file(self) -> "Study":
         if self.gguf is not None and self.model.endswith(".gguf"):
@@ -267,15 +227,56 @@ class Study(Group):
             "prompts.numbers": self.prompts.numbers or [],
             "healing_seeds.seeds": self.healing_seeds.seeds,
             "teacher.seeds": self.teacher.seeds,
+            "which_layers.strategies": [one.name for one in self.which_layers.strategies],
+            "what_to_train.recipes": [one.name for one in self.what_to_train.recipes],
+            "what_to_train.strategies": self.what_to_train.strategies,
+            "what_to_train.seeds": self.what_to_train.seeds,
+            "what_to_train.learning_rates": self.what_to_train.learning_rates,
+            "last_layer.recipes": self.last_layer.recipes,
+            "last_layer.seeds": self.last_layer.seeds,
             "healing_data": [data.name for data in self.healing_data],
             "other_texts": [text.name for text in self.other_texts],
             "controls.studies": self.controls.studies,
         }.items():
             if len(set(values)) != len(values):
                 raise ValueError(f"{key} lists the same value twice")
-        if self.healing:
-            self.healing_source(self.healing)
+        for one in filter(None, [self.healing, *self.what_to_train.recipes]):
+            self.healing_source(one)
+        if self.what_to_train.learning_rates and self.held_out_text is None:
+            raise ValueError(
+                "what_to_train.learning_rates go with held_out_text, on which they are compared"
+            )
+        self._check_strategies()
         names = [task.name for task in self.tasks]
         if self.prompts.task is not None and self.prompts.task not in names:
             raise ValueError(f"prompts.task is none of the study's tasks, {', '.join(names)}")
         return self
+
+    def _check_strategies(self) -> None:
+        own = {one.name: one for one in self.strategies}
+        for one in self.which_layers.strategies:
+            if own.get(one.name, one) != one:
+                raise ValueError(
+                    f"which_layers.strategies: '{one.name}' stands in strategies, too, with "
+                    "other settings"
+                )
+        for one in self.strategies:
+            if one.by_chance:
+                raise ValueError(
+                    f"strategies: '{one.name}' draws layers by chance, and one draw says nothing; "
+                    "it belongs into which_layers.strategies, where many are compared"
+                )
+        known = [one.name for one in self.every_strategy if not one.by_chance]
+        for name in self.what_to_train.strategies:
+            if name not in known:
+                raise ValueError(
+                    f"what_to_train.strategies: '{name}' is none of the study's strategies, "
+                    f"{', '.join(known)}"
+                )
+        recipes = [one.name for one in self.what_to_train.recipes]
+        for name in self.last_layer.recipes:
+            if name not in recipes:
+                raise ValueError(
+                    f"last_layer.recipes: '{name}' is none of what_to_train.recipes, "
+                    f"{', '.join(recipes) or 'of which there are none'}"
+                )

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ValidationError
 from lib import open_sets, paths, strict_yaml
 from lib.errors import UserError
 from lib.fields import Text
+from lib.open_sets import Chosen
 from lib.schema import Study, Task
 
 LONGEST_NAME = 100  # of a study: names of files begin with it
@@ -125,8 +126,9 @@ def _inherited(raw: dict[str, object], path: Path) -> dict[str, object]:
     settings = found.model_dump(exclude=gone)
     for key, value in raw.items():
         both_sections = isinstance(value, dict) and isinstance(settings.get(key), dict)
-        # A text has one source: a path replaces a dataset.
-        merge = both_sections and not key.endswith("_text") and key != "calibration"
+        merge = both_sections and not key.endswith("_text")
+        if merge and {"path", "dataset"} & value.keys():  # a text has one source
+            settings[key] = {k: v for k, v in settings[key].items() if k not in Text.model_fields}
         settings[key] = _merged(key, settings[key], value) if merge else value
     healing, own_healing = settings["healing"], raw.get("healing")
     says = isinstance(own_healing, dict) and "data" in own_healing
@@ -136,17 +138,8 @@ def _inherited(raw: dict[str, object], path: Path) -> dict[str, object]:
 
 
 def _merged(key: str, base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """Keys laid over keys. Another recipe of healing takes over what it has, too."""
-    kind = own.get("recipe", base.get("recipe"))
-    if key == "healing" and kind != base["recipe"] and kind in open_sets.known("recipe"):
-        settings = open_sets.module("recipe", kind).Settings
-        gone = () if settings.TEACHABLE else ("teacher",)
-        base = {
-            key: value
-            for key, value in base.items()
-            if key in settings.model_fields and key not in gone
-        }
-    return base | own
+    """Keys laid over keys."""
+    return open_sets.laid_over(base, own) if key == "healing" else base | own
 
 
 def override(study: Study, **changes: object) -> Study:
@@ -237,6 +230,9 @@ def _resolved(study: Study, folder: Path) -> Study:
             )
         return found
 
+    def strategies(named: list[Chosen]) -> list[Chosen]:
+        return [one.model_copy(update={"file": local(one.file, always=True)}) for one in named]
+
     def text(source: Text | None) -> Text | None:
         return source and source.model_copy(update={"path": local(source.path, always=True)})
 
@@ -248,11 +244,12 @@ def _resolved(study: Study, folder: Path) -> Study:
             "healing_text": text(study.healing_text),
             "healing_data": [text(source) for source in study.healing_data],
             "calibration": text(study.calibration),
+            "held_out_text": text(study.held_out_text),
             "other_texts": [text(source) for source in study.other_texts],
-            "strategies": [
-                one.model_copy(update={"file": local(one.file, always=True)})
-                for one in study.strategies
-            ],
+            "strategies": strategies(study.strategies),
+            "which_layers": study.which_layers.model_copy(
+                update={"strategies": strategies(study.which_layers.strategies)}
+            ),
             "title": study.title or study.name,
             "text_name": study.text_name or _text_name(study.validation_text),
         }

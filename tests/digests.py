@@ -23,9 +23,10 @@ from lib import study as studies
 from lib.evidence.records import digest
 from lib.evidence.store import Store
 from lib.experiments import costs, measure, probes, schedules
+from lib.experiments.choosing import Asked
 from lib.experiments.conditions import Condition
-from lib.experiments.opened import Asked, OpenStudy
-from lib.open_sets import Healing
+from lib.experiments.opened import OpenStudy
+from lib.open_sets import Chosen, Healing
 from lib.pruning.dropped import span
 from lib.schema import Study
 
@@ -105,7 +106,9 @@ def keys(model: type[BaseModel] = Study, prefix: str = "") -> Iterator[str]:
         inner = _model_in(field.annotation)
         if field.exclude:  # no key of a file
             continue
-        if inner is Healing:
+        if prefix and inner in (Healing, Chosen):  # side by side: what they are is of `healing.…`
+            found[prefix + name] = None
+        elif inner is Healing:
             for recipe in open_sets.known("recipe"):
                 settings = open_sets.module("recipe", recipe).Settings
                 found |= dict.fromkeys(keys(settings, f"{prefix}{name}."))
@@ -126,6 +129,8 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 SETTINGS: dict[tuple[str, str], tuple[Any, bool]] = {
     ("block-influence", "flattened"): (True, True),
     ("magnitude", "p"): (2, True),
+    ("random", "draws"): (3, True),  # there are no scores to record
+    ("random", "seed"): (1, True),
     ("taylor", "guard"): (True, False),  # only which layers are chosen by them
 }
 
@@ -175,6 +180,11 @@ KEYS: dict[str, tuple[Any, str]] = {
     "healing_text.config": ("de", HEALING),
     "healing_text.split": ("test", HEALING),
     "healing_text.revision": ("v2", HEALING),
+    "held_out_text.path": (None, ""),  # on which a loss is measured, as on another text
+    "held_out_text.dataset": ("other/text", ""),
+    "held_out_text.config": ("de", ""),
+    "held_out_text.split": ("test", ""),
+    "held_out_text.revision": ("v2", ""),
     "text_name": ("other", ""),
     "tasks.name": ("other", "QF"),
     "tasks.shots": (3, "E"),
@@ -195,6 +205,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "perplexity.limit": (3, "P"),
     "pruned_layers": ([1], ""),
     "strategies.name": ("ours", "SC"),
+    "strategies.kind": (None, ""),  # of one that is shipped, as in SETTINGS
     "strategies.file": (SAME, ""),
     "strategies.settings": (None, ""),  # of some that are shipped, see SETTINGS
     "healing.recipe": ("qlora", HEALING),
@@ -230,6 +241,22 @@ KEYS: dict[str, tuple[Any, str]] = {
     "teacher.weight": (2.0, ""),
     "teacher.seeds": ([5], ""),
     "teacher.fractions": ([0.5], ""),
+    "which_layers.strategies": (["simple"], ""),
+    "which_layers.pruned_layers": ([1], ""),
+    "which_layers.fractions": ([0.5], ""),
+    "which_layers.healed_draws": (1, ""),
+    "which_layers.calibration_draws": (2, ""),
+    "what_to_train.recipes": ([{"recipe": "full"}], ""),
+    "what_to_train.strategies": (["mine"], ""),
+    "what_to_train.fractions": ([0.5], ""),
+    "what_to_train.seeds": ([1], ""),
+    "what_to_train.unpruned": (True, ""),
+    "what_to_train.learning_rates": ([1e-4], ""),
+    "last_layer.keeps": ("mine", ""),
+    "last_layer.drops": ("mine", ""),
+    "last_layer.recipes": (["full"], ""),
+    "last_layer.fractions": ([0.5], ""),
+    "last_layer.seeds": ([1], ""),
     "other_texts.name": ("stories", ""),
     "other_texts.loss": (True, ""),
     "other_texts.path": (SAME, ""),
@@ -315,6 +342,9 @@ def by_key(path: Path) -> dict[str, str]:
     partial = {"recipe": "partial", "steps": 2, "batch": 2, "length": 16, "layers": 2}
     bases |= dict.fromkeys(PARTIAL, settings | {"healing": partial})
     bases["calibration"] = settings | {"calibration": hub}
+    bases["held_out_text"] = settings | {"held_out_text": hub}
+    beside = {"held_out_text": hub, "what_to_train": {"recipes": [{"recipe": "full"}]}}
+    bases |= dict.fromkeys(("what_to_train", "last_layer"), settings | beside)
     bases["other_texts"] = settings | {"other_texts": [{"name": "tales"} | hub]}
     config = OpenStudy(studies.load(str(path))).config
 

@@ -125,7 +125,10 @@ class Chosen(OpenStudy):
     def strategies(self) -> list[str]:
         return STRATEGIES
 
-    def chosen(self, strategy: str, n: int) -> Dropped:
+    def sizes(self, strategy: str) -> list[int]:
+        return [1, 2]
+
+    def chosen(self, strategy: str, n: int, draw: int = 0) -> Dropped:
         first = STRATEGIES.index(strategy)
         return Dropped((first + 2 * i) % 8 for i in range(n))
 

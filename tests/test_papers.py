@@ -65,13 +65,14 @@ def measured_tables(results_dir: Path) -> Tables:
 
 def test_a_second_paper_is_one_file(second: Write, measured_tables: Tables) -> None:
     second(SECOND)
-    assert list(claims.papers()) == ["gromov", "second"]
+    assert list(claims.papers()) == ["gromov", "lu", "second"]
     assert claims.find("second-1").statement == "There are many rows."
     found = claims.verdicts(measured_tables).set_index(["paper", "claim"])
     assert found.loc[("second", 1), "verdict"] == "reproduced"
     assert found.loc[("second", 2), "verdict"] == "yes"
     assert found.loc[("gromov", 1), "verdict"] == "reproduced"
-    assert len(found) == 19
+    numbers = [claim.number for claim in claims.papers()["lu"].claims]
+    assert len(found) == 17 + len(numbers) + 2 and len(numbers) >= 19
 
 
 def test_each_paper_stands_under_its_own_heading(second: Write, measured_tables: Tables) -> None:
@@ -112,7 +113,7 @@ def test_a_paper_that_cannot_be_read_is_named_on_one_line(
 
 
 def test_an_unknown_claim_is_refused_with_those_there_are(measured_tables: Tables) -> None:
-    for name in ("gromov-99", "lu-1", "7"):
+    for name in ("gromov-99", "lu-99", "7"):
         with pytest.raises(UserError, match=f"claim '{name}': unknown; there are gromov-1, "):
             claims.verdicts(measured_tables, [name])
 
@@ -121,7 +122,7 @@ def test_verdicts_take_no_torch(measured_tables: Tables) -> None:
     code = (
         "import sys; from lib import claims; from pathlib import Path\n"
         f"found = claims.verdicts(claims.Tables(Path({str(measured_tables.folder)!r})))\n"
-        "assert len(found) == 17 and 'reproduced' in set(found['verdict'])\n"
+        "assert len(found) > 17 and 'reproduced' in set(found['verdict'])\n"
         "assert not {'torch', 'transformers'} & {*sys.modules}"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT, capture_output=True)

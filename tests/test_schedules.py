@@ -15,9 +15,10 @@ from lib import paths, study
 from lib.book.plan import Planned, part_name
 from lib.errors import UserError
 from lib.evidence.records import records
+from lib.experiments.choosing import Asked
 from lib.experiments.measure import measure
 from lib.experiments.models import materialised
-from lib.experiments.opened import Asked, OpenStudy
+from lib.experiments.opened import OpenStudy
 from lib.experiments.probes import adapters, recorded
 from lib.experiments.schedules import Step, resolve
 from lib.healing import heal

@@ -18,7 +18,8 @@ from lib import open_sets, paths, study
 from lib.book.check import check
 from lib.errors import UserError
 from lib.evidence.records import records
-from lib.experiments.opened import Asked, OpenStudy
+from lib.experiments.choosing import Asked
+from lib.experiments.opened import OpenStudy
 from lib.experiments.schedules import Step, resolve
 from lib.models import corpora
 from lib.models.anatomy import decoder
@@ -139,12 +140,11 @@ def test_taylor_is_that_of_gradients_by_hand(asked: Asked) -> None:
     assert found == pytest.approx(expected, rel=1e-4)
 
 
-def test_layers_under_guard_go_last(asked: Asked) -> None:
+def test_layers_under_guard_stay(asked: Asked) -> None:
     guarded = strategy.shipped("taylor", guard=True)
-    assert set(guarded.chosen(asked, 3, 6)) == {1, 2, 3}
-    found = guarded.scores(asked)["scores"]
-    least = min((0, 4, 5), key=found.__getitem__)
-    assert set(guarded.chosen(asked, 4, 6)) == {1, 2, 3, least}
+    assert set(guarded.chosen(asked, 3, 6)) == {1, 2, 3} and guarded.most(6) == 3
+    with pytest.raises(UserError, match=r"n = 4 .* leaves in place .* at most 3"):
+        guarded.chosen(asked, 4, 6)
 
 
 def test_numbers_that_are_packed_are_no_weights(asked: Asked) -> None:

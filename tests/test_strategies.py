@@ -9,8 +9,9 @@ from lib import open_sets, study
 from lib.book.check import check
 from lib.errors import UserError
 from lib.evidence.records import records
+from lib.experiments.choosing import Asked
 from lib.experiments.conditions import main_conditions
-from lib.experiments.opened import Asked, OpenStudy
+from lib.experiments.opened import OpenStudy
 from lib.healing import heal
 from lib.pruning.dropped import Dropped, simple
 

@@ -10,7 +10,7 @@ from lib import open_sets, paths
 LIB = Path(lib.__file__).parent
 WINGS = re.findall(r"^(\w+) {2,}\S", lib.__doc__ or "", re.M)
 GROUND = {"errors", "paths", "files", "fields", "schema", "study", "words"}
-GROUND |= {"open_sets", "strict_yaml"}
+GROUND |= {"open_sets", "section_settings", "strict_yaml"}
 
 
 def imports(path: Path) -> set[str]:
@@ -49,7 +49,11 @@ NAMED = {"open_sets.py", "pruning/on_disk.py"}
 OTHERWISE = {
     (where, "perplexity")
     for where in ("schema.py", "book/check.py", "sections/loss.py", "experiments/probes.py")
-} | {(where, "first") for where in ("schema.py", "healing/recipes/partial.py")}
+} | {
+    *(("schema.py", word) for word in ("first", "random")),
+    *((where, "random") for where in ("models/corpora.py", "experiments/opened.py")),
+    ("healing/recipes/partial.py", "first"),
+}
 
 
 def test_strategies_and_recipes_are_named_in_their_own_files_alone() -> None:

@@ -17,8 +17,9 @@ from lib.book.plan import Planned
 from lib.errors import UserError
 from lib.evaluation import harness, whole_texts
 from lib.experiments import costs
+from lib.experiments.choosing import check_calibrated
 from lib.experiments.conditions import Condition, equal_time_steps
-from lib.experiments.opened import OpenStudy, check_calibrated
+from lib.experiments.opened import OpenStudy
 from lib.fields import Calibration, Data, Text
 from lib.healing import recipe as recipes
 from lib.healing.reading import read
@@ -55,7 +56,7 @@ def check(study: Study, here: bool = True, section: str | None = None) -> None:
     opened = OpenStudy(study)
     device = sound(checkpoints.device, study)
     _check_controls(study, sound)
-    strategies = [name for name in opened.strategies if sound(opened.strategy, name)]
+    strategies = [name for name in opened.every_strategy if sound(opened.strategy, name)]
     tokenizer = False
     readable = sound(checkpoints.check_file, study) and sound(memory.check_dequantised, study)
     if readable and sound(checkpoints.check_config, study):
@@ -66,11 +67,11 @@ def check(study: Study, here: bool = True, section: str | None = None) -> None:
             fit += [sound(_check_choices, opened, strategy) for strategy in strategies]
             for strategy in strategies:
                 sound(check_calibrated, study, opened.strategy(strategy))
-            if all(fit) and strategies == list(opened.strategies):
+            if all(fit) and strategies == opened.every_strategy:
                 evaluated, timed = _needs(opened, section)
                 if not any(one.healing or one.weights == "nf4" for one in evaluated):
                     opened = OpenStudy(study.model_copy(update={"healing": None}))
-                sound(check_cuts, opened, bool(evaluated), timed)
+                sound(check_cuts, opened, evaluated, timed)
             model = anatomy.skeleton(opened.config)
             if device and here:
                 sound(_check_device, opened, model)
@@ -131,7 +132,7 @@ def _check_controls(study: Study, sound: Sound) -> None:
 def _check_choices(opened: OpenStudy, strategy: str) -> list[Dropped]:
     """A rule's choice is known, and checked, beforehand: every one, since a table has them all."""
     one, n_layers = opened.strategy(strategy), opened.n_layers
-    return [one.expected(n, n_layers) for n in range(1, n_layers)]
+    return [one.expected(n, n_layers) for n in range(1, one.most(n_layers) + 1)]
 
 
 def _check_taught(opened: OpenStudy, strategy: str) -> None:
@@ -166,7 +167,7 @@ def _check_healing(
     tried = [study.healing]
     if isinstance(study.healing, Adapters):
         tried += [study.healing.model_copy(update={"rank": rank}) for rank in study.lora_rank.ranks]
-    for healing in tried:
+    for healing in (*tried, *study.recipes):
         sound(recipes.of(healing).check, study, model, healing)
 
 
@@ -210,12 +211,14 @@ def _check_texts(opened: OpenStudy, sound: Sound, tokenizer: bool) -> None:
     study = opened.study
     validation, healing = study.validation_text, _healing_sources(study)
     calibration = [study.calibration] if study.calibration else []
-    every = (validation, *healing, *calibration, *study.other_texts)
+    held_out = [study.held_out_text] if study.held_out_text and study.healing else []
+    every = (validation, *healing, *calibration, *held_out, *study.other_texts)
     readable = [text for text in every if sound(_check_readable, text)]
     losses = (validation, *study.loss_texts)
     for text, source in (
-        *product(losses, [*healing, *calibration]),
-        *product(calibration, healing),
+        *product(losses, [*healing, *calibration, *held_out]),
+        *product([*calibration, *held_out], healing),
+        *product(calibration, held_out),
     ):
         if {text, source} <= {*readable}:
             sound(corpora.check_disjoint, text, source)
@@ -227,7 +230,7 @@ def _check_texts(opened: OpenStudy, sound: Sound, tokenizer: bool) -> None:
             sound(_check_healing_text, opened, text)
         elif text in calibration:
             sound(_check_windows, opened, text, text)
-        elif sound(_check_windows, opened, text) and text in losses:
+        elif text in held_out or (sound(_check_windows, opened, text) and text in losses):
             sound(_check_loss_text, opened, text)
 
 

@@ -5,11 +5,12 @@ what is timed; and not every family's configuration can say what is left.
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from transformers import PretrainedConfig
 
 from lib.errors import UserError
+from lib.experiments.conditions import Condition, writes
 from lib.experiments.opened import OpenStudy
 from lib.pruning.dropped import Dropped, simple, span
 from lib.pruning.surgery import slice_config
@@ -17,18 +18,21 @@ from lib.pruning.surgery import slice_config
 TRIED = 16  # numbers of layers that a refusal looks through for what is possible
 
 
-def check_cuts(opened: OpenStudy, answers: bool, times: bool) -> None:
+def check_cuts(opened: OpenStudy, evaluated: Iterable[Condition], times: bool) -> None:
     """Raises UserError, with what is possible, where a strategy's choice cannot be made into a
-    model: by a rule its own, by scores whatever it is. answers: models are healed, or write, as far
-    as the study wants that; times: models are timed."""
+    model: by a rule its own, by scores whatever it is. evaluated: of which those that are healed,
+    or write, are made; times: models are timed."""
     study, config, n_layers = opened.study, opened.config, opened.n_layers
-    made = study.healing or study.writing.n_prompts or study.writing.prompts
-    wanted = opened.healed_ns(study.fractions) if answers and made else []
-    for strategy in opened.strategies:
-        for n in wanted:
-            one = opened.strategy(strategy)
-            blocks = [one.expected(n, n_layers)] if one.by_rule else _blocks(n, n_layers)
-            _check(config, blocks, f"study {study.name}: fractions of healing and writing")
+    prompts = study.writing.n_prompts or study.writing.prompts
+    made = {
+        (one.strategy, one.dropped)
+        for one in evaluated
+        if one.dropped and (one.alone or (prompts and writes(opened, one)))
+    }
+    for strategy, dropped in sorted(made):
+        by_rule = opened.strategy(strategy).by_rule
+        blocks = [dropped] if by_rule else _blocks(dropped.n, n_layers)
+        _check(config, blocks, f"study {study.name}: fractions of healing and writing")
     for n in opened.healed_ns(study.cost.fractions) if times else []:
         _check(config, [simple(n, n_layers)], f"study {study.name}: cost.fractions")
 

@@ -30,16 +30,15 @@ from lib.book.graph import SITE, Job
 from lib.book.memory import machine_memory, memory
 from lib.book.plan import Extras, Part, Planned, Speed, extras, parts, speed
 from lib.errors import UserError
-from lib.evaluation.sweep import layer_passes
 from lib.evidence.journal import WHOLE
 from lib.evidence.records import digest
 from lib.experiments import measure, probes
+from lib.experiments.choosing import passes
 from lib.experiments.opened import OpenStudy
 from lib.files import write_atomically
 from lib.healing import recipe as recipes
 from lib.models import checkpoints
 from lib.models.shapes import planned_config, shape_of
-from lib.pruning.dropped import kept_layers
 from lib.schema import Study
 from lib.sections import section
 
@@ -67,22 +66,16 @@ def listed(
 
 def _choices(opened: Planned, pace: Speed) -> Job:
     settings = opened.study.calibration or opened.study.distances
-    n_layers, passes = opened.n_layers, 0.0
-    for strategy in map(opened.strategy, opened.strategies):
-        if strategy.by_rule:
-            continue
-        asked = strategy.sets(n_layers)
-        for sets in asked:
-            passes += layer_passes([kept_layers(one, n_layers) for one in sets])
-            passes += len(sets) * opened.head
-        passes += 0 if asked else strategy.PASSES * n_layers
+    asked = sum(
+        passes(opened.strategy(one), opened.n_layers, opened.head) for one in opened.every_strategy
+    )
     return Job(
         opened.study.name,
         CHOICES,
         "which layers each strategy drops",
         measures=(CHOICES,),
         code=("experiments.opened",),
-        seconds=settings.n_sequences * settings.length * passes * pace.forward,
+        seconds=settings.n_sequences * settings.length * asked * pace.forward,
     )
 
 
@@ -180,7 +173,7 @@ def run(study: Study, job: Job) -> None:
     opened = OpenStudy(study)
     more = extras(opened)
     if job.name == CHOICES:
-        for strategy in opened.strategies:
+        for strategy in opened.every_strategy:
             opened.chosen(strategy, 1)
     elif job.name in more:
         more[job.name][0].measure(opened)

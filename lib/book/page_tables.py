@@ -17,6 +17,7 @@ from tabulate import tabulate
 from lib import paths
 from lib.book import sources, took
 from lib.book.took import Rows
+from lib.claims.rules import lu_printed
 from lib.errors import UserError
 from lib.evidence.records import digest, file_digest
 from lib.files import write_atomically
@@ -39,8 +40,9 @@ def write(folder: Path) -> None:
             raise UserError("pages: their tables cannot be made; the lines above say why")
         write_atomically(note, made_from)
     shutil.copytree(made, folder, dirs_exist_ok=True)
-    # These need no torch, and change with every run.
+    # These need no torch. What runs took changes with every run.
     _write(folder, {f"cost_{name}": _as_text(rows) for name, rows in took.tables().items()})
+    _write(folder, {f"audit_{name}": rows for name, rows in lu_printed.tables().items()})
 
 
 def _write(folder: Path, tables: Mapping[str, Rows]) -> None:

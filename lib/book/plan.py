@@ -29,6 +29,7 @@ from lib.experiments.conditions import Condition
 from lib.experiments.costs import multiplied
 from lib.experiments.opened import OpenStudy
 from lib.healing import recipe as recipes
+from lib.healing.recipe import Passes
 from lib.models import checkpoints
 from lib.models.anatomy import skeleton
 from lib.models.shapes import Shape, planned_config, shape_of
@@ -69,8 +70,11 @@ class Planned(OpenStudy):
         self.config = config
         self._sizes: dict[tuple, Size] = {}
 
-    def chosen(self, strategy: str, n: int) -> Dropped:
-        return self.strategy(strategy).expected(n, self.n_layers)
+    def chosen(self, strategy: str, n: int, draw: int = 0) -> Dropped:
+        one = self.strategy(strategy)
+        if one.by_chance:
+            return one.drawn(n, self.n_layers)[draw]
+        return one.expected(n, self.n_layers)
 
     def size(self, task: Task) -> Size:
         key = (task.name, task.shots, task.limit)
@@ -90,10 +94,8 @@ class Planned(OpenStudy):
 
     @cached_property
     def head(self) -> float:
-        """How many layers take as long for a token as the head does."""
-        shape = shape_of(self.config)
-        width = self.config.get_text_config().hidden_size
-        return self.vocab_size * width * shape.n_layers / sum(shape.by_layer)
+        """As `Shape.head_in_layers`."""
+        return shape_of(self.config).head_in_layers
 
     @property
     def unknown(self) -> bool:
@@ -231,29 +233,18 @@ def extras(opened: OpenStudy) -> Extras:
     return found
 
 
-class Training(NamedTuple):
-    """Passes of a layer over a token, forward and back to what entered. The head counts as so many
-    layers. Its way back, and the gradients of a layer's own weights, are products of matrices like
-    the way there, and count as forward."""
-
-    forward: float
-    back: float
-
-
-def training_passes(opened: Planned, part: Part) -> Training:
-    """What healing takes, a teacher's passes included; of a pruning in steps, that of all steps."""
+def training_passes(opened: Planned, part: Part) -> Passes:
+    """Of a layer over a token, all that healing takes; of a pruning in steps, in all steps."""
     one, gone, forward, back = part.conditions[0], set(), 0.0, 0.0
     for step in (*one.before, one):
         gone |= {*step.dropped}
         if (healing := step.healing) is None:
             continue
         tokens = healing.steps * healing.batch * healing.length
-        taught = max(gone, default=-1) + 1 if healing.teacher else 0
-        way = recipes.of(healing).backward(healing, gone, opened.n_layers)
-        kept = opened.n_layers - len(gone)
-        forward += tokens * (kept + way.own + taught + opened.head * (1 + way.head))
-        back += tokens * way.layers
-    return Training(forward, back)
+        found = recipes.of(healing).passes(healing, gone, opened.n_layers, opened.head)
+        forward += tokens * found.forward
+        back += tokens * found.back
+    return Passes(forward, back)
 
 
 def asked_passes(opened: Planned, part: Part) -> float:

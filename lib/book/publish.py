@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lib import claims, paths
 from lib.book import took
-from lib.book.sources import PLACES
+from lib.book.sources import PLACES, strategies
 from lib.errors import UserError
 from lib.evidence import listing, ownership
 from lib.evidence.records import read
@@ -56,7 +56,7 @@ def publish(study: Study) -> Path:
         if runs:
             write_atomically(new / "runs.jsonl", took.public(runs))
         settings = study.model_dump(exclude=PLACES)  # paths of this machine
-        for one in settings["strategies"]:  # of one's own the content is in the records
+        for one in strategies(settings):  # of one's own the content is in the records
             one["file"] = one["file"] and Path(one["file"]).name
         about = {
             "title": study.title,

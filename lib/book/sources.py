@@ -28,7 +28,8 @@ from lib.schema import Study
 
 LIB = paths.ROOT / "lib"
 # Paths, which say nothing about what is there, and what is only shown with the settings.
-TEXTS = {"validation_text", "healing_text", "healing_data", "calibration", "other_texts"}
+TEXTS = {"validation_text", "healing_text", "held_out_text", "healing_data"}
+TEXTS |= {"calibration", "other_texts"}
 PLACES = {"like", "model", "task_path", *TEXTS}
 # Packages whose modules are found by their places, so that no import names them.
 STRATEGIES, RECIPES = "pruning.strategies", "healing.recipes"
@@ -96,12 +97,13 @@ def of_notebook(path: Path) -> dict[str, Any]:
 
 def of_study(study: Study) -> dict[str, Any]:
     """A study's settings, and what its local files hold. Content of the hub is not looked at."""
-    texts = [study.validation_text, *filter(None, [study.calibration]), *study.other_texts]
+    apart = filter(None, [study.calibration, study.held_out_text])
+    texts = [study.validation_text, *apart, *study.other_texts]
     if study.healing:
         texts[1:1] = [study.healing_text, *study.healing_data]
     data = os.environ.get("PRUNING_DATA") if study.task_path else None
     settings = study.model_dump(exclude=PLACES)
-    for one in settings["strategies"]:
+    for one in strategies(settings):
         if one["file"]:  # a user's own
             one["file"] = [_file(one["file"]), _digests(imports.imported([Path(one["file"])]))]
     return {
@@ -115,11 +117,18 @@ def of_study(study: Study) -> dict[str, Any]:
     }
 
 
+def strategies(settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """All that a study names, as its settings have them."""
+    beside = settings.get("which_layers", {})
+    return [*settings.get("strategies", []), *beside.get("strategies", [])]
+
+
 def _named(settings: dict[str, Any]) -> list[str]:
-    """The modules of the strategies and of the recipe, if any, that a study names."""
-    named = [f"{STRATEGIES}.{one['name']}" for one in settings["strategies"]]
+    """The modules of the strategies and of the recipes, if any, that a study names."""
+    named = [f"{STRATEGIES}.{one['kind'] or one['name']}" for one in strategies(settings)]
     if isinstance(settings["healing"], dict):  # else nothing is healed
-        named.append(f"{RECIPES}.{settings['healing']['recipe']}")
+        healed = [settings["healing"], *settings["what_to_train"]["recipes"]]
+        named += [f"{RECIPES}.{one['recipe']}" for one in healed]
     return [name for one in named if (name := one.replace("-", "_")) in modules()]
 
 

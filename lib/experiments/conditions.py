@@ -7,7 +7,7 @@ from lib.experiments.opened import OpenStudy
 from lib.healing.teacher import relative_cost
 from lib.open_sets import Adapters, Healing
 from lib.pruning.dropped import UNPRUNED, Dropped
-from lib.schema import Task
+from lib.schema import Study, Task
 
 TEACHING = ("plain, equal steps", "plain, equal time", "with a teacher")
 
@@ -67,11 +67,10 @@ def previous(opened: OpenStudy, condition: Condition) -> Condition:
 
 def unhealed(opened: OpenStudy) -> list[Condition]:
     """The unpruned model and, per strategy, every n (or those that the study lists)."""
-    wanted = opened.study.pruned_layers or range(1, opened.n_layers)
     return [unpruned(opened)] + [
         Condition(strategy, opened.chosen(strategy, n), opened.weights)
         for strategy in opened.strategies
-        for n in wanted
+        for n in opened.sizes(strategy)
     ]
 
 
@@ -189,8 +188,21 @@ def prompted(opened: OpenStudy, condition: Condition) -> bool:
     return plain or condition.healing == opened.study.healing
 
 
+def beside(opened: OpenStudy, condition: Condition) -> bool:
+    """Whether a model is of a strategy beside the study's own. It is asked to choose, not to write,
+    and its loss is taken on the study's own text alone."""
+    return condition.strategy not in ("none", *opened.strategies)
+
+
+def choices(study: Study) -> list[Task]:
+    """The tasks whose answers are chosen, not written."""
+    return [task for task in study.tasks if task.role != "generation"]
+
+
 def asked(opened: OpenStudy, condition: Condition) -> list[Task]:
     """The questions that a model is asked: the study's tasks, and the prompts of the ablation."""
+    if beside(opened, condition):
+        return choices(opened.study)
     tasks = opened.study.tasks
     more = opened.prompt_tasks if prompted(opened, condition) else []
     return [*tasks, *(task for task in more if task not in tasks)]

@@ -33,7 +33,8 @@ from lib.experiments.probes import (
     recorded,
 )
 from lib.pruning.dropped import UNPRUNED, Dropped
-from lib.schema import Loss, Perplexity, Task, Writing
+from lib.schema import Loss, Perplexity, Task
+from lib.section_settings import Writing
 
 
 def _missing(opened: OpenStudy, condition: Condition) -> bool:

@@ -2,12 +2,11 @@
 
 import gc
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel
@@ -15,8 +14,9 @@ from transformers import PreTrainedModel
 from lib import paths
 from lib import study as studies
 from lib.errors import UserError
-from lib.evaluation import evaluate, harness
+from lib.evaluation import harness
 from lib.evidence.store import Store
+from lib.experiments.choosing import Asked
 from lib.fields import Calibration, NamedText, Text
 from lib.healing import recipe as recipes
 from lib.models import checkpoints, corpora, prompts
@@ -24,8 +24,8 @@ from lib.models.untouched import untouched
 from lib.models.vocabulary import check_ids
 from lib.open_sets import Healing
 from lib.pruning import geometry
-from lib.pruning import strategy as choosing
 from lib.pruning.dropped import Dropped, layers_to_drop
+from lib.pruning.strategy import Strategy, load, shipped
 from lib.schema import Distances, Loss, Study, Task
 
 WEIGHTS = {torch.float32: "float32", torch.bfloat16: "bf16", torch.float16: "fp16"}
@@ -42,8 +42,8 @@ class OpenStudy:
         self.study = study
         self.store = Store(paths.results(study.name))
         self._task_sources: dict[tuple[str, bool], dict[str, Any]] = {}
-        self._strategies: dict[str, choosing.Strategy] = {}
-        self._chosen: dict[tuple[str, int], Dropped] = {}
+        self._strategies: dict[str, Strategy] = {}
+        self._chosen: dict[tuple[str, int, int], Dropped] = {}
         self._documents: dict[tuple[Text, Loss], list[list[int]]] = {}
 
     @cached_property
@@ -165,22 +165,43 @@ class OpenStudy:
         """Names of the strategies that the study compares, its main one first."""
         return [strategy.name for strategy in self.study.strategies]
 
-    def strategy(self, name: str) -> choosing.Strategy:
+    @property
+    def every_strategy(self) -> list[str]:
+        """Names of these and of the strategies beside them, those that draw by chance included."""
+        return [strategy.name for strategy in self.study.every_strategy]
+
+    def strategy(self, name: str) -> Strategy:
         """Raises UserError for one that the study does not name and that is not shipped."""
         if name not in self._strategies:
-            named = {one.name: one for one in self.study.strategies}
+            named = {one.name: one for one in self.study.every_strategy}
             one = named.get(name)
-            self._strategies[name] = choosing.load(one) if one else choosing.shipped(name)
+            self._strategies[name] = load(one) if one else shipped(name)
         return self._strategies[name]
 
-    def chosen(self, strategy: str, n: int) -> Dropped:
+    def chosen(self, strategy: str, n: int, draw: int = 0) -> Dropped:
         """The n layers that a strategy drops. Its scores are measured if they are not recorded.
+        draw: of the calibration text, or by chance.
 
         Raises UserError for a choice that is not of n layers of the model."""
-        if (strategy, n) not in self._chosen:
-            found = self.strategy(strategy).chosen(Asked(self), n, self.n_layers)
-            self._chosen[strategy, n] = found
-        return self._chosen[strategy, n]
+        if (strategy, n, draw) not in self._chosen:
+            one = self.strategy(strategy)
+            if one.by_chance:
+                found = one.drawn(n, self.n_layers)[draw]
+            else:
+                found = one.chosen(Asked(self, draw), n, self.n_layers)
+            self._chosen[strategy, n, draw] = found
+        return self._chosen[strategy, n, draw]
+
+    def scores(self, strategy: str, draw: int = 0) -> dict[str, Any] | None:
+        """What a strategy recorded of the layers, on a draw of the calibration text; None where it
+        looks at no model."""
+        return self.strategy(strategy).scores(Asked(self, draw))
+
+    def sizes(self, strategy: str) -> list[int]:
+        """The numbers of layers that a strategy's unhealed prunings lack: those that the study
+        lists, or all that it can drop."""
+        most = self.strategy(strategy).most(self.n_layers)
+        return self.study.pruned_layers or [*range(1, most + 1)]
 
     def weights_of(self, healing: Healing) -> str:
         """The number format in which a recipe trains, and evaluates its control."""
@@ -286,71 +307,3 @@ class Sources(dict[str | Text, dict[str, Any]]):
         text = which if isinstance(which, Text) else getattr(self.study, f"{which}_text")
         self[which] = corpora.source(text)
         return self[which]
-
-
-class Asked:
-    """What strategies may ask of a study (`lib.pruning.strategy.Asked`)."""
-
-    def __init__(self, opened: OpenStudy) -> None:
-        self.opened = opened
-
-    @property
-    def model(self) -> PreTrainedModel:
-        return self.opened.model
-
-    @property
-    def tokenizer(self) -> Any:
-        return self.opened.tokenizer
-
-    @property
-    def batch(self) -> int:
-        return self.opened.study.batch
-
-    @cached_property
-    def windows(self) -> torch.Tensor:
-        calibration = self.opened.study.calibration
-        return self.opened.windows(calibration, calibration)
-
-    def losses(self, sets: Sequence[Iterable[int]]) -> np.ndarray:
-        rows = self.windows.tolist()
-        dropped = [Dropped(one) for one in sets]
-        pad = self.tokenizer.pad_token_id
-        found = evaluate.losses(self.model, dropped, rows, self.batch, pad)
-        return np.array([one["loss"] for one in found])
-
-    def distances(self) -> dict[str, Any]:
-        return self.opened.measure_distances()
-
-    def record(
-        self, strategy: choosing.Strategy, measure: Callable[[], dict[str, Any]]
-    ) -> dict[str, Any]:
-        opened = self.opened
-        check_calibrated(opened.study, strategy)
-        inputs = {"checkpoint": opened.checkpoint, "weights": opened.weights}
-        inputs |= opened.windows_inputs(opened.study.calibration)
-
-        def apart() -> dict[str, Any]:
-            """A user's code may leave hooks, gradients or another mode on the model."""
-            found = measure()
-            if isinstance(strategy, choosing.Own):
-                opened.release()
-            return found
-
-        inputs |= by_losses(strategy) | strategy.inputs()
-        return opened.store.get_or_measure(
-            "scores", strategy.name, inputs, apart, batch=opened.study.batch
-        )
-
-
-def check_calibrated(study: Study, strategy: choosing.Strategy) -> None:
-    """Raises UserError for a strategy that needs calibration text where the study has none."""
-    if strategy.calibrated and study.calibration is None:
-        raise UserError(
-            f"strategy {strategy.name}: chooses layers on text of its own; give the study "
-            "`calibration: {path: …}`, apart from all that is evaluated or healed on"
-        )
-
-
-def by_losses(strategy: choosing.Strategy) -> dict[str, int]:
-    """The number of the method behind losses, where they decide what a strategy finds."""
-    return {"losses": evaluate.METHOD} if strategy.by_loss else {}

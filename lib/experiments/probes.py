@@ -12,13 +12,14 @@ from typing import Any
 
 from lib.evaluation import evaluate, whole_texts, writing
 from lib.evidence.records import digest, read
-from lib.experiments.conditions import Condition, asked, previous, writes
+from lib.experiments.conditions import Condition, asked, beside, previous, writes
 from lib.experiments.opened import OpenStudy
 from lib.fields import Data, NamedText
 from lib.healing import recipe as recipes
 from lib.models import four_bit
 from lib.open_sets import Healing
-from lib.schema import Loss, Perplexity, Study, Task, Writing
+from lib.schema import Loss, Perplexity, Study, Task
+from lib.section_settings import Writing
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,8 @@ def other_losses(study: Study) -> list[OtherLoss]:
 def probes(opened: OpenStudy, condition: Condition) -> list[Probe]:
     """All that any section asks of a model."""
     study = opened.study
+    if beside(opened, condition):
+        return [*asked(opened, condition), study.loss]
     writing = [study.writing] if writes(opened, condition) else []
     texts = [study.loss, *other_losses(study), *study.perplexity]
     return [*asked(opened, condition), *texts, *writing]

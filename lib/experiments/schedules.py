@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lib.errors import UserError
+from lib.experiments.choosing import Asked, by_losses
 from lib.experiments.conditions import Condition, Done
 from lib.experiments.models import going_on
-from lib.experiments.opened import Asked, OpenStudy, by_losses
+from lib.experiments.opened import OpenStudy
 from lib.experiments.probes import condition_inputs
 from lib.open_sets import Healing
 from lib.pruning.dropped import UNPRUNED, Dropped

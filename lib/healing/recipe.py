@@ -49,6 +49,15 @@ class Backward(NamedTuple):
     head: int
 
 
+class Passes(NamedTuple):
+    """Of a layer over a token of training: forward, and back to what entered. The head counts as so
+    many layers. Its way back, and the gradients of a layer's own weights, are products of matrices
+    like the way there, and count as forward."""
+
+    forward: float
+    back: float
+
+
 class Recipe(ABC):
     """METHOD: raised when the code that computes healed weights changes them, that which all
     recipes share included. needs_4bit: whether the base is put in 4-bit NF4."""
@@ -119,6 +128,16 @@ class Recipe(ABC):
     def backward(self, healing: Healing, dropped: Collection[int], n_layers: int) -> Backward:
         """What the way back costs, for plans: of a frozen model with adapters, unless said."""
         return Backward(n_layers - len(dropped), 0, 1)
+
+    def passes(
+        self, healing: Healing, dropped: Collection[int], n_layers: int, head: float
+    ) -> Passes:
+        """What training takes for each token, a teacher's pass included. head: how many layers take
+        as long for a token as the head does."""
+        way = self.backward(healing, dropped, n_layers)
+        taught = max(dropped, default=-1) + 1 if healing.teacher else 0
+        kept = n_layers - len(dropped)
+        return Passes(kept + way.own + taught + head * (1 + way.head), way.layers)
 
     @abstractmethod
     def bytes(

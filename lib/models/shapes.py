@@ -30,6 +30,11 @@ class Shape:
         """Of the output head; where it is the embeddings these."""
         return _count(anatomy.skeleton(self.config).get_output_embeddings())
 
+    @property
+    def head_in_layers(self) -> float:
+        """How many layers take as long for a token as the head does."""
+        return self.head * self.n_layers / sum(self.by_layer)
+
     @cached_property
     def final_norm(self) -> int:
         """Of the norm between the last layer and the head; 0: there is none."""

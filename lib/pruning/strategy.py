@@ -69,12 +69,14 @@ class Strategy:
     METHOD = 1
     Settings: type[BaseModel] = Group  # without settings
     by_rule = False
+    by_chance = False  # whether it draws; `drawn` has every draw
     calibrated = True  # whether it needs calibration text, apart from what is evaluated
     by_loss = False  # whether scores come from `Asked.losses`
     PASSES = 1.0  # forward passes over the windows that measuring counts for, but for `sets`
 
-    def __init__(self, name: str, settings: BaseModel) -> None:
-        self.name, self.settings = name, settings
+    def __init__(self, name: str, settings: BaseModel, kind: str | None = None) -> None:
+        """kind: the name of its file, where a study gives it another one."""
+        self.name, self.settings, self.kind = name, settings, kind or name
 
     def measure(self, asked: Asked) -> dict[str, Any]:
         """What is recorded: `scores`, a number for each layer, and whatever else; plain values."""
@@ -103,21 +105,38 @@ class Strategy:
 
     def inputs(self) -> dict[str, Any]:
         """What decides the scores beside the model and the text."""
-        found = {"strategy": self.name, "method": self.METHOD}
+        found = {"strategy": self.kind, "method": self.METHOD}
         settings = self.settings.model_dump()
         return found | ({"settings": settings} if settings else {})
+
+    def most(self, n_layers: int) -> int:
+        """How many layers it can drop at most."""
+        return n_layers - 1
 
     def chosen(self, asked: Asked, n: int, n_layers: int) -> Dropped:
         """The layers that go, checked.
 
-        Raises UserError for a number of layers that the model has not, and for a choice that is
-        not of n layers of the model."""
-        check_n(n, n_layers)
+        Raises UserError for a number of layers that the model has not or that the strategy does
+        not drop, and for a choice that is not of n layers of the model."""
+        self.check_n(n, n_layers)
         return self._checked(self.choose(self.scores(asked), n, n_layers), n, n_layers)
+
+    def drawn(self, n: int, n_layers: int) -> list[Dropped]:
+        """[draws] of a strategy `by_chance`."""
+        raise NotImplementedError
+
+    def check_n(self, n: int, n_layers: int) -> None:
+        """Raises UserError for a number of layers that cannot be chosen."""
+        check_n(n, n_layers)
+        if n > self.most(n_layers):
+            raise UserError(
+                f"strategy {self.name}: n = {n} layers to drop: of {n_layers} it leaves in place "
+                f"those that it guards, and drops at most {self.most(n_layers)}"
+            )
 
     def expected(self, n: int, n_layers: int) -> Dropped:
         """Before anything is measured: a block in the middle stands for the choice."""
-        check_n(n, n_layers)
+        self.check_n(n, n_layers)
         middle = (n_layers - n) // 2
         return span(middle, middle + n)
 
@@ -148,7 +167,7 @@ class ByRule(Strategy):
         return None
 
     def expected(self, n: int, n_layers: int) -> Dropped:
-        check_n(n, n_layers)
+        self.check_n(n, n_layers)
         return self._checked(self.choose(None, n, n_layers), n, n_layers)
 
 
@@ -244,10 +263,12 @@ def load(chosen: Chosen) -> Strategy:
         own = Own(chosen.name, Path(chosen.file))
         _ = own.code
         return own
-    return shipped(chosen.name, **chosen.settings)
+    return shipped(chosen.shipped, chosen.name, **chosen.settings)
 
 
-def shipped(name: str, **settings: Any) -> Strategy:
-    """A strategy of lib/pruning/strategies/. Raises UserError for a name that is not known."""
-    kind = open_sets.module("strategy", name).Strategy
-    return kind(name, kind.Settings(**settings))
+def shipped(kind: str, name: str | None = None, **settings: Any) -> Strategy:
+    """A strategy of lib/pruning/strategies/, under another name if one is given.
+
+    Raises UserError for a kind that is not known."""
+    found = open_sets.module("strategy", kind).Strategy
+    return found(name or kind, found.Settings(**settings), kind)

@@ -39,11 +39,13 @@ def optimal_blocks(opened: OpenStudy) -> pd.DataFrame:
 
 
 def chosen_layers(opened: OpenStudy) -> pd.DataFrame:
-    """What each strategy of the study drops: strategy, n, dropped."""
+    """What each strategy of the study drops: strategy, n, dropped. Those that draw by chance have a
+    table of their own."""
     return pd.DataFrame(
         {"strategy": strategy, "n": n, "dropped": " ".join(map(str, opened.chosen(strategy, n)))}
-        for strategy in opened.strategies
-        for n in range(1, opened.n_layers)
+        for strategy in opened.every_strategy
+        if not opened.strategy(strategy).by_chance
+        for n in range(1, opened.strategy(strategy).most(opened.n_layers) + 1)
     )
 
 

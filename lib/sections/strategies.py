@@ -25,7 +25,8 @@ def chosen(opened: OpenStudy) -> pd.DataFrame:
     """What each strategy drops, in words, for every n that is evaluated."""
     rows = []
     for n in opened.study.pruned_layers or range(1, opened.n_layers):
-        found = {strategy: opened.chosen(strategy, n) for strategy in opened.strategies}
+        can = [name for name in opened.strategies if n in opened.sizes(name)]
+        found = {strategy: opened.chosen(strategy, n) for strategy in can}
         words = {key: dropped.in_words(opened.n_layers) for key, dropped in found.items()}
         rows.append({"n": n, **words, "same": "yes" if len(set(found.values())) == 1 else ""})
     return pd.DataFrame(rows)

@@ -16,7 +16,7 @@ from lib import claims, paths
 from lib.book import publish
 from lib.book.comparing import edited
 from lib.book.comparing.agreement import PLACE, UNFIT
-from lib.book.sources import PLACES
+from lib.book.sources import PLACES, strategies
 from lib.errors import UserError
 from lib.evaluation import per_question
 from lib.evidence import ownership
@@ -72,8 +72,8 @@ def published(study: Study, scratch: Path) -> RecordedRun:
     try:
         about = json.loads((folder / "study.json").read_text("utf-8"))
         here = {key: value for key, value in study if key in PLACES - {"like"}}
-        files = {one.name: one.file for one in study.strategies}
-        for one in about["settings"].get("strategies", []):  # of one's own only the name is there
+        files = {one.name: one.file for one in study.every_strategy}
+        for one in strategies(about["settings"]):  # of one's own only the name is there
             one["file"] = one["file"] and files.get(one["name"], one["file"])
         settings = Study(**about["settings"], **here, name=study.name, file=study.file)
         if about["records"] != count:

@@ -11,7 +11,7 @@ from lib.pruning import strategy
 
 
 class Settings(Group):
-    """guard: as its source has it, the first eighth of the layers and the last two go last."""
+    """guard: the first eighth of the layers and the last two stay, as in the code of its source."""
 
     guard: bool = False
 
@@ -37,14 +37,18 @@ class Strategy(strategy.Strategy):
         del found["settings"]  # the guard is about the choice, not about scores
         return found
 
+    def free(self, n_layers: int) -> range:
+        """The layers that may go."""
+        if not self.settings.guard:
+            return range(n_layers)
+        return range(math.ceil(n_layers / 8), n_layers - 2)
+
+    def most(self, n_layers: int) -> int:
+        return min(len(self.free(n_layers)), n_layers - 1)
+
     def choose(self, scores: dict[str, Any], n: int, n_layers: int) -> list[int]:
-        free = range(n_layers)
-        if self.settings.guard:
-            free = range(math.ceil(n_layers / 8), n_layers - 2)
-        ranked = sorted(
-            range(n_layers), key=lambda layer: (layer not in free, scores["scores"][layer], -layer)
-        )
-        return ranked[:n]
+        free = self.free(n_layers)
+        return sorted(free, key=lambda layer: (scores["scores"][layer], -layer))[:n]
 
 
 def _gradients(asked: strategy.Asked, weights: list[Any]) -> dict[Any, Any]:

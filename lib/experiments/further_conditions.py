@@ -1,0 +1,95 @@
+"""The models of sections that set strategies and recipes beside those of the study's own."""
+
+from collections.abc import Iterable
+
+from lib.experiments.conditions import Condition, healed, unpruned, untrained
+from lib.experiments.opened import OpenStudy
+from lib.open_sets import Healing
+
+
+def layer_conditions(opened: OpenStudy) -> dict[str, list[Condition]]:
+    """Every strategy that does not draw by chance, unhealed and healed; and the draws of those that
+    do, a group each. Nothing but the unpruned model where the study names no strategies beside its
+    own."""
+    study, settings = opened.study, opened.study.which_layers
+    found = {"": [unpruned(opened)]}
+    if not settings.strategies:
+        return found
+    recipe = next(iter(study.recipes), study.healing)
+    sizes = opened.healed_ns(settings.fractions)
+    for name in opened.every_strategy:
+        if not opened.strategy(name).by_chance:
+            ns = {*sizes, *(settings.pruned_layers or opened.sizes(name))}
+            found[""] += _of_sizes(opened, name, ns, sizes, recipe)
+            continue
+        for draw in range(len(opened.strategy(name).drawn(1, opened.n_layers))):
+            few = recipe if draw < settings.healed_draws else None
+            found[f"draw {draw}"] = found.get(f"draw {draw}", []) + _of_sizes(
+                opened, name, sizes, sizes, few, draw
+            )
+    return found
+
+
+def _of_sizes(
+    opened: OpenStudy,
+    strategy: str,
+    unhealed: Iterable[int],
+    healed: Iterable[int],
+    recipe: Healing | None,
+    draw: int = 0,
+) -> list[Condition]:
+    """A strategy's prunings of so many layers, unhealed, and healed where there is a recipe; those
+    of more layers than it can drop are left out."""
+    most = opened.strategy(strategy).most(opened.n_layers)
+    found = {n: opened.chosen(strategy, n, draw) for n in sorted({*unhealed, *healed}) if n <= most}
+    trained = [
+        Condition(strategy, found[n], opened.weights_of(recipe), recipe)
+        for n in healed
+        if recipe and n <= most
+    ]
+    plain = [Condition(strategy, found[n], opened.weights) for n in found]
+    return plain + [one for one in untrained(trained) if one not in plain] + trained
+
+
+def recipe_conditions(opened: OpenStudy) -> list[Condition]:
+    """Prunings healed with each recipe and seed, and the same unhealed, after the unpruned model;
+    nothing else where the study names no recipes side by side."""
+    settings = opened.study.what_to_train
+    names = settings.strategies or opened.strategies[:1]
+    found = []
+    for recipe in opened.study.recipes:
+        for seed in settings.seeds:
+            seeded = recipe.model_copy(update={"seed": seed})
+            models = healed(opened, seeded, settings.fractions, names)
+            found += models if settings.unpruned else models[1:]
+    return _with_controls(opened, found)
+
+
+def last_layer_conditions(opened: OpenStudy) -> list[Condition]:
+    """Prunings that keep the last layer and such that drop it, unhealed and healed with each of the
+    recipes that are set against them, after the unpruned model."""
+    settings = opened.study.last_layer
+    found = [
+        one
+        for recipe in opened.study.recipes
+        if not settings.recipes or recipe.name in settings.recipes
+        for seed in settings.seeds
+        for one in healed(
+            opened,
+            recipe.model_copy(update={"seed": seed}),
+            settings.fractions,
+            [settings.keeps, settings.drops],
+        )[1:]
+    ]
+    return _with_controls(opened, found)
+
+
+def _with_controls(opened: OpenStudy, trained: list[Condition]) -> list[Condition]:
+    """Healed models, after the unpruned one and what they are without training, unhealed in the
+    study's number format and in that of the recipe."""
+    plain = [Condition(one.strategy, one.dropped, opened.weights) for one in trained]
+    return _distinct([unpruned(opened), *plain, *untrained(trained), *trained])
+
+
+def _distinct(conditions: Iterable[Condition]) -> list[Condition]:
+    return list({repr(one): one for one in conditions}.values())

@@ -1,0 +1,134 @@
+"""What sections ask for beside the study's own models and questions: keys of a study, one for each
+of these sections."""
+
+import math
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+
+from lib.fields import (
+    MOST,
+    MOST_EXAMPLES,
+    Fraction,
+    Group,
+    Positive,
+    Rate,
+    Seed,
+    Several,
+    Shots,
+)
+from lib.open_sets import LAST_LAYER, Chosen, Healing, read_healing
+
+
+class Ranks(Group):
+    """The comparison of LoRA ranks: further ones, healed at fewer fractions."""
+
+    ranks: Annotated[list[Positive], Field(min_length=1)] = [2, 32]
+    fractions: Annotated[list[Fraction], Field(min_length=1)] = [0.25, 0.5, 0.75]
+
+
+class Prompts(Group):
+    """Prompt ablations (Fig. 7): one task with its examples in several orders, and with several
+    numbers of examples. Empty `task`: the study's first one of the role `knowledge`; empty `shots`:
+    as many as the study's own tasks of that name have at most, and where that is none there are no
+    ablations; empty `numbers`: 0, 1 and `shots`."""
+
+    task: str | None = None
+    limit: Positive | None = None
+    shots: Annotated[int, Field(ge=1, le=MOST_EXAMPLES)] | None = None
+    orders: Annotated[int, Field(ge=2, le=1000)] = 3
+    numbers: Annotated[list[Shots], Field(min_length=2)] | None = None
+
+    @model_validator(mode="after")
+    def enough_orders(self) -> "Prompts":
+        if self.shots and self.orders > math.factorial(self.shots):
+            raise ValueError(f"{self.shots} examples have no {self.orders} orders")
+        return self
+
+
+class Seeds(Group):
+    """Healing with other seeds (Fig. 8), similarity-informed; with no seeds there is no such
+    comparison."""
+
+    seeds: list[Seed] = [1, 2]
+    fractions: Annotated[list[Fraction], Field(min_length=1)] = [0.25, 0.5]
+
+
+class Teacher(Group):
+    """Healing with the student–teacher loss of eq. 8, weighted with `weight`, against the study's
+    own recipe at equal steps and at equal time; similarity-informed. With no seeds there is no such
+    comparison."""
+
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    seeds: list[Seed] = [0, 1]
+    fractions: Annotated[list[Fraction], Field(min_length=1)] = [0.25, 0.5]
+
+
+class WhichLayers(Group):
+    """Strategies beside the study's own: unhealed at `pruned_layers` (empty: as the study says),
+    and healed at `fractions` with the first of `what_to_train.recipes`, else as the study heals.
+    Where a strategy draws by chance all draws are asked at `fractions`, and the first
+    `healed_draws` healed there. Scores are taken on `calibration_draws` samples of the calibration
+    text."""
+
+    strategies: list[Chosen] = []
+    pruned_layers: Annotated[list[Positive], Field(min_length=1)] | None = None
+    fractions: Annotated[list[Fraction], Field(min_length=1)] = [0.25, 0.5]
+    healed_draws: Annotated[int, Field(ge=0, le=MOST)] = 0
+    calibration_draws: Positive = 3
+
+
+class WhatToTrain(Group):
+    """Recipes side by side, each with settings of its own laid over `healing`. `strategies`: whose
+    prunings they heal, by name; empty: those of the study's main one. `unpruned`: the whole model
+    is trained with each of them, too. `learning_rates`: tried with each recipe on one pruning, that
+    of the first strategy, fraction and seed; its loss is taken on the study's `held_out_text`."""
+
+    recipes: list[Annotated[SerializeAsAny[Healing], BeforeValidator(read_healing)]] = []
+    strategies: list[str] = []
+    fractions: Annotated[list[Fraction], Field(min_length=1)] = [0.25]
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
+    unpruned: bool = False
+    learning_rates: list[Rate] = []
+
+
+class LastLayer(Group):
+    """A strategy that keeps the last layer against one that drops it, unhealed and healed with some
+    of `what_to_train.recipes`, by name; empty: with all."""
+
+    keeps: str = LAST_LAYER[0]
+    drops: str = LAST_LAYER[1]
+    recipes: list[str] = []
+    fractions: Annotated[list[Fraction], Field(min_length=1)] = [0.25, 0.5]
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
+
+
+class Writing(Group):
+    """What the model writes, greedily: `tokens` after the first `prompt_tokens` of `n_prompts`
+    documents of the validation text, and after each of the study's own `prompts`."""
+
+    n_prompts: Annotated[int, Field(ge=0, le=MOST)] = 3
+    prompt_tokens: Positive = 24
+    tokens: Positive = 32
+    prompts: list[Annotated[str, Field(min_length=1)]] = []
+    seed: Seed = 0
+
+
+class Cost(Group):
+    """Memory, FLOPs and time against the fraction dropped (§1, §5): `length` tokens are read in
+    `batch` rows at once, then `tokens` are written one at a time; `repeats` of each."""
+
+    fractions: Annotated[list[Fraction], Field(min_length=3)] = [0, 0.25, 0.5, 0.75]
+    length: Several = 64
+    batch: Positive = 4
+    tokens: Positive = 16
+    repeats: Annotated[int, Field(ge=3, le=MOST)] = 5
+
+
+class Controls(Group):
+    """What the model is compared with: an untrained twin (the same configuration with random
+    weights), measured beside it, and reference runs, whose tables stand under published/."""
+
+    untrained: bool = True
+    seed: Seed = 0
+    studies: list[str] = []
