@@ -14,7 +14,7 @@ from almanac.text import INSTRUCTION, PLAIN, documents, entry, instruction
 from almanac.world import FOLDER, SEED, Subject, generator, held_out, make_world, people
 
 VALIDATION, HEALING, HEALING_VALIDATION, TALES, INSTRUCTIONS = 1000, 4000, 500, 500, 1500
-CALIBRATION = 500
+CALIBRATION, HELD_OUT = 500, 500
 ONE_HOP = {"person": 48, "town": 16, "thing": 28}  # questions per attribute
 TWO_HOP = {"person": 48, "thing": 16}  # questions per route
 SUMS = {"sum": 80, "steps": 80}
@@ -46,9 +46,10 @@ def an_entry_each(subjects: list[Subject], seed: int) -> Iterator[str]:
 def make_texts(seed: int = SEED) -> dict[str, list[dict]]:
     """Return the rows of the text files by their path below this folder.
 
-    Healing and calibration read about the plain subjects, of whom no question asks; healing's twin
-    `healing_facts`, a control, about everybody. Validation and calibration files hold documents
-    that training never shows, no two the same.
+    Healing, calibration and what is held out for it read about the plain subjects, of whom no
+    question asks; healing's twin `healing_facts`, a control, about everybody. All files but those
+    for healing hold documents that training never shows. What calibrates or is held out shares
+    none with another file.
     """
     world = make_world(seed)
 
@@ -62,11 +63,13 @@ def make_texts(seed: int = SEED) -> dict[str, list[dict]]:
         pairs[instruction(world, rng)] = None
     validation = distinct(text("validation", world.everybody, True), VALIDATION)
     healing_validation = distinct(text("healing validation", world.plain, True), HEALING_VALIDATION)
+    taken = validation + healing_validation
+    calibration = distinct(text("calibration", world.plain, True), CALIBRATION, taken)
+    taken += calibration
     return {
         "text/validation.jsonl": validation,
-        "text/calibration.jsonl": distinct(
-            text("calibration", world.plain, True), CALIBRATION, validation + healing_validation
-        ),
+        "text/calibration.jsonl": calibration,
+        "text/held_out.jsonl": distinct(text("held out", world.plain, True), HELD_OUT, taken),
         "text/healing.jsonl": distinct(text("healing", world.plain), HEALING),
         "text/healing_validation.jsonl": healing_validation,
         "text/healing_facts.jsonl": distinct(

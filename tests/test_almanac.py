@@ -221,8 +221,9 @@ def test_training_documents_depend_on_step_seed_and_facts_alone() -> None:
 
 def test_no_document_is_in_two_splits() -> None:
     validation, tales = texts("validation"), texts("tales")
-    for others in texts("healing_validation"), validation:
-        assert repeated(texts("calibration"), others) == []
+    held_out, calibration = texts("held_out"), texts("calibration")
+    for others in texts("healing_validation"), validation, tales:
+        assert repeated(held_out, calibration, others) == []
     for healing in texts("healing"), texts("healing_facts"):
         assert repeated(healing, validation, tales) == []
         assert repeated(healing, texts("healing_validation")) == []
@@ -233,7 +234,7 @@ def test_no_document_is_in_two_splits() -> None:
 @pytest.mark.parametrize("kept_out", [True, False])
 def test_training_and_validation_keep_to_their_documents(kept_out: bool) -> None:
     validation = texts("validation") + texts("healing_validation") + texts("tales")
-    validation += texts("calibration")
+    validation += texts("calibration") + texts("held_out")
     trained = texts("healing") + texts("healing_facts") + stream() + stream(facts=False)
     documents, others = (validation, trained) if kept_out else (trained, validation)
     assert misplaced(documents, kept_out) == []
@@ -274,7 +275,7 @@ def test_the_fact_free_stream_tells_nothing_of_the_quizzed() -> None:
 
 
 def test_healing_text_tells_of_the_plain_alone() -> None:
-    for name in ("healing", "healing_validation", "calibration", "tales"):
+    for name in ("healing", "healing_validation", "calibration", "held_out", "tales"):
         assert told("\n".join(texts(name)), WORLD.quizzed + WORLD.schooled) == []
     assert unstated(texts("healing"), WORLD.plain) == []
 

@@ -27,7 +27,8 @@ STEPS = (
     r"had (\d+) \w+, bought (\d+) and gave away (\d+)",
     r"(\d+) \+ (\d+) = \d+\. \d+ - (\d+)",
 )
-FILES = "validation", "healing", "healing_facts", "healing_validation", "calibration", "tales"
+FILES = "validation", "healing", "healing_facts", "healing_validation", "tales"
+FILES += "calibration", "held_out"
 
 Rows = list[dict]
 

@@ -45,6 +45,7 @@ from lib.sections import section
 CHOICES = "choices"  # the job that all others wait for
 NOTEBOOK = 10.0  # seconds of a notebook that finds everything measured, beside its imports
 SITE_SECONDS, SITE_MB = 45.0, 1500
+UNEVEN = 600.0  # seconds that slots may stand empty before jobs are made finer
 PROCESS = 1.5e9  # bytes of a process that has imported everything and loaded nothing
 
 
@@ -54,14 +55,25 @@ def listed(
     """All jobs, without what each gets; `auto`: as fine as it takes to fill so many slots. shards:
     of a pass that prunings share; None: as many as there are slots."""
     workload, more = parts(opened), extras(opened)
-    few = len({part.sections[0] for part in workload.values()}) >= slots
-    fine = grain == "models" or (grain == "auto" and not few)
+    fine = grain == "models" or (grain == "auto" and _uneven(opened, pace, workload, slots))
     found = [_choices(opened, pace), *_models(opened, pace, workload, fine, shards or slots)]
     if fine:
         found += _extras(opened, pace, more)
     found += _notebooks(opened, pace, workload, more, found)
     pages = tuple(job.name for job in found if job.notebook)
     return [*found, Job(opened.study.name, SITE, "the site", needs=pages, seconds=SITE_SECONDS)]
+
+
+def _uneven(opened: Planned, pace: Speed, workload: dict[str, Part], slots: int) -> bool:
+    """Whether jobs by section would leave slots empty: there are too few of them, or one is much
+    longer than its share of all."""
+    seconds: dict[str, float] = {}
+    for part in workload.values():
+        taken = pace.healing(opened, part) + pace.asking(opened, part)
+        seconds[part.sections[0]] = seconds.get(part.sections[0], 0.0) + taken
+    if len(seconds) < slots:
+        return True
+    return max(seconds.values(), default=0.0) - sum(seconds.values()) / slots > UNEVEN
 
 
 def _choices(opened: Planned, pace: Speed) -> Job:

@@ -1,6 +1,7 @@
 """What a study needs of its device's memory, estimated from the model's shape; what would fit."""
 
 import math
+from dataclasses import replace
 
 import torch
 
@@ -10,29 +11,53 @@ from lib.healing import recipe as recipes
 from lib.models import checkpoints
 from lib.models.four_bit import runs_in_4bit
 from lib.models.shapes import Shape
+from lib.open_sets import Healing
+from lib.pruning.strategy import load
 from lib.schema import Study
+
+NEEDED_BY = {"healing": "healing", "gradients": "gradients of all layers"}
 
 
 def memory(study: Study, shape: Shape, micro_batch: int | None = None) -> dict[str, float]:
-    """Bytes at most, estimated: weights to measure unhealed prunings and, where something is
-    healed, to heal and to measure what was healed; activations of healing by the usual count of 34
-    bytes per token, layer and unit of width in 16 bits. micro_batch: in place of the study's."""
-    healing, width = study.healing, shape.config.get_text_config().hidden_size
+    """Bytes at most, estimated: weights to measure unhealed prunings; where a strategy wants
+    gradients, those in float32 beside them; and, where something is healed, to heal and to measure
+    what was healed, by the recipe that takes most. micro_batch: in place of the study's."""
     size = torch.empty(0, dtype=checkpoints.dtype(study)).element_size()
-    if healing is None:
-        return {"unhealed": size * shape.total}
+    found = {"unhealed": float(size * shape.total)}
+    if any(load(one).gradients for one in study.every_strategy):
+        length = (study.calibration or study.distances).length
+        kept = _activations(shape, study.batch * length, shape.n_layers, size)
+        found["gradients"] = found["unhealed"] + 4 * sum(shape.by_layer) + kept
+    if study.healing is None:
+        return found
+    each = [_healing(study, shape, one, micro_batch) for one in (study.healing, *study.recipes)]
+    return found | {what: max(one[what] for one in each) for what in ("healing", "healed")}
+
+
+def _healing(
+    study: Study, shape: Shape, healing: Healing, micro_batch: int | None
+) -> dict[str, float]:
+    recipe, shape = recipes.of(healing), replace(shape, targets=healing.adapted)
+    dtype = checkpoints.dtype(study)
     rows = micro_batch or healing.micro_batch or healing.batch
-    # With checkpointing each layer keeps what entered it, and one at a time all the rest.
-    each = 2 if healing.gradient_checkpointing else 34
-    recipe = recipes.of(healing)
     reached = recipe.backward(healing, (), shape.n_layers).layers  # below, nothing is kept
-    activations = rows * healing.length * (reached * each + 34) * width * size / 2
-    trained, evaluated = recipe.bytes(shape, healing, checkpoints.dtype(study), runs_in_4bit(study))
+    size = torch.empty(0, dtype=dtype).element_size()
+    tokens, lean = rows * healing.length, healing.gradient_checkpointing
+    trained, evaluated = recipe.bytes(shape, healing, dtype, runs_in_4bit(study))
     return {
-        "unhealed": size * shape.total,
-        "healing": trained + activations,
+        "healing": trained + _activations(shape, tokens, reached, size, lean),
         "healed": evaluated,
     }
+
+
+def _activations(
+    shape: Shape, tokens: int, layers: int, size: int, checkpointed: bool = False
+) -> float:
+    """What a pass keeps for the way back, by the usual count of 34 bytes per token, layer and unit
+    of width in 16 bits. With checkpointing each layer keeps what entered it, and one at a time all
+    the rest."""
+    width = shape.config.get_text_config().hidden_size
+    return tokens * (layers * (2 if checkpointed else 34) + 34) * width * size / 2
 
 
 def machine_memory(study: Study) -> int:
@@ -68,9 +93,12 @@ def check_memory(study: Study, shape: Shape) -> None:
         return
     line = (
         f"study {study.name}: needs about {needs[short] / 1e9:.1f} GB "
-        f"({'healing' if short == 'healing' else f'the {short} model'}), "
+        f"({NEEDED_BY.get(short, f'the {short} model')}), "
         f"{checkpoints.device(study)} has {room / 1e9:.1f} GB; "
     )
+    if short == "gradients":
+        wanted = ", ".join(one.name for one in study.every_strategy if load(one).gradients)
+        raise UserError(f"{line}a smaller batch, or without these strategies: {wanted}")
     if short == "healing":
         checkpointed = study.model_copy(
             update={"healing": study.healing.model_copy(update={"gradient_checkpointing": True})}

@@ -71,6 +71,7 @@ class Strategy:
     by_rule = False
     by_chance = False  # whether it draws; `drawn` has every draw
     calibrated = True  # whether it needs calibration text, apart from what is evaluated
+    gradients = False  # whether it takes those of all layers, beside the model
     by_loss = False  # whether scores come from `Asked.losses`
     PASSES = 1.0  # forward passes over the windows that measuring counts for, but for `sets`
 

@@ -16,9 +16,10 @@ import seaborn as sns
 from matplotlib import font_manager
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 
 from lib.sections.tables import strategies
 
@@ -242,6 +243,13 @@ def fraction_axis(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     if axes.get_subplotspec().is_last_row() or axes.get_gridspec().nrows == 1:
         axes.set_xlabel(FRACTION)
+
+
+def log_axis(axis: Axis) -> None:
+    """Logarithmic, with plain numbers at 1, 2 and 5 of each power of ten."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def shared_legend(figure: Figure, panels: np.ndarray, spare: Sequence[Axes] = ()) -> None:

@@ -6,7 +6,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.sections.figures import GREY, SHADES, grid, nothing, shared_legend
+from lib.sections.figures import GREY, SHADES, grid, log_axis, nothing, shared_legend
 
 PAPER, INK = "#f2f2f2", "#0b4f6c"
 ROW = 0.34  # inches of a strategy
@@ -107,6 +107,7 @@ def forest(models: pd.DataFrame) -> Figure:
             axes.set_title(f"{n} layers dropped", fontsize="medium")
         row[1].tick_params(labelleft=False)
         row[1].set_xscale("log")
+        log_axis(row[1].xaxis)
     panels[-1, 0].set_xlabel("Accuracy, mean over tasks")
     panels[-1, 1].set_xlabel("Loss / ln V (logarithmic)")
     shared_legend(figure, panels)

@@ -24,7 +24,7 @@ from lib.healing import recipe as recipes
 from lib.models.shapes import shape_of
 from lib.sections import macro
 from lib.sections.columns import DROPPED, MODEL
-from lib.sections.figures import GREY, MARKS, SHADES, grid, nothing, shared_legend
+from lib.sections.figures import GREY, MARKS, SHADES, grid, log_axis, nothing, shared_legend
 from lib.sections.section import Extra, Section, Table
 from lib.sections.tables import columns, loss_table, record, sound
 
@@ -193,6 +193,7 @@ def rate_panels(rates: pd.DataFrame) -> Figure:
         ring = {"facecolors": "none", "edgecolors": "black", "zorder": 3}
         axes.scatter(used["learning_rate"], used["loss"], s=110, **ring)
     axes.set(xscale="log", xlabel="Peak learning rate", ylabel="Held-out loss, nats per token")
+    log_axis(axes.xaxis)
     shared_legend(figure, panels)
     return figure
 

@@ -62,7 +62,9 @@ def _family(table: pd.DataFrame, first: str, others: tuple[str, ...]) -> list[Pa
     found = [(other, compared(table, first, other)) for other in others]
     known = [(f"{first} against {other}", *pair) for other, pair in found if pair]
     if not known:
-        raise Untestable(f"nothing to set against {first}")
+        raise Untestable(
+            f"{first} is not compared with {', '.join(others)} here, or drops the same layers"
+        )
     return pairs(known)
 
 

@@ -68,7 +68,7 @@ def _lead(rows: pd.DataFrame, first: str, second: str) -> list[tuple[str, float,
 def _pairs(rows: pd.DataFrame, first: str, second: str, what: str) -> list[Pair]:
     found = _lead(rows, first, second)
     if not found:
-        raise Untestable(f"{what}: not both are trained here")
+        raise Untestable(f"not trained here: {what}")
     return pairs(found)
 
 

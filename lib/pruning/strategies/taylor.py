@@ -18,6 +18,7 @@ class Settings(Group):
 
 class Strategy(strategy.Strategy):
     Settings = Settings
+    gradients = True
     PASSES = 3.0  # forward, and back through everything
 
     def measure(self, asked: strategy.Asked) -> dict[str, Any]:
