@@ -1,15 +1,19 @@
 """Tables of the models that studies are shipped for, made from the studies' own files."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from lib import paths
 from lib import study as studies
 from lib.book.took import Rows
+from lib.healing import recipe
 from lib.models import checkpoints, shapes
+from lib.pruning.dropped import layers_to_drop
 from lib.schema import Study
 from lib.words import percent, unbroken
 
-PAPER, SMALL = "llama-2-7b", "smollm2-135m"  # whose settings the others share, by `like`
+# Whose settings others share, by `like`.
+PAPER, SECOND, SMALL = "llama-2-7b", "llama-3.1-8b-it", "smollm2-135m"
 
 
 def family(base: str) -> list[Study]:
@@ -61,6 +65,23 @@ def recipes_table(found: Sequence[Study]) -> Rows:
     return rows
 
 
+def trained_table(found: Sequence[Study]) -> Rows:
+    """What each recipe of a study trains, with the deepest layers dropped at its first fraction."""
+    rows: Rows = []
+    for one in found:
+        shape = parameters(one)
+        n = layers_to_drop(one.what_to_train.fractions[0], shape.n_layers)
+        dropped = range(shape.n_layers - n, shape.n_layers)
+        row = {"model": unbroken(one.title), "layers left": shape.n_layers - len(dropped)}
+        for healing in one.recipes:
+            trained = recipe.of(healing).trainable(
+                replace(shape, targets=healing.adapted), healing, dropped
+            )
+            row[f"`{healing.name}`"] = f"{trained / 1e6:,.1f} M"
+        rows.append(row)
+    return rows
+
+
 def settings_table(base: Study) -> Rows:
     """What all studies like this one share."""
     healing = base.healing
@@ -85,11 +106,13 @@ def settings_table(base: Study) -> Rows:
 
 def tables() -> dict[str, Rows]:
     """What book/models.md includes. Cells are Markdown."""
-    paper, small = family(PAPER), family(SMALL)
+    paper, second, small = family(PAPER), family(SECOND), family(SMALL)
     return {
         "paper_models": models_table(paper),
         "paper_recipes": recipes_table(paper),
         "paper_settings": settings_table(studies.load(PAPER)),
+        "second_models": models_table(second),
+        "second_trained": trained_table(second),
         "small_models": models_table(small),
         "small_recipes": recipes_table(small),
         "small_settings": settings_table(studies.load(SMALL)),

@@ -41,7 +41,18 @@ from lib.words import spoken
 
 # Questions, tokens of one and of its answers, of tasks whose data may not be at hand: their
 # published test (or validation) sets, at four bytes a token.
-KNOWN = {"mmlu": (14_042, 113, 4), "boolq": (3_270, 158, 2)}
+KNOWN = {
+    "mmlu": (14_042, 113, 4),
+    "boolq": (3_270, 158, 2),
+    "cmmlu": (11_582, 80, 4),
+    "piqa": (1_838, 15, 52),
+    "hellaswag": (10_042, 34, 68),
+    "arc_easy": (2_376, 34, 27),
+    "arc_challenge": (1_172, 39, 33),
+    "openbookqa": (500, 15, 21),
+    "winogrande": (1_267, 42, 14),
+}
+TASKS = {"mmlu": 57, "cmmlu": 67}  # in a group
 LOOKED_AT = 32  # questions of a task, evenly spaced, to see how long they are
 UNKNOWN = "not known without its data"
 UNHEALED = "unhealed"  # the part with which everything is compared
@@ -114,7 +125,7 @@ def _size(study: Study, task: Task) -> Size:
         return Size(0, 0, 0, UNKNOWN)
     questions, prompt, answers = KNOWN[task.name]
     if task.limit:
-        questions = min(questions, task.limit * (57 if task.name == "mmlu" else 1))
+        questions = min(questions, task.limit * TASKS.get(task.name, 1))
     read = prompt * (task.shots + 1) + answers
     return Size(questions, questions * read, questions * answers, "as published")
 

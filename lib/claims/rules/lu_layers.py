@@ -31,7 +31,7 @@ from lib.claims.rules.reading import Tables, Untestable, percent
 REVERSE, DRAWN = "reverse-order", "random, mean of the draws"
 RIVALS = ("magnitude", "taylor", "perplexity", "block-influence", DRAWN)
 QUARTER, HALF = 0.25, 0.5
-NEAR = 0.02  # a fraction this close to the one that a rule names is taken for it
+NEAR = 0.04  # a fraction this close to the one that a rule names is taken for it
 DRAWS = 20  # by chance, at least
 ALIKE = 0.8  # Jaccard index and Kendall's τ of two metrics that are one
 RANKED = 0.6  # Kendall's τ of two rankings that are the same

@@ -34,10 +34,12 @@ from lib.claims.rules.lu_layers import HALF, QUARTER, REVERSE, at
 from lib.claims.rules.pairs import Pair, holds_up, pairs, wins
 from lib.claims.rules.reading import Tables, Untestable, percent
 
+ON = r"(-on-\S+)?"  # a data set
 LORA, QLORA = r"lora-r\d+\S*", r"qlora-r\d+\S*"
-HEAD, HEAD_NORM, NO_NORM = r"partial-head(-norm)?", r"partial-head-norm", r"partial-head"
-CUT, FIRST = r"partial-head-norm-cut3", r"partial-head-norm-first3"
-ONE, TWO, THREE = (rf"partial-head(-norm)?-last{number}" for number in (1, 2, 3))
+HEAD, NO_NORM = rf"partial-head(-norm)?{ON}", rf"partial-head{ON}"
+HEAD_NORM = rf"partial-head-norm{ON}"
+CUT, FIRST = rf"partial-head-norm-cut3{ON}", rf"partial-head-norm-first3{ON}"
+ONE, TWO, THREE = (rf"partial-head(-norm)?-last{number}{ON}" for number in (1, 2, 3))
 MOST_OF = 2 / 3  # of the prunings (claim 12)
 NEAR_TIME, NEAR_MEMORY = 0.25, 0.20  # a ratio within this of what is predicted (claim 20)
 
@@ -155,7 +157,7 @@ def partial_is_faster(tables: Tables) -> Outcome:
     """Claim 20."""
     table = tables.training_costs
     table = table[(table["n"] > 0) & table["measured_time"].notna()]
-    partial = table[table["healing"].str.fullmatch(r"partial-head(-norm)?-last\d")]
+    partial = table[table["healing"].str.fullmatch(rf"partial-head(-norm)?-last\d{ON}")]
     lora = table[table["healing"].str.fullmatch(LORA)]
     if partial.empty or lora.empty:
         raise Untestable("partial training and LoRA were not both timed to their end")
