@@ -88,4 +88,4 @@ for job in GRAPH.pending:
             # Formatted by Snakemake: braces stand for themselves.
             f"{job.what}, of study {GRAPH.study}".replace("{", "{{").replace("}", "}}")
         shell:
-            "exec {sys.executable:q} -m lib.book.warm lib.book.worker {params.job} --study {GRAPH.study:q}"
+            "exec {sys.executable:q} -m lib.book.warm lib.book.worker {params.job:q} --study {GRAPH.study:q}"

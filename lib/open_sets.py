@@ -95,6 +95,14 @@ class Chosen(Group):
         of_file("strategy", self.shipped, self.settings, lambda module: module.Strategy.Settings)
         return self
 
+    @staticmethod
+    def is_rule(name: str) -> bool:
+        """Whether it is a shipped strategy that goes by the number of layers alone."""
+        if name not in known("strategy"):
+            return False
+        found = module("strategy", name).Strategy
+        return found.by_rule and not found.by_chance
+
     @property
     def by_chance(self) -> bool:
         """Whether it draws layers."""

@@ -155,6 +155,19 @@ class Study(Group):
     def none_by_name(self, value: Healing | None, handler: SerializerFunctionWrapHandler) -> Any:
         return NO_HEALING if value is None else handler(value)
 
+    @field_serializer("what_to_train", mode="wrap")
+    def recipes_by_difference(
+        self, value: WhatToTrain, handler: SerializerFunctionWrapHandler
+    ) -> Any:
+        """As in a file: what is their own, laid over `healing` again when it is read."""
+        found = handler(value)
+        base = {} if self.healing is None else self.healing.model_dump()
+        found["recipes"] = [
+            {key: own for key, own in one.items() if key == "recipe" or base.get(key, one) != own}
+            for one in found["recipes"]
+        ]
+        return found
+
     @property
     def fractions(self) -> list[float]:
         """Of the layers dropped: where models are healed; and, where none is, those that are asked
@@ -169,8 +182,14 @@ class Study(Group):
 
     @property
     def recipes(self) -> list[Healing]:
-        """Those side by side; none where nothing is healed."""
-        return self.what_to_train.recipes if self.healing else []
+        """Those side by side, with the fractions at which they heal; none where nothing is
+        healed."""
+        if self.healing is None:
+            return []
+        fractions = [*self.what_to_train.fractions]
+        fractions += self.which_layers.fractions if self.which_layers.strategies else []
+        own = {"fractions": sorted({*fractions, *self.last_layer.fractions})}
+        return [one.model_copy(update=own) for one in self.what_to_train.recipes]
 
     @property
     def adapted(self) -> Targets:
@@ -267,11 +286,14 @@ class Study(Group):
                     "it belongs into which_layers.strategies, where many are compared"
                 )
         known = [one.name for one in self.every_strategy if not one.by_chance]
-        for name in self.what_to_train.strategies:
-            if name not in known:
+        last = self.last_layer
+        asked = [("what_to_train.strategies", name) for name in self.what_to_train.strategies]
+        asked += [("last_layer.keeps", last.keeps), ("last_layer.drops", last.drops)]
+        for key, name in asked:
+            if name not in known and not Chosen.is_rule(name):
                 raise ValueError(
-                    f"what_to_train.strategies: '{name}' is none of the study's strategies, "
-                    f"{', '.join(known)}"
+                    f"{key}: '{name}' is none of the study's strategies, {', '.join(known)}, nor "
+                    "one that goes by the number of layers alone"
                 )
         recipes = [one.name for one in self.what_to_train.recipes]
         for name in self.last_layer.recipes:

@@ -77,6 +77,12 @@ class WhichLayers(Group):
     healed_draws: Annotated[int, Field(ge=0, le=MOST)] = 0
     calibration_draws: Positive = 3
 
+    @model_validator(mode="after")
+    def more_than_one(self) -> "WhichLayers":
+        if self.healed_draws == 1:
+            raise ValueError("healed_draws: one draw says nothing; 0, or at least 2")
+        return self
+
 
 class WhatToTrain(Group):
     """Recipes side by side, each with settings of its own laid over `healing`. `strategies`: whose

@@ -148,7 +148,7 @@ BESIDE = {
         "strategies": ["reverse-order", {"name": "random", "draws": 3}],
         "pruned_layers": [1],
         "fractions": [0.5],
-        "healed_draws": 1,
+        "healed_draws": 2,
     },
     "what_to_train": {
         "recipes": [{"recipe": "lora", "alpha": 4}, {"recipe": "partial", "layers": 1}],
@@ -172,14 +172,15 @@ def beside(tmp_path: Path, write_study: Studies) -> Planned:
 def test_models_of_strategies_side_by_side(beside: Planned) -> None:
     found = further_conditions.layer_conditions(beside)
     n = beside.healed_ns([0.5])[0]
-    assert list(found) == ["", "draw 0", "draw 1", "draw 2"]
+    assert list(found) == ["", "draw-0", "draw-1", "draw-2"]
     kinds = [(one.strategy, one.dropped.n, one.recipe) for one in found[""]]
     recipe = beside.study.recipes[0].name
     for name in ("simple", "reverse-order"):
         assert (name, 1, "none") in kinds and (name, n, "none") in kinds
         assert (name, n, recipe) in kinds and (name, 1, recipe) not in kinds
-    assert [one.recipe for one in found["draw 0"]] == ["none", recipe]
-    assert [one.recipe for one in found["draw 1"]] == ["none"]
+    assert [one.recipe for one in found["draw-0"]] == ["none", recipe]
+    assert [one.recipe for one in found["draw-2"]] == ["none"]
+    assert all(" " not in name for name in parts(beside))  # they are names of jobs
     drawn = {one.dropped for group in list(found)[1:] for one in found[group]}
     assert drawn == {*beside.strategy("random").drawn(n, beside.n_layers)}
 
@@ -219,8 +220,8 @@ def test_nothing_is_compared_where_nothing_is_listed(tmp_path: Path, write_study
     assert extras(Planned(opened.study, opened.config)).keys().isdisjoint({"learning-rates"})
     empty = {table.name: table.make(opened) for table in which_layers.SECTION.tables}
     for figure in (
-        strips.strips(empty["choices_made"], 6),
-        strips.forest(empty["which_layers"]),
+        strips.strips(empty["choices_made"], 6, [2]),
+        strips.forest(empty["which_layers"], [2]),
         strips.shared(empty["agreement"]),
         strips.ranks(empty["layer_scores"]),
         what_to_train.panels(what_to_train.outcomes(opened)),
@@ -257,6 +258,9 @@ def test_nothing_is_compared_where_nothing_is_listed(tmp_path: Path, write_study
         ({"what_to_train": {"recipes": ["lora"]}}, "Expected keys and values"),
         ({"last_layer": {"recipes": ["lora-r8"]}}, "of which there are none"),
         ({"what_to_train": {"learning_rates": [1e-3]}}, "go with held_out_text"),
+        ({"which_layers": {"healed_draws": 1}}, "one draw says nothing"),
+        ({"last_layer": {"keeps": "taylor"}}, "last_layer.keeps: 'taylor' is none of the study's"),
+        ({"last_layer": {"drops": "random"}}, "last_layer.drops: 'random' is none of the study's"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(
@@ -275,6 +279,64 @@ def test_recipes_say_what_is_their_own(tmp_path: Path, write_study: Studies) -> 
     assert full.learning_rate == one.healing.learning_rate and full.steps == one.healing.steps
     assert study.override(one, what_to_train={"seeds": [3]}).recipes == one.recipes
     assert study.override(one, healing="none").recipes == []
+
+
+def test_what_is_like_a_study_heals_otherwise_with_its_recipes(
+    tmp_path: Path, write_study: Studies
+) -> None:
+    own = {"recipes": [{"recipe": "lora", "learning_rate": 5e-3}, {"recipe": "full"}]}
+    base = write_study(tmp_path, what_to_train=own, healing={"recipe": "lora", "steps": 2})
+    other = f"like: ./{base.name}\nhealing: {{steps: 7, length: 24}}\n"
+    (tmp_path / "other.yaml").write_text(other)
+    found = study.load(str(tmp_path / "other.yaml"))
+    assert [(one.steps, one.length) for one in found.recipes] == [(7, 24)] * 2
+    assert found.recipes[0].learning_rate == 5e-3
+    changed = study.override(study.load(str(base)), healing={"steps": 9})
+    assert [one.steps for one in changed.recipes] == [9, 9]
+
+
+def test_recipes_of_one_name_are_two_jobs(tmp_path: Path, write_study: Studies) -> None:
+    """They differ in what the name does not say."""
+    own = {"recipes": [{"recipe": "lora", "learning_rate": 5e-3}], "fractions": [0.5]}
+    healing = {"recipe": "lora", "learning_rate": 1e-3, "fractions": [0.5], "steps": 2}
+    path = write_study(
+        tmp_path, what_to_train=own, healing=healing, last_layer={"fractions": [0.5]}
+    )
+    opened = OpenStudy(study.load(str(path)))
+    opened = Planned(opened.study, opened.config)
+    main = opened.strategies[0]
+    found = [
+        (name, part.conditions[0].healing.learning_rate)
+        for name, part in parts(opened).items()
+        if part.healed and part.conditions[0].strategy == main and "seed0" in name
+    ]
+    assert {rate for _, rate in found} == {1e-3, 5e-3} and len({name for name, _ in found}) == len(
+        found
+    )
+
+
+def test_layers_at_a_cut_that_are_the_last_are_one_recipe(
+    tmp_path: Path, write_study: Studies
+) -> None:
+    recipes = [{"recipe": "partial", "layers": 1, "at": at} for at in ("last", "cut")]
+    own = {"recipes": recipes, "strategies": ["simple", "reverse-order"], "fractions": [0.34]}
+    opened = OpenStudy(study.load(str(write_study(tmp_path, what_to_train=own))))
+    found = [
+        (one.strategy, one.recipe)
+        for one in further_conditions.recipe_conditions(Planned(opened.study, opened.config))
+        if one.healing
+    ]
+    # Behind a cut that keeps the last layer lies that layer, and behind one that does not nothing.
+    assert sorted(found) == [
+        ("reverse-order", "partial-head-norm-last1"),
+        ("simple", "partial-head-norm-last1"),
+    ]
+
+
+def test_a_task_counts_once(answered: macro.Answers, monkeypatch: pytest.MonkeyPatch) -> None:
+    again = TASKS[0].model_copy(update={"shots": 5})
+    monkeypatch.setattr(answered.opened.study, "tasks", [*TASKS, again])
+    assert [(one.name, one.shots) for one in answered.chance] == [("facts", 0), ("passages", 0)]
 
 
 def test_gradients_and_further_recipes_count_in_memory(
@@ -308,7 +370,7 @@ def test_a_forest_of_models_shows_draws_as_a_band() -> None:
     ]
     table = pd.DataFrame(rows, columns=list(which_layers.OUTCOMES)).astype({"draw": "Int64"})
     table = table.fillna({"stderr": 0.01, "loss_stderr": 0.01, "chance": 0.25, "healing": "none"})
-    figure = strips.forest(table)
+    figure = strips.forest(table, [4])
     labels = {text.get_text() for text in figure.legends[0].get_texts()}
     assert {"10 random draws", "unhealed", "healed, lora-r8", "unpruned"} <= labels
     found = strips.among_draws(table)

@@ -245,7 +245,9 @@ def recipes(
     leads: dict[tuple[str, str], float], strategies: tuple[str, ...] = ("reverse-order",)
 ) -> Given:
     rows = [
-        {"strategy": strategy, "n": n, "fraction": n / 16, "seeds": 1} | row(first, second, lead)
+        {"strategy": strategy, "n": n, "fraction": n / 16, "seeds": 1}
+        | {"keeps_last": "" if strategy == "reverse-order" else "yes"}
+        | row(first, second, lead)
         for strategy in strategies
         for n in (4, 8)
         for (first, second), lead in leads.items()
@@ -267,6 +269,7 @@ def test_claims_about_recipes(judge: Callable) -> None:
     assert verdict(12, {(LORA, QLORA): 0.05}) == "reproduced"
     assert verdict(12, {(QLORA, LORA): 0.05}) == "not reproduced"
     assert verdict(12, {(LORA, HEAD): 0.05}) == "not testable here"
+    assert verdict(12, {("lora-r8", QLORA): 0.05}) == "not testable here"  # of other adapters
     assert verdict(13, {(HEAD, LORA): 0.05}) == "reproduced"
     assert verdict(13, {(LORA, HEAD): 0.05}) == "not reproduced"
     both = ("reverse-order", "simple")
@@ -276,6 +279,7 @@ def test_claims_about_recipes(judge: Callable) -> None:
     rising = {(last(1), HEAD): 0.05, (last(2), last(1)): 0.03, (last(3), last(2)): 0.005}
     assert verdict(16, rising) == "reproduced"
     assert verdict(16, rising | {(last(3), last(2)): 0.2}) == "partly"
+    assert verdict(16, rising | {(last(3), last(2)): 0.04}) == "partly"  # small, but a win
     cut = {(f"{HEAD}-cut3", last(3)): 0.05, (f"{HEAD}-first3", f"{HEAD}-cut3"): -0.2}
     assert verdict(18, cut, ("simple",)) == "yes"
     assert verdict(18, {(last(3), f"{HEAD}-cut3"): 0.05}, ("simple",)) == "no"
@@ -295,24 +299,50 @@ def test_claim_17(judge: Callable) -> None:
 
 
 def test_claim_20(judge: Callable) -> None:
-    def table(measured: float, predicted: float) -> Given:
+    def table(seconds: float, predicted: float, memory: float | None = 1.1) -> Given:
+        about = {"n": 4, "strategy": "reverse-order", "seed": 0}
         rows = [
-            {"healing": LORA, "measured_time": 1.0, "predicted_time": 1.0, "peak_memory_gb": 1.0}
+            about | {"healing": name, "seconds": time, "predicted_time": count}
+            for name, time, count in ((last(3), seconds, predicted), (LORA, 20.0, 2.0))
         ]
-        rows.append(
-            {
-                "healing": last(3),
-                "measured_time": measured,
-                "predicted_time": predicted,
-                "peak_memory_gb": 1.1,
-            }
-        )
-        table = pd.DataFrame([{"n": 4} | one for one in rows])
-        return {"training_costs": table.reindex(columns=list(what_to_train.COSTS))}
+        table = pd.DataFrame(rows, columns=list(what_to_train.COSTS))
+        table["peak_gpu_memory_gb"] = [memory, 1.0] if memory else np.nan
+        return {"training_costs": table}
 
-    assert judge("lu-20", table(0.7, 0.75)) == "reproduced"
-    assert judge("lu-20", table(0.7, 0.3)) == "partly"
-    assert judge("lu-20", table(1.2, 0.8)) == "not reproduced"
+    assert judge("lu-20", table(14, 1.5)) == "reproduced"
+    assert judge("lu-20", table(14, 0.6)) == "partly"
+    assert judge("lu-20", table(14, 1.5, memory=2.0)) == "partly"
+    assert judge("lu-20", table(14, 1.5, memory=None)) == "undecided"
+    assert judge("lu-20", table(24, 1.6)) == "not reproduced"
+    alone = table(14, 1.5)["training_costs"].head(1)
+    assert judge("lu-20", {"training_costs": alone}) == "not testable here"
+
+
+def test_claim_10_is_about_these_strategies_and_this_recipe(judge: Callable) -> None:
+    given = advantage(0.2, 0.0)
+    other = given["last_layer"].replace("partial-head-norm-last3", "partial-head-norm-cut3")
+    assert judge("lu-10", given | {"last_layer": other}) == "not testable here"
+    other = given["last_layer"].replace("simple", "greedy")
+    assert judge("lu-10", given | {"last_layer": other}) == "not testable here"
+
+
+def test_the_nearest_number_of_layers_is_taken(judge: Callable) -> None:
+    near, nearest = (
+        layers(dict.fromkeys(RIVALS, lead), n / 32, "healed") for lead, n in ((-0.1, 7), (0.1, 8))
+    )
+    assert judge("lu-1", {"layers_compared": pd.concat([near, nearest])}) == "reproduced"
+    assert judge("lu-1", {"layers_compared": near}) == "not reproduced"  # 22%
+    far = layers(dict.fromkeys(RIVALS, 0.1), 6 / 32, "healed")
+    assert judge("lu-1", {"layers_compared": far}) == "not testable here"
+
+
+def test_ties_and_turned_pairs() -> None:
+    for result in ("win", "loss", "tie", "undecided"):
+        pair = Pair("one", 0.03, 0.01, result)
+        assert pairs.ties("", pair).sure == (result == "tie")
+        assert pairs.ties("", pair).possible == (result in ("tie", "undecided"))
+        assert pairs.turned(pairs.turned(pair)) == pair
+    assert pairs.turned(Pair("one", 0.03, 0.01, "win")) == Pair("one", -0.03, 0.01, "loss")
 
 
 def test_a_pair_says_what_it_shows() -> None:

@@ -25,7 +25,7 @@ from lib.healing import recipe as recipes
 from lib.healing.reading import read
 from lib.models import anatomy, checkpoints, corpora, four_bit, prompts, shapes
 from lib.models.vocabulary import beyond, check_ids
-from lib.open_sets import Adapters
+from lib.open_sets import Adapters, Healing
 from lib.pruning.dropped import Dropped, check_n, span
 from lib.schema import Distances, Study
 from lib.sections import section as sections
@@ -103,9 +103,14 @@ def _note(study: Study, text: str | None) -> None:
         print(f"note: model {study.model}: {text}", file=sys.stderr)
 
 
-def _check_micro_batch(study: Study) -> None:
-    if study.healing.micro_batch and study.healing.batch % study.healing.micro_batch:
+def _check_micro_batch(study: Study, healing: Healing) -> None:
+    if healing.micro_batch and healing.batch % healing.micro_batch:
         raise UserError(f"study {study.name}: healing.micro_batch does not divide healing.batch")
+
+
+def _recipes(study: Study) -> list[Healing]:
+    """All with which something is healed."""
+    return [study.healing, *study.recipes] if study.healing else []
 
 
 def _check_controls(study: Study, sound: Sound) -> None:
@@ -148,8 +153,9 @@ def _check_healing(
 ) -> None:
     study = opened.study
     sound(recipes.check_tensorboard)
-    sound(_check_micro_batch, study)
-    for strategy in strategies if study.healing.teacher else []:
+    for healing in _recipes(study):
+        sound(_check_micro_batch, study, healing)
+    for strategy in strategies if any(one.teacher for one in _recipes(study)) else []:
         sound(_check_taught, opened, strategy)
 
     def check_fractions(part: str, fractions: list[float]) -> None:
@@ -162,6 +168,11 @@ def _check_healing(
     asked = {"healing": study.fractions, "lora_rank": study.lora_rank.fractions}
     asked |= {"healing_seeds": study.healing_seeds.fractions} if study.healing_seeds.seeds else {}
     asked |= {"teacher": study.teacher.fractions} if study.teacher.seeds else {}
+    if study.which_layers.strategies:
+        asked["which_layers"] = study.which_layers.fractions
+    if study.recipes:
+        asked["what_to_train"] = study.what_to_train.fractions
+        asked["last_layer"] = study.last_layer.fractions
     for part, fractions in asked.items():
         sound(check_fractions, part, fractions)
     tried = [study.healing]
@@ -173,7 +184,7 @@ def _check_healing(
 
 def _check_device(opened: OpenStudy, model: PreTrainedModel) -> None:
     study = opened.study
-    if study.healing and recipes.of(study.healing).needs_4bit:
+    if any(recipes.of(one).needs_4bit for one in _recipes(study)):
         reason = four_bit.impossible(model, checkpoints.device(study))
         if reason:
             others = [one for one in open_sets.known("recipe") if not recipes.load(one).needs_4bit]
@@ -187,9 +198,10 @@ def _check_device(opened: OpenStudy, model: PreTrainedModel) -> None:
 def _check_lengths(opened: OpenStudy, sound: Sound) -> None:
     study = opened.study
     longest = getattr(opened.config.get_text_config(), "max_position_embeddings", None)
-    parts = ("distances", "loss", "healing") if study.healing else ("distances", "loss")
-    parts = (*parts, "calibration") if study.calibration else parts
+    parts = ("distances", "loss", "calibration") if study.calibration else ("distances", "loss")
     lengths = {f"{part}.length": getattr(study, part).length for part in parts}
+    if study.healing:
+        lengths["healing.length"] = max(one.length for one in _recipes(study))
     own = [len(prompts.prompt_ids(opened.tokenizer, prompt)) for prompt in study.writing.prompts]
     lengths["writing: prompt and tokens,"] = (
         max([study.writing.prompt_tokens, *own]) + study.writing.tokens
@@ -266,7 +278,7 @@ def _healing_sources(study: Study) -> list[Text]:
     """What is healed on: the healing text, where it is, and all data sets."""
     if study.healing is None:
         return []
-    own = [study.healing_text] if study.healing.data is None else []
+    own = [study.healing_text] if any(one.data is None for one in _recipes(study)) else []
     return [*own, *study.healing_data]
 
 

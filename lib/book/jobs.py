@@ -4,8 +4,8 @@
 
 How fine they are is a matter of what they run on (`grain`). On one computer a job measures all
 models that a section is the first to need, in one process, and the notebook whatever else it needs.
-With more processors than that gives jobs, each model is one: it is healed and asked everything
-while it is in memory. All unhealed prunings share one pass, which is split into as many shards.
+Where that would leave processors idle, each model is one: it is healed and asked everything while
+it is in memory. All unhealed prunings share one pass, which is split into as many shards.
 """
 
 import argparse
@@ -34,6 +34,7 @@ from lib.evidence.journal import WHOLE
 from lib.evidence.records import digest
 from lib.experiments import measure, probes
 from lib.experiments.choosing import passes
+from lib.experiments.conditions import beside
 from lib.experiments.opened import OpenStudy
 from lib.files import write_atomically
 from lib.healing import recipe as recipes
@@ -199,10 +200,10 @@ def _measure(opened: OpenStudy, names: Sequence[str], share: tuple[int, int]) ->
     workload = parts(opened)
     # What was planned of a block falls away where a strategy has chosen scattered layers.
     gone = parts(Planned(opened.study, opened.config)).keys() - workload.keys()
+    every = [(part.name, one) for part in workload.values() for one in part.conditions]
     owners: dict[str, str] = {}
-    for part in workload.values():
-        for one in part.conditions:
-            owners.setdefault(digest(probes.condition_inputs(opened, one)), part.name)
+    for name, one in sorted(every, key=lambda owned: beside(opened, owned[1])):  # asked less
+        owners.setdefault(digest(probes.condition_inputs(opened, one)), name)
     todo = [
         one
         for name in names
@@ -229,7 +230,8 @@ def prepare(study: Study, config: Configuration, cores: int, start: float = 0.0)
     model, _ = planned_config(study)
     opened, shape = Planned(study, model), shape_of(model, study.adapted)
     needs = memory(study, shape)
-    if elsewhere and gpus and study.healing and recipes.of(study.healing).needs_4bit:
+    every = [study.healing, *study.recipes] if study.healing else []
+    if elsewhere and gpus and every and all(recipes.of(one).needs_4bit for one in every):
         del needs["healed"]  # evaluated as it is, in 4-bit, which takes less than healing it
     need = PROCESS + max(needs.values())
     if not elsewhere:

@@ -204,6 +204,17 @@ def part_name(opened: OpenStudy, condition: Condition, group: str) -> str:
     return f"{_named(condition)}-{group}" if group else _named(condition)
 
 
+def _own_name(part: str, condition: Condition, trained: dict[str, str]) -> str:
+    """Recipes of one name may differ in what the name does not say, such as the learning rate: the
+    second one's settings are part of its name."""
+    if condition.healing is None:
+        return part
+    healing = condition.healing
+    settings = digest([recipes.of(healing).inputs(healing), healing.data])
+    same = trained.setdefault(part, settings) == settings
+    return part if same else f"{part}-{digest(settings, 6)}"
+
+
 def sections() -> list[str]:
     """In the order in which they come to own what they need: pages without a number, such as the
     opening one, show what others have measured."""
@@ -214,10 +225,11 @@ def sections() -> list[str]:
 def parts(opened: OpenStudy) -> dict[str, Part]:
     """All parts by name, each once, in the order of the sections that need them first."""
     found: dict[str, Part] = {}
+    trained: dict[str, str] = {}  # what is trained under a name
     for name in sections():
         groups = section.load(name).conditions(opened)
         named = [
-            (part_name(opened, one, group), one)
+            (_own_name(part_name(opened, one, group), one, trained), one)
             for group, conditions in groups.items()
             for one in conditions
         ]

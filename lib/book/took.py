@@ -31,6 +31,8 @@ KINDS = {
     "unhealed": "unhealed prunings",
     "cost": "memory and times",
     "question-free": "choices without their question",
+    "further-samples": "which layers go",
+    "learning-rates": "learning rates",
     "site": "site",
 }
 

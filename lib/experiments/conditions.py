@@ -191,7 +191,10 @@ def prompted(opened: OpenStudy, condition: Condition) -> bool:
 def beside(opened: OpenStudy, condition: Condition) -> bool:
     """Whether a model is of a strategy beside the study's own. It is asked to choose, not to write,
     and its loss is taken on the study's own text alone."""
-    return condition.strategy not in ("none", *opened.strategies)
+    study = opened.study
+    named = [one.name for one in study.which_layers.strategies]
+    named += [*study.what_to_train.strategies, study.last_layer.keeps, study.last_layer.drops]
+    return condition.strategy in named and condition.strategy not in opened.strategies
 
 
 def choices(study: Study) -> list[Task]:

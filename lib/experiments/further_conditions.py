@@ -1,9 +1,11 @@
 """The models of sections that set strategies and recipes beside those of the study's own."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from lib.experiments.conditions import Condition, healed, unpruned, untrained
 from lib.experiments.opened import OpenStudy
+from lib.healing import recipe as recipes
 from lib.open_sets import Healing
 
 
@@ -24,9 +26,9 @@ def layer_conditions(opened: OpenStudy) -> dict[str, list[Condition]]:
             continue
         for draw in range(len(opened.strategy(name).drawn(1, opened.n_layers))):
             few = recipe if draw < settings.healed_draws else None
-            found[f"draw {draw}"] = found.get(f"draw {draw}", []) + _of_sizes(
-                opened, name, sizes, sizes, few, draw
-            )
+            group = f"draw-{draw}"
+            drawn = _of_sizes(opened, name, sizes, sizes, few, draw)
+            found[group] = found.get(group, []) + drawn
     return found
 
 
@@ -62,7 +64,13 @@ def recipe_conditions(opened: OpenStudy) -> list[Condition]:
             seeded = recipe.model_copy(update={"seed": seed})
             models = healed(opened, seeded, settings.fractions, names)
             found += models if settings.unpruned else models[1:]
-    return _with_controls(opened, found)
+    return _with_controls(opened, [_plainly(opened, one) for one in found])
+
+
+def _plainly(opened: OpenStudy, one: Condition) -> Condition:
+    """Two recipes that train the same of a pruning are one there."""
+    found = recipes.of(one.healing).plainly(one.healing, one.dropped, opened.n_layers)
+    return replace(one, healing=found)
 
 
 def last_layer_conditions(opened: OpenStudy) -> list[Condition]:

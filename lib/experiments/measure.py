@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from lib.evaluation import evaluate, whole_texts, writing
 from lib.evidence.journal import WHOLE, Journal
 from lib.evidence.records import digest
-from lib.experiments.conditions import Condition, unpruned
+from lib.experiments.conditions import Condition, beside, unpruned
 from lib.experiments.models import BrokeDown, materialised, within_memory
 from lib.experiments.opened import OpenStudy
 from lib.experiments.probes import (
@@ -53,7 +53,7 @@ def measure(opened: OpenStudy, conditions: list[Condition], share: tuple[int, in
     is its own. share: (2, 4) has every fourth batch of that pass scored from the second on, for a
     later call without one to put together; nothing is recorded then."""
     missing: dict[str, Condition] = {}  # two strategies may choose one block
-    for condition in conditions:
+    for condition in sorted(conditions, key=lambda one: beside(opened, one)):  # asked less
         if _missing(opened, condition):
             missing.setdefault(digest(condition_inputs(opened, condition)), condition)
     groups: dict[str, list[Condition]] = defaultdict(list)

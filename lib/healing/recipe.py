@@ -117,6 +117,10 @@ class Recipe(ABC):
                 del found[key]
         return found | {"method": self.METHOD}
 
+    def plainly(self, healing: Healing, dropped: Collection[int], n_layers: int) -> Healing:
+        """The same training, said in the one way that all settings share that train the same."""
+        return healing
+
     @abstractmethod
     def trainable(self, shape: "Shape", healing: Healing, dropped: Collection[int] = ()) -> int:
         """Parameters that are trained."""

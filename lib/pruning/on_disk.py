@@ -310,15 +310,10 @@ def chosen(study: str, strategy: str, n: int, n_layers: int) -> Dropped:
             f"angular_distances --study {study}` makes it"
         )
     ownership.check(owner, _checkpoint(owner))
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            rows = [
-                (row["strategy"], int(row["n"]), Dropped(map(int, row["dropped"].split())))
-                for row in csv.DictReader(file)
-            ]
-        depth = max(n for _, n, _ in rows) + 1
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise UserError(f"study {name}: {path} is damaged") from None
+    rows = _choices(name, path)
+    depth = max(n for _, n, _ in rows) + 1
+    further = path.with_name("choices_made.csv")  # of strategies beside the study's own
+    rows += _choices(name, further) if further.is_file() else []
     there = list(dict.fromkeys(one for one, _, _ in rows))
     if strategy not in there:
         raise UserError(
@@ -332,6 +327,19 @@ def chosen(study: str, strategy: str, n: int, n_layers: int) -> Dropped:
     if found is None or found.n != n:
         raise UserError(f"study {name}: {path} has no choice of {n} layers by {strategy}")
     return found.check(n_layers)
+
+
+def _choices(study: str, path: Path) -> list[tuple[str, int, Dropped]]:
+    """Strategy, n and layers of a table, without draws by chance."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            return [
+                (row["strategy"], int(row["n"]), Dropped(map(int, row["dropped"].split())))
+                for row in csv.DictReader(file)
+                if not row.get("draw")
+            ]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise UserError(f"study {study}: {path} is damaged") from None
 
 
 def _checkpoint(study: studies.Study) -> str | None:

@@ -39,12 +39,10 @@ def optimal_blocks(opened: OpenStudy) -> pd.DataFrame:
 
 
 def chosen_layers(opened: OpenStudy) -> pd.DataFrame:
-    """What each strategy of the study drops: strategy, n, dropped. Those that draw by chance have a
-    table of their own."""
+    """What each strategy of the study's own drops: strategy, n, dropped."""
     return pd.DataFrame(
         {"strategy": strategy, "n": n, "dropped": " ".join(map(str, opened.chosen(strategy, n)))}
-        for strategy in opened.every_strategy
-        if not opened.strategy(strategy).by_chance
+        for strategy in opened.strategies
         for n in range(1, opened.strategy(strategy).most(opened.n_layers) + 1)
     )
 

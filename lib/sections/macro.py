@@ -45,9 +45,12 @@ class Answers:
 
     @cached_property
     def chance(self) -> dict[Task, float]:
-        """By task that the unpruned model can do; none whose chance is not known."""
+        """By task that the unpruned model can do, each once with the first of its numbers of
+        examples; none whose chance is not known."""
         found = {}
         for task in choices(self.opened.study):
+            if task.name in {one.name for one in found}:
+                continue  # the same questions with other prompts
             value = record(self.opened, unpruned(self.opened), task)
             level = chance(value)
             if level is not None and value["accuracy"] > level + SURE * value["stderr"]:
@@ -73,7 +76,7 @@ class Answers:
     def outcome(self, one: Condition, loss: Any) -> dict[str, Any]:
         """A row of `OUTCOME`; loss: the model's row of a table of losses."""
         found = self.accuracy(one)
-        mean = found._asdict() if found else dict.fromkeys(Mean._fields)
+        mean = (found or Mean(math.nan, math.nan, 0, 0))._asdict()
         return {
             "accuracy": mean["value"],
             "stderr": mean["stderr"],

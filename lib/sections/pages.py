@@ -43,8 +43,7 @@ def open_study(name: str, **parameters: object) -> OpenStudy:
 def measured(opened: OpenStudy, section: Section) -> dict[str, pd.DataFrame]:
     """See to it that all is measured that a section needs, and write its tables; returns them by
     name, without those that the study does without."""
-    for conditions in section.conditions(opened).values():
-        measure(opened, conditions)
+    measure(opened, [one for group in section.conditions(opened).values() for one in group])
     made = {table.name: table.make(opened) for table in section.tables if table.written}
     return {name: save(opened, name, one) for name, one in made.items() if one is not None}
 

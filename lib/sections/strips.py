@@ -1,5 +1,7 @@
 """Figures about sets of layers: which ones go, how much two sets share, and what that costs."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -12,12 +14,11 @@ PAPER, INK = "#f2f2f2", "#0b4f6c"
 ROW = 0.34  # inches of a strategy
 
 
-def strips(choices: pd.DataFrame, n_layers: int) -> Figure:
+def strips(choices: pd.DataFrame, n_layers: int, sizes: Sequence[int]) -> Figure:
     """The layers that each strategy drops, a strip each, and a panel for each number of layers. Of
     a strategy that draws by chance: the share of its draws that drop a layer."""
     if choices.empty:
         return nothing("This study compares no further strategies.")
-    sizes = _compared_sizes(choices)
     names = list(dict.fromkeys(choices["strategy"]))
     figure, panels = grid(len(sizes), 1, width=7, height=ROW * len(names) + 0.9)
     for n, axes in zip(sizes, panels.flat, strict=True):
@@ -38,12 +39,6 @@ def strips(choices: pd.DataFrame, n_layers: int) -> Figure:
         axes.set_title(f"{n} of {n_layers} layers dropped ({n / n_layers:.0%})", fontsize="medium")
     panels.flat[-1].set_xlabel("Layer, counted from 0")
     return figure
-
-
-def _compared_sizes(table: pd.DataFrame) -> list[int]:
-    """The numbers of layers at which strategies are compared: those that are drawn, if any are."""
-    drawn = table.loc[table["draw"].notna(), "n"]
-    return sorted({*drawn}) or sorted({*table["n"]} - {0})
 
 
 def _dropped(rows: pd.DataFrame, n_layers: int) -> np.ndarray:
@@ -79,13 +74,12 @@ def shared(agreement: pd.DataFrame) -> Figure:
     return figure
 
 
-def forest(models: pd.DataFrame) -> Figure:
+def forest(models: pd.DataFrame, sizes: Sequence[int]) -> Figure:
     """Accuracy and normalised loss of each strategy's models, a row of panels for each number of
     layers: hollow unhealed, filled healed, with one standard error. Shaded: from the fifth to the
     95th of 100 draws by chance, unhealed; dotted: their mean."""
     if models.empty:
         return nothing("This study compares no further strategies.")
-    sizes = _compared_sizes(models)
     named = models[models["draw"].isna() & (models["strategy"] != "none")]
     names = list(dict.fromkeys(named["strategy"]))
     figure, panels = grid(len(sizes), 2, width=4.4, height=ROW * len(names) + 0.9)

@@ -1,5 +1,6 @@
 """What healing trains: recipes side by side (Tables 2, 3, 4 and B of Lu et al.)."""
 
+from dataclasses import replace
 from itertools import combinations, cycle
 
 import numpy as np
@@ -49,20 +50,20 @@ def costs(opened: OpenStudy) -> pd.DataFrame:
             continue
         healing, recipe = one.healing, recipes.of(one.healing)
         report, took = record(opened, one, None), healing_provenance(opened, one)
-        of_recipe = shape_of(opened.config, healing.adapted)
+        of_recipe = replace(shape, targets=healing.adapted)
         found = recipe.passes(healing, one.dropped, shape.n_layers, shape.head_in_layers)
-        passes = (found.forward + found.back) * healing.steps * healing.batch * healing.length
-        seconds = took.get("training_seconds")
-        before = first.setdefault((one.strategy, one.dropped, healing.seed), (passes, seconds))
-        measured = seconds / before[1] if seconds and before[1] else np.nan
+        again = found.forward if healing.gradient_checkpointing else 0.0
+        passes = (found.forward + again + found.back) * healing.batch * healing.length
+        passes *= healing.steps
+        before = first.setdefault((one.strategy, one.dropped, healing.seed), passes)
         row = {
             "learning_rate": healing.learning_rate,
             "predicted_parameters": recipe.trainable(of_recipe, healing, one.dropped),
             "trained_parameters": report["trainable_parameters"],
-            "predicted_time": passes / before[0],
-            "seconds": seconds,
-            "measured_time": measured,
+            "predicted_time": passes / before,
+            "seconds": took.get("training_seconds"),
             "peak_memory_gb": (took.get("peak_memory_bytes") or np.nan) / 1e9,
+            "peak_gpu_memory_gb": (took.get("peak_gpu_memory_bytes") or np.nan) / 1e9,
         }
         rows.append(columns(opened, one) | row)
     return pd.DataFrame(rows, columns=list(COSTS)).astype({"seed": "Int64"})
@@ -78,6 +79,8 @@ def compared(opened: OpenStudy) -> pd.DataFrame:
     rows, answered = [], macro.Answers(opened)
     for (strategy, n), of in sides.items():
         about = {"strategy": strategy, "n": n, "fraction": opened.fraction(n)}
+        last = opened.n_layers - 1 in next(iter(of.values()))[0].dropped
+        about["keeps_last"] = "" if last else "yes"
         for first, second in combinations(of, 2):
             for found in answered.compared(first, of[first], second, of[second]):
                 rows.append(about | {"seeds": len(of[first])} | found)
@@ -99,7 +102,7 @@ def leads(compared: pd.DataFrame) -> pd.DataFrame:
 def costs_in_short(costs: pd.DataFrame) -> pd.DataFrame:
     """By recipe and number of layers, means over strategies and seeds, for reading."""
     of = costs.groupby(["n", "healing"], sort=False)
-    mean = of[["trained_parameters", "predicted_time", "measured_time", "peak_memory_gb"]].mean()
+    mean = of[["trained_parameters", "predicted_time", "seconds", "peak_memory_gb"]].mean()
     mean["trained_parameters"] = [f"{round(count):,}" for count in mean["trained_parameters"]]
     return mean.reset_index()
 
@@ -124,8 +127,9 @@ def rate_conditions(opened: OpenStudy) -> list[Condition]:
 def learning_rates(opened: OpenStudy) -> pd.DataFrame:
     """The loss of that pruning on the held-out text by recipe and rate: the lowest is chosen."""
     rows = []
-    for one in sound(opened, rate_conditions(opened)):
-        value = held_out_loss(opened, one)
+    for one in rate_conditions(opened):
+        if (value := held_out_loss(opened, one)) is None:
+            continue
         rows.append(
             columns(opened, one)
             | {"learning_rate": one.healing.learning_rate}
@@ -133,12 +137,12 @@ def learning_rates(opened: OpenStudy) -> pd.DataFrame:
         )
     table = pd.DataFrame(rows, columns=[key for key in RATES if key not in CHOICE])
     best = table.groupby("healing")["loss"].transform("min") == table["loss"]
-    of_recipe = table.groupby("healing")["learning_rate"]
-    edges = [of_recipe.transform(end) == table["learning_rate"] for end in ("min", "max")]
+    tried = opened.study.what_to_train.learning_rates
+    at_edge = table["learning_rate"].isin([min(tried), max(tried)] if tried else [])
     used = {one.name: one.learning_rate for one in opened.study.recipes}
     return table.assign(
         chosen=np.where(best, "yes", ""),
-        edge=np.where(best & (edges[0] | edges[1]), "yes", ""),
+        edge=np.where(best & at_edge, "yes", ""),
         used=np.where(table["healing"].map(used) == table["learning_rate"], "yes", ""),
     ).astype({"seed": "Int64"})
 
@@ -146,6 +150,8 @@ def learning_rates(opened: OpenStudy) -> pd.DataFrame:
 def held_out_loss(opened: OpenStudy, one: Condition) -> dict[str, float] | None:
     """From evidence, or measured now: of this model nothing else is. None: its healing broke
     down."""
+    if broken(opened, one):
+        return None
     text = NamedText(name="held-out text", **opened.study.held_out_text.model_dump())
     probe = OtherLoss(text, opened.study.loss)
     if (found := recorded(opened, one, probe)) is not None:
@@ -169,8 +175,7 @@ def _extras(opened: OpenStudy) -> list[Extra]:
 
     def measure(of: OpenStudy) -> None:
         for one in rate_conditions(of):
-            if not broken(of, one):
-                held_out_loss(of, one)
+            held_out_loss(of, one)
 
     trained = sum(3 * one.healing.steps * one.healing.batch * one.healing.length for one in models)
     what = f"learning rates, {len(models)} trainings"
@@ -200,7 +205,7 @@ def rate_panels(rates: pd.DataFrame) -> Figure:
 
 def panels(models: pd.DataFrame) -> Figure:
     """Accuracy and normalised loss by recipe, a row of panels for each strategy: a mark for each
-    number of layers dropped, with one standard error; hollow before training."""
+    number of layers dropped, with one standard error."""
     pruned = models[models["strategy"] != "none"]
     if pruned.empty:
         return nothing("This study compares no recipes.")
@@ -245,8 +250,8 @@ COSTS = {
     "trained_parameters": "parameters that were trained",
     "predicted_time": "products of matrices in training over those of the first recipe",
     "seconds": "training time; empty where it was interrupted",
-    "measured_time": "this time over that of the first recipe",
-    "peak_memory_gb": "largest memory of the process that trained, in GB",
+    "peak_memory_gb": "largest memory of the process until then, in GB",
+    "peak_gpu_memory_gb": "largest memory on the GPU, in GB; empty where it was trained on none",
 }
 CHOICE = {
     "chosen": "`yes`: the lowest loss of its recipe",
@@ -264,6 +269,7 @@ RATES = {
 COMPARED = {
     "strategy": MODEL["strategy"],
     **DROPPED,
+    "keeps_last": "`yes`: the last layer stays",
     "seeds": "number of seeds of healing",
     **macro.compared_columns("a recipe"),
 }

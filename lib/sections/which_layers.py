@@ -24,20 +24,30 @@ DRAWS = "mean of the draws"  # of a strategy, as one side of a comparison
 def by_draw(opened: OpenStudy) -> Iterator[tuple[int | None, Condition]]:
     """Every sound model of the section, with the draw that it is."""
     for group, conditions in layer_conditions(opened).items():
-        draw = int(group.removeprefix("draw ")) if group else None
+        draw = int(group.removeprefix("draw-")) if group else None
         for one in sound(opened, conditions):
             yield draw, one
 
 
+def sizes(opened: OpenStudy) -> list[int]:
+    """The numbers of layers at which all strategies are compared."""
+    return opened.healed_ns(opened.study.which_layers.fractions)
+
+
 def choices_made(opened: OpenStudy) -> pd.DataFrame:
-    """The layers that every strategy drops, as often as it draws."""
-    seen = {}
-    for draw, one in by_draw(opened):
-        if one.dropped:
-            n = one.dropped.n
-            row = {"n": n, "fraction": opened.fraction(n), "dropped": _listed(one.dropped)}
-            seen[one.strategy, draw, n] = {"strategy": one.strategy, "draw": draw} | row
-    return pd.DataFrame([*seen.values()]).astype({"draw": "Int64"})
+    """The layers that every strategy drops, at every n; of those that draw by chance every draw,
+    at the numbers that are compared."""
+    rows = []
+    for name in opened.every_strategy:
+        one = opened.strategy(name)
+        for n in range(1, one.most(opened.n_layers) + 1):
+            about = {"strategy": name, "n": n, "fraction": opened.fraction(n)}
+            if not one.by_chance:
+                rows.append(about | {"dropped": _listed(opened.chosen(name, n))})
+            elif n in sizes(opened):
+                for draw, dropped in enumerate(one.drawn(n, opened.n_layers)):
+                    rows.append(about | {"draw": draw, "dropped": _listed(dropped)})
+    return pd.DataFrame(rows, columns=list(CHOICES)).astype({"draw": "Int64"})
 
 
 def _listed(dropped: Dropped) -> str:
@@ -65,10 +75,9 @@ def calibration_draws(opened: OpenStudy, strategy: str) -> int:
 def agreement(opened: OpenStudy) -> pd.DataFrame:
     """Jaccard index of the sets that two strategies drop, and Kendall's τ of their scores; of one
     strategy, means over pairs of samples of the calibration text."""
-    settings = opened.study.which_layers
     names = [one for one in opened.every_strategy if not opened.strategy(one).by_chance]
     rows = []
-    for n in opened.healed_ns(settings.fractions):
+    for n in sizes(opened):
         able = [name for name in names if n <= opened.strategy(name).most(opened.n_layers)]
         sets = {name: _samples(opened, name, n) for name in able}
         for first, second in [*combinations(able, 2), *((name, name) for name in able)]:
@@ -115,7 +124,7 @@ def outcomes(opened: OpenStudy) -> pd.DataFrame:
 def compared(opened: OpenStudy) -> pd.DataFrame:
     """Every two strategies at the healed fractions, unhealed and healed, and each against the mean
     of the draws; paired over questions, by role of the tasks."""
-    sides = _sides(opened, {*opened.healed_ns(opened.study.which_layers.fractions)})
+    sides = _sides(opened, {*sizes(opened)})
     answered = macro.Answers(opened)
     rows = [
         {"n": n, "fraction": opened.fraction(n), "models": state} | row

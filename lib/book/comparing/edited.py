@@ -11,7 +11,8 @@ import pandas as pd
 # Columns that say which row it is: of layers the set, not where it begins and ends.
 KEYS = {"paper", "claim", "run", "varied", "metric", "task", "shots", "order", "way", "models"}
 KEYS |= {"compared", "base", "corpus", "text", "prompt", "strategy", "state", "healing", "weights"}
-KEYS |= {"seed", "rank", "n", "dropped"}
+KEYS |= {"seed", "rank", "n", "dropped", "role", "other", "draw", "sample", "layer"}
+KEYS |= {"learning_rate"}
 COMPUTED = {"paper", "claim", "verdict", "reason", "margins"}  # of verdicts; the rest is code's
 CLOSE, FITTED = 1e-6, 2e-3  # relative: of another processor's sums, and where its fits end
 

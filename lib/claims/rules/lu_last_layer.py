@@ -1,68 +1,79 @@
 """The rule of claim 10 of Lu et al.: keep the last layer or drop it. Written down before any of the
 numbers that it judges were seen."""
 
+import re
+
 import pandas as pd
 
 from lib.claims.rules.judging import (
     NOT_REPRODUCED,
     PARTLY,
     REPRODUCED,
-    Check,
     Outcome,
     all_of,
     judged,
     shown,
 )
-from lib.claims.rules.lu_layers import HALF, QUARTER, at
-from lib.claims.rules.pairs import Pair, holds_up, pairs, wins
+from lib.claims.rules.lu_layers import HALF, QUARTER, REVERSE, at
+from lib.claims.rules.lu_recipes import THREE
+from lib.claims.rules.pairs import holds_up, pairs, turned, wins
 from lib.claims.rules.reading import Tables, Untestable, percent
 
-UNHEALED, HEAD = "none", "partial-head"  # of healing; recipes that train the head begin so
+KEEPS = "simple"  # a strategy that keeps the last layer
+UNHEALED = "none"  # of healing
 WHAT = ("(a) unhealed", "(b) head and last layers trained", "(c) the difference of the two")
 
 
 def last_layer(tables: Tables) -> Outcome:
     """Claim 10."""
-    found = [_at_fraction(tables, fraction) for fraction in (QUARTER, HALF)]
-    by_condition = zip(*(checks for checks, _ in found), strict=True)
-    checks = [all_of(what, of) for what, of in zip(WHAT, by_condition, strict=True)]
+    gains = {fraction: _gains(tables, fraction) for fraction in (QUARTER, HALF)}
+    partial = next((one for one in gains[QUARTER].index if re.fullmatch(THREE, one)), None)
+    if any(not {UNHEALED, partial} <= {*rows.index} for rows in gains.values()):
+        raise Untestable(
+            "the last layer's gain is not measured both unhealed and with the head and the last "
+            "three layers trained"
+        )
+    names = {(fraction, one) for fraction in gains for one in gains[fraction].index}
+    judged_by = [key for key in sorted(names) if key[1] in (UNHEALED, partial)]
+    found = dict(zip(judged_by, pairs([_row(gains, *key) for key in judged_by]), strict=True))
+    gaps = {one: _interaction(tables, one, UNHEALED, partial) for one in gains}
+    checks = [
+        all_of(WHAT[0], [wins("", found[one, UNHEALED]) for one in gains]),
+        all_of(WHAT[1], [holds_up("", turned(found[one, partial])) for one in gains]),
+        all_of(WHAT[2], [shown("", *gaps[one]) for one in gains]),
+    ]
 
     def verdict(held: list[bool]) -> str:
         return REPRODUCED if all(held) else PARTLY if held[2] else NOT_REPRODUCED
 
-    return judged("; ".join(note for _, note in found), verdict, *checks)
+    others = pairs([_row(gains, *key) for key in sorted(names - {*judged_by})])
+    words = [*map(str, found.values())]
+    words += [f"at {percent(one)} the first less the last {_points(*gaps[one])}" for one in gaps]
+    words += [f"beside it {one}" for one in others]
+    return judged("; ".join(words), verdict, *checks)
 
 
-def _at_fraction(tables: Tables, fraction: float) -> tuple[list[Check], str]:
-    """The three conditions, and the advantages in words."""
+def _gains(tables: Tables, fraction: float) -> pd.DataFrame:
+    """What keeping the last layer gains over all tasks, by healing."""
     table = at(tables.last_layer, fraction)
-    rows = table[table["role"] == "all"].set_index("healing")
-    partial = [one for one in rows.index if one.startswith(HEAD)]
-    if UNHEALED not in rows.index or not partial:
-        raise Untestable(
-            "the advantage of the last layer is not measured both unhealed and with head and last "
-            "layers trained, on tasks that the unpruned model can do"
-        )
-    pair = {
-        name: pairs([(name, rows.loc[name, "difference"], rows.loc[name, "stderr"])])[0]
-        for name in rows.index
-    }
-    last = partial[-1]  # the one that trains most
-    gap, error = _interaction(tables, fraction, UNHEALED, last)
-    checks = [
-        wins("", pair[UNHEALED]),
-        holds_up("", _turned(pair[last])),
-        shown("", gap, error),
-    ]
-    words = ", ".join(map(str, pair.values()))
-    less = f"unhealed less {last} {100 * gap:+.1f} ± {100 * error:.1f}"
-    return checks, f"{percent(fraction)}: {words}; {less}"
+    rows = table[table["role"] == "all"]
+    if {(one.compared, one.base) for one in rows.itertuples()} - {(KEEPS, REVERSE)}:
+        raise Untestable(f"other strategies than {KEEPS} and {REVERSE} are compared")
+    if rows.empty:
+        raise Untestable("the unpruned model can do no task, or all models are at chance")
+    return rows.set_index("healing")
 
 
-def _turned(pair: Pair) -> Pair:
-    """Of the second side less the first."""
-    (found,) = pairs([(pair.name, -pair.difference, pair.stderr)])
-    return found
+def _row(
+    gains: dict[float, pd.DataFrame], fraction: float, healing: str
+) -> tuple[str, float, float]:
+    of = gains[fraction].loc[healing]
+    what = "unhealed" if healing == UNHEALED else healing
+    return f"{what} at {percent(fraction)}", of["difference"], of["stderr"]
+
+
+def _points(difference: float, stderr: float) -> str:
+    return f"{100 * difference:+.1f} ± {100 * stderr:.1f}"
 
 
 def _interaction(tables: Tables, fraction: float, first: str, second: str) -> tuple[float, float]:

@@ -74,6 +74,19 @@ def holds_up(what: str, pair: Pair) -> Check:
     return Check(what, slack, sure, sure, pair.result != "loss", "", pair.stderr)
 
 
+def ties(what: str, pair: Pair) -> Check:
+    """That neither side wins, and that this is shown."""
+    sure = pair.result == "tie"
+    slack = COMPARABLE - 2 * pair.stderr - abs(pair.difference)
+    return Check(what, slack, sure, sure, sure or pair.result == "undecided", "", pair.stderr)
+
+
+def turned(pair: Pair) -> Pair:
+    """Of the second side less the first."""
+    other: dict[Result, Result] = {"win": "loss", "loss": "win"}
+    return pair._replace(difference=-pair.difference, result=other.get(pair.result, pair.result))
+
+
 def compared(
     table: pd.DataFrame, first: str, second: str, value: str = "difference", error: str = "stderr"
 ) -> tuple[float, float] | None:

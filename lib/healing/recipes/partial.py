@@ -82,14 +82,19 @@ class Recipe(Weights):
                 "would be trained"
             )
         n_layers = len(layers(skeleton))
-        seeds = study.healing_seeds.fractions if study.healing_seeds.seeds else []
-        for fraction in (*healing.fractions, *seeds):
+        own = healing == study.healing and study.healing_seeds.seeds
+        for fraction in (*healing.fractions, *(study.healing_seeds.fractions if own else ())):
             kept = n_layers - layers_to_drop(fraction, n_layers)
             if healing.layers > kept:
                 raise UserError(
                     f"study {study.name}: healing.layers {healing.layers}: of {n_layers} layers "
                     f"only {kept} stay where {fraction:g} are dropped"
                 )
+
+    def plainly(self, healing: Settings, dropped: Collection[int], n_layers: int) -> Settings:
+        last = healing.model_copy(update={"at": "last"})
+        found = (trained_layers(one, dropped, n_layers) for one in (healing, last))
+        return last if next(found) == next(found) else healing
 
     def trainable(self, shape: "Shape", healing: Settings, dropped: Collection[int] = ()) -> int:
         kept = kept_layers(dropped, shape.n_layers)
