@@ -69,6 +69,16 @@ def test_what_ended_is_told_once(watch: progress.Watch) -> None:
     assert watch.summary().startswith("1 of 4 jobs, 25%, about ")
 
 
+def test_work_that_was_found_done_says_nothing_of_the_rest(watch: progress.Watch) -> None:
+    a, b, *_ = watch.todo
+    tell(a, "done", 0.5)  # an earlier run had measured it
+    watch.look()
+    assert watch.left() == pytest.approx(30)
+    tell(b, "done", 5)
+    watch.look()
+    assert watch.left() == pytest.approx(10)
+
+
 def test_time_left_follows_what_was_seen(watch: progress.Watch) -> None:
     assert watch.left() == pytest.approx(40)
     tell(watch.todo[0], "running")

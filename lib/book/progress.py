@@ -32,6 +32,7 @@ QUIET = 60.0  # seconds between lines where nothing can be drawn anew
 MORE = 0.25
 BADLY = ("failed", "stopped")  # states of jobs
 TRUST = 30.0  # seconds of work that went as estimated, before any is seen
+FOUND = 0.1  # of its estimate: a job that takes less found most of its work done by an earlier run
 LONGER = 1.25  # times the estimate of all work, above which that is said
 
 
@@ -140,9 +141,10 @@ class Watch:
 
     def _scale(self) -> float:
         """How much longer work takes than estimated: of the jobs that are done, and of those that
-        run and are over what that makes of their estimate. A job that had nothing to do says
-        nothing."""
-        seen = {job: self.taken[job.name] for job in self.todo if self._is(job, "done")}
+        run and are over what that makes of their estimate. A job that had nothing to do, or found
+        most of it done, says nothing."""
+        done = {job: self.taken[job.name] for job in self.todo if self._is(job, "done")}
+        seen = {job: seconds for job, seconds in done.items() if seconds >= FOUND * job.seconds}
         scale = _ratio(seen)
         for job in self.running():
             if (1 + MORE) * self.spent(job) > job.seconds * scale:
