@@ -73,9 +73,17 @@ def test_jobs_measure_everything_once(grain: str, smoke: plan.Planned) -> None:
 def test_jobs_are_as_fine_as_the_machine_needs(smoke: plan.Planned) -> None:
     coarse, fine = (
         [job for job in jobs.listed(smoke, PACE, "auto", slots) if not job.notebook]
-        for slots in (4, 5)
+        for slots in (4, 20)
     )
-    assert len(coarse) == 6 and len(fine) > 16
+    sections = {part.sections[0] for part in plan.parts(smoke).values()}
+    assert len(coarse) == 2 + len(sections) and len(fine) > 2 * len(sections)
+
+
+def test_jobs_are_finer_where_one_section_is_much_longer_than_others(smoke: plan.Planned) -> None:
+    slow = plan.Speed(*(1e5 * seconds for seconds in PACE))
+    for slots, fine in ((1, False), (4, True)):
+        found = [job for job in jobs.listed(smoke, slow, "auto", slots) if not job.notebook]
+        assert ("unhealed" in {job.name for job in found}) == fine, slots
 
 
 def test_a_notebook_waits_for_all_that_its_verdicts_read(smoke: plan.Planned) -> None:

@@ -244,11 +244,11 @@ def test_a_damaged_local_checkpoint_is_not_planned_by_its_shape(tmp_path):
 def test_a_task_of_unknown_size_is_said(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(plan, "measured_speed", lambda *_: plan.Speed(1e-6, 3e-6))
     keys = {"model": "nobody/nothing", "shape": studies.load("phi-2").shape}
-    keys["tasks"] = [{"name": "piqa", "role": "reading"}]
+    keys["tasks"] = [{"name": "squadv2", "role": "reading"}]
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(keys))
     assert run.main(["book", "--study", str(tmp_path / "mine.yaml"), "--plan"]) == 0
     out = capsys.readouterr().out
-    assert "piqa, 0-shot: not known" in out and "all but tasks of unknown size" in out
+    assert "squadv2, 0-shot: not known" in out and "all but tasks of unknown size" in out
 
 
 @pytest.mark.parametrize("shape", [{"model_type": "novel"}, {"hidden_size": 3}])

@@ -168,6 +168,19 @@ class _Published(OpenStudy):
         return {}
 
 
+def _judged_then(gives: pd.DataFrame, stands: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """Verdicts without claims that are newer than the run: it has neither them nor their tables."""
+    if not {"paper", "claim", "tables"} <= {*gives}:
+        return gives
+    known = {*zip(stands.get("paper", ()), stands.get("claim", ()), strict=True)}
+    there = [
+        (row.paper, row.claim) in known
+        or any((folder / f"{name}.csv").exists() for name in row.tables.split(", "))
+        for row in gives.itertuples()
+    ]
+    return gives[there]
+
+
 def _check_tables(run: RecordedRun, opened: OpenStudy, folder: Path) -> None:
     """Make every table anew, then the verdicts, and name where those in `folder` say otherwise."""
     makes = publish.TABLES | {"unpruned": controls.unpruned_table}
@@ -191,6 +204,8 @@ def _check_tables(run: RecordedRun, opened: OpenStudy, folder: Path) -> None:
         run.made[name] = table
         tables.write(anew / path.name, table)
         stands, gives = (edited.read(at, opened.study.title) for at in (path, anew / path.name))
+        if name == "verdicts":
+            gives = _judged_then(gives, stands, folder)
         faults = edited.edits(label, stands, gives) if path.exists() else []
         run.faults += faults
         if faults or list(stands) != list(gives):
