@@ -20,7 +20,9 @@ def rows(**condition: str) -> list[dict[str, str]]:
 
 
 def numbers(text: str) -> list[float]:
-    return [float(one.replace("−", "-")) for one in text.split(" ± ")]
+    return [
+        float(one.replace("−", "-")) for one in text.split("\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
+    ]
 
 
 def error(p: float, n: int) -> float:
@@ -77,7 +79,10 @@ def test_leads_are_those_of_two_models_side_by_side(table: str, fraction: float)
 
 
 def test_sentences_are_the_sums_that_stand_beside_them() -> None:
-    found = {row["in the paper"]: row["what the numbers say"] for row in lu_printed.sentences()}
+    found = {
+        row["in the paper"]: row["what the numbers say"].replace("\N{NO-BREAK SPACE}", " ")
+        for row in lu_printed.sentences()
+    }
     assert "11.87 + 5.40 + 1.70 = 18.97" in found["About 19% better than block influence"]
     assert "+0.04 ± 0.57" in found["Better than Qwen1.5-7B"]
     assert "84.5% and 89.9%" in found["Comparable to the model it was cut from"]

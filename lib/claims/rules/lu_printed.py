@@ -68,7 +68,10 @@ def kept(pruned: pd.Series, whole: pd.Series) -> float:
 
 def points(value: tuple[float, float]) -> str:
     sign = "+" if value[0] >= 0 else "−"
-    return f"{sign}{abs(100 * value[0]):.2f} ± {100 * value[1]:.2f}"
+    # Spaces at which no line ends.
+    return (
+        f"{sign}{abs(100 * value[0]):.2f}\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{100 * value[1]:.2f}"
+    )
 
 
 def in_words(of: pd.Series) -> str:
