@@ -314,3 +314,12 @@ def test_half_of_the_bytes_fit(monkeypatch):
 
 def test_memory_of_this_machine_is_in_gigabytes():
     assert 2e8 < memory.machine_memory(studies.load("almanac")) < 1e13
+
+
+def test_what_recipes_of_the_second_paper_train():
+    rows = model_tables.tables()["second_trained"]
+    assert [list(row.values())[-1] for row in rows] == [  # of Llama-3.1 8B (its Table 4)
+        "24", "15.7 M", "15.7 M", "525.3 M", "743.5 M", "961.6 M", "1,179.7 M"
+    ]  # fmt: skip
+    assert rows[-1]["trained"] == "`partial`: the head, the final norm, the last 3 layers"
+    assert [row["trained"][:7] for row in rows[1:3]] == ["`lora`:", "`qlora`"]

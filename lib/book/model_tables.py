@@ -66,18 +66,21 @@ def recipes_table(found: Sequence[Study]) -> Rows:
 
 
 def trained_table(found: Sequence[Study]) -> Rows:
-    """What each recipe of a study trains, with the deepest layers dropped at its first fraction."""
-    rows: Rows = []
-    for one in found:
-        shape = parameters(one)
-        n = layers_to_drop(one.what_to_train.fractions[0], shape.n_layers)
-        dropped = range(shape.n_layers - n, shape.n_layers)
-        row = {"model": unbroken(one.title), "layers left": shape.n_layers - len(dropped)}
-        for healing in one.recipes:
-            trained = recipe.of(healing).trainable(
-                replace(shape, targets=healing.adapted), healing, dropped
-            )
-            row[f"`{healing.name}`"] = f"{trained / 1e6:,.1f} M"
+    """What each recipe trains, by model, with the deepest layers dropped at its first fraction."""
+    shapes_of = {unbroken(one.title): (one, parameters(one)) for one in found}
+    dropped = {
+        name: layers_to_drop(one.what_to_train.fractions[0], shape.n_layers)
+        for name, (one, shape) in shapes_of.items()
+    }
+    left = {name: shape.n_layers - dropped[name] for name, (_, shape) in shapes_of.items()}
+    rows: Rows = [{"trained": "layers left"} | {name: str(left[name]) for name in left}]
+    for healing in found[0].recipes:
+        row = {"trained": f"`{healing.recipe}`: {recipe.of(healing).words(healing)}"}
+        for name, (_, shape) in shapes_of.items():
+            own = replace(shape, targets=healing.adapted)
+            gone = range(left[name], shape.n_layers)
+            trained = recipe.of(healing).trainable(own, healing, gone)
+            row[name] = f"{trained / 1e6:,.1f} M"
         rows.append(row)
     return rows
 

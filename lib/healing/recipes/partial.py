@@ -122,7 +122,7 @@ class Recipe(Weights):
         where = {"last": "the last {}", "first": "the first {}", "cut": "the {} nearest the cut"}
         parts = ["the head"] * healing.head + ["the final norm"] * healing.norm
         if healing.layers:
-            layers = f"{healing.layers} layer{'s' if healing.layers > 1 else ''}"
+            layers = f"{healing.layers} layers" if healing.layers > 1 else "layer"
             parts.append(where[healing.at].format(layers))
         return ", ".join(parts)
 
