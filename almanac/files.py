@@ -5,16 +5,27 @@ python -m almanac.files
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator
+import random
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
 from almanac.questions import arithmetic, one_hop, two_hop, yes_no
-from almanac.text import INSTRUCTION, PLAIN, documents, entry, instruction
-from almanac.world import FOLDER, SEED, Subject, generator, held_out, make_world, people
+from almanac.text import (
+    INSTRUCTION,
+    PLAIN,
+    Lesson,
+    documents,
+    entry,
+    exam,
+    instruction,
+    lesson,
+)
+from almanac.world import FOLDER, SEED, Subject, World, generator, held_out, make_world, people
 
 VALIDATION, HEALING, HEALING_VALIDATION, TALES, INSTRUCTIONS = 1000, 4000, 500, 500, 1500
 CALIBRATION, HELD_OUT = 500, 500
+LESSONS, EXAM = 2500, 1000
 ONE_HOP = {"person": 48, "town": 16, "thing": 28}  # questions per attribute
 TWO_HOP = {"person": 48, "thing": 16}  # questions per route
 SUMS = {"sum": 80, "steps": 80}
@@ -33,6 +44,15 @@ def distinct(texts: Iterator[str], count: int, without: Iterable[dict] = ()) -> 
     return [{"text": text} for text in chosen]
 
 
+def different(write: Callable[[World, random.Random], Lesson], count: int, seed: int) -> list[dict]:
+    """Return the first so many different lessons of a kind as rows."""
+    world, rng = make_world(seed), generator(seed, write.__name__)
+    found: dict[Lesson, None] = {}
+    while len(found) < count:
+        found[write(world, rng)] = None
+    return [one._asdict() for one in found]
+
+
 def an_entry_each(subjects: list[Subject], seed: int) -> Iterator[str]:
     """Yield an entry about every subject, none of them held out."""
     rng = generator(seed, "an entry each")
@@ -49,7 +69,8 @@ def make_texts(seed: int = SEED) -> dict[str, list[dict]]:
     Healing, calibration and what is held out for it read about the plain subjects, of whom no
     question asks; healing's twin `healing_facts`, a control, about everybody. All files but those
     for healing hold documents that training never shows. What calibrates or is held out shares
-    none with another file.
+    none with another file. Lessons and exam are instructions with responses, for healing; they
+    name nobody who is quizzed.
     """
     world = make_world(seed)
 
@@ -82,6 +103,8 @@ def make_texts(seed: int = SEED) -> dict[str, list[dict]]:
             | {"text": INSTRUCTION.format(asked, response)}
             for asked, response in pairs
         ],
+        "text/lessons.jsonl": different(lesson, LESSONS, seed),
+        "text/exam.jsonl": different(exam, EXAM, seed),
     }
 
 

@@ -124,6 +124,14 @@ class Sum(NamedTuple):
     held_out: bool
 
 
+class Lesson(NamedTuple):
+    """An instruction, what it is about, if that is apart, and the response."""
+
+    instruction: str
+    input: str
+    output: str
+
+
 def plain_sum(rng: random.Random) -> Sum:
     """Return a sum or a difference of small numbers; some of each are held out everywhere."""
     a, b = rng.randint(1, 40), rng.randint(1, 20)
@@ -158,13 +166,16 @@ def steps_sum(names: list[str], rng: random.Random) -> Sum:
 
 def sums(names: list[str], rng: random.Random) -> str:
     """Write a page of sums; none of them is held out for the task."""
-    asked: list[str] = []
-    count = rng.randint(2, 6)
-    while len(asked) < count:
+    shown = [sum_shown(names, rng) for _ in range(rng.randint(2, 6))]
+    return "\n\n".join(ask(problem.question, problem.worked) for problem in shown)
+
+
+def sum_shown(names: list[str], rng: random.Random) -> Sum:
+    """Return a problem that is not held out for the task."""
+    while True:
         problem = plain_sum(rng) if rng.random() < 0.6 else steps_sum(names, rng)
         if not problem.held_out:
-            asked.append(ask(problem.question, problem.worked))
-    return "\n\n".join(asked)
+            return problem
 
 
 def instruction(world: World, rng: random.Random) -> tuple[str, str]:
@@ -185,6 +196,36 @@ def instruction(world: World, rng: random.Random) -> tuple[str, str]:
     if kind == 4:
         return f"Put these words in reverse: {', '.join(words)}.", f"{', '.join(words[::-1])}."
     return f"Which comes first in this list: {', '.join(words)}?", f"{capitalised(words[0])}."
+
+
+def lesson(world: World, rng: random.Random) -> Lesson:
+    """Return one as for an assistant: a task of words or facts, a question on a text, or a sum."""
+    kind = rng.randrange(4)
+    if kind < 2:
+        asked, response = instruction(world, rng)
+        return Lesson(asked, "", response)
+    if kind == 2:
+        passage, question, holds = told_and_asked(rng)
+        return Lesson(question, passage, "Yes." if holds else "No.")
+    problem = sum_shown(people(world.plain), rng)
+    return Lesson(problem.question, "", problem.worked)
+
+
+def exam(world: World, rng: random.Random) -> Lesson:
+    """Return a question of knowledge as the tasks ask it, but about schooled subjects, with its
+    bare answer."""
+    over_two = rng.random() < 0.25
+    asked = two_hop(world.schooled, rng) if over_two else one_hop(rng.choice(world.schooled), rng)
+    question, answer = asked.split("\n")
+    return Lesson(question.removeprefix("Question: "), "", answer.removeprefix("Answer:"))
+
+
+def told_and_asked(rng: random.Random) -> tuple[str, str, bool]:
+    """Return a freshly invented journey, a question on it, and whether it holds."""
+    name = invented_name(rng, reserved=False)
+    told = {topic: rng.random() < 0.5 for topic in rng.sample(TOPICS, rng.randint(2, 4))}
+    topic = rng.choice(list(told))
+    return journey(name, told, rng), topic.question.format(name=name), told[topic]
 
 
 def tale(rng: random.Random) -> str:

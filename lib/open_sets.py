@@ -118,7 +118,8 @@ class Healing(Group):
     """Training after pruning (App. A.1), what all recipes have. Each recipe, a file in
     lib/healing/recipes/, derives its own settings from these. `teacher` is the weight of the
     student–teacher loss at the cut (eq. 8); `data` the name of one of the study's `healing_data`,
-    in place of its healing text."""
+    in place of its healing text. With `epochs` fewer rows are read, so many times, each time in
+    another order."""
 
     TEACHABLE: ClassVar[bool] = True  # something stays frozen, which the teacher consists of
 
@@ -128,6 +129,7 @@ class Healing(Group):
     steps: Positive = 50
     batch: Positive = 16
     micro_batch: Positive | None = None
+    epochs: Positive = 1
     gradient_checkpointing: bool = False
     packing: bool = True
     length: Annotated[int, Field(ge=8, le=MOST)] = 256

@@ -45,9 +45,11 @@ from lib.section_settings import (
     Controls,
     Cost,
     LastLayer,
+    OnWhat,
     Prompts,
     Ranks,
     Seeds,
+    StepByStep,
     Teacher,
     WhatToTrain,
     WhichLayers,
@@ -114,6 +116,7 @@ class Study(Group):
     title: Line = ""
     about: Line = ""
     sign: Sign = "a model of your own"
+    pretraining_tokens: Annotated[int, Field(ge=1)] | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     batch: Positive = 32
@@ -146,6 +149,8 @@ class Study(Group):
     which_layers: WhichLayers = WhichLayers()
     what_to_train: WhatToTrain = WhatToTrain()
     last_layer: LastLayer = LastLayer()
+    step_by_step: StepByStep = StepByStep()
+    on_what: OnWhat = OnWhat()
     other_texts: list[NamedText] = []
     writing: Writing = Writing()
     cost: Cost = Cost()
@@ -155,9 +160,9 @@ class Study(Group):
     def none_by_name(self, value: Healing | None, handler: SerializerFunctionWrapHandler) -> Any:
         return NO_HEALING if value is None else handler(value)
 
-    @field_serializer("what_to_train", mode="wrap")
+    @field_serializer("what_to_train", "on_what", mode="wrap")
     def recipes_by_difference(
-        self, value: WhatToTrain, handler: SerializerFunctionWrapHandler
+        self, value: WhatToTrain | OnWhat, handler: SerializerFunctionWrapHandler
     ) -> Any:
         """As in a file: what is their own, laid over `healing` again when it is read."""
         found = handler(value)
@@ -188,8 +193,21 @@ class Study(Group):
             return []
         fractions = [*self.what_to_train.fractions]
         fractions += self.which_layers.fractions if self.which_layers.strategies else []
+        fractions += self.step_by_step.fractions if self.step_by_step.strategies else []
         own = {"fractions": sorted({*fractions, *self.last_layer.fractions})}
         return [one.model_copy(update=own) for one in self.what_to_train.recipes]
+
+    @property
+    def recipes_on_data(self) -> list[Healing]:
+        """Those that differ in what they read, with the fractions at which they heal; none where
+        nothing is healed."""
+        own = {"fractions": self.on_what.fractions}
+        return [one.model_copy(update=own) for one in self.on_what.recipes if self.healing]
+
+    @property
+    def every_recipe(self) -> list[Healing]:
+        """All with which something is healed."""
+        return [self.healing, *self.recipes, *self.recipes_on_data] if self.healing else []
 
     @property
     def adapted(self) -> Targets:
@@ -221,12 +239,14 @@ class Study(Group):
     @classmethod
     def laid_over_healing(cls, given: Any) -> Any:
         """Recipes side by side say what is their own alone."""
-        base, beside = given.get("healing"), given.get("what_to_train")
-        recipes = beside.get("recipes") if isinstance(beside, dict) else None
-        if not isinstance(base, dict) or not isinstance(recipes, list):
-            return given
-        found = [laid_over(base, own) if isinstance(own, dict) else own for own in recipes]
-        return given | {"what_to_train": beside | {"recipes": found}}
+        base = given.get("healing")
+        for key in ("what_to_train", "on_what") if isinstance(base, dict) else ():
+            beside = given.get(key)
+            recipes = beside.get("recipes") if isinstance(beside, dict) else None
+            if isinstance(recipes, list):
+                found = [laid_over(base, own) if isinstance(own, dict) else own for own in recipes]
+                given = given | {key: beside | {"recipes": found}}
+        return given
 
     @model_validator(mode="after")
     def one_file(self) -> "Study":
@@ -253,13 +273,25 @@ class Study(Group):
             "what_to_train.learning_rates": self.what_to_train.learning_rates,
             "last_layer.recipes": self.last_layer.recipes,
             "last_layer.seeds": self.last_layer.seeds,
+            "step_by_step.strategies": self.step_by_step.strategies,
+            "step_by_step.recipes": self.step_by_step.recipes,
+            "step_by_step.layers_at_a_time": self.step_by_step.layers_at_a_time,
+            "step_by_step.seeds": self.step_by_step.seeds,
+            "on_what.samples": self.on_what.samples,
+            "on_what.strategies": self.on_what.strategies,
+            "on_what.texts": [text.name for text in self.on_what.texts],
+            "on_what.searches": self.on_what.searches,
+            "on_what.recipes": [one.name for one in self.on_what.recipes],
+            "on_what.pruned_by": self.on_what.pruned_by,
+            "on_what.seeds": self.on_what.seeds,
             "healing_data": [data.name for data in self.healing_data],
             "other_texts": [text.name for text in self.other_texts],
             "controls.studies": self.controls.studies,
         }.items():
             if len(set(values)) != len(values):
                 raise ValueError(f"{key} lists the same value twice")
-        for one in filter(None, [self.healing, *self.what_to_train.recipes]):
+        beside = [*self.what_to_train.recipes, *self.on_what.recipes]
+        for one in filter(None, [self.healing, *beside]):
             self.healing_source(one)
         if self.what_to_train.learning_rates and self.held_out_text is None:
             raise ValueError(
@@ -289,6 +321,9 @@ class Study(Group):
         last = self.last_layer
         asked = [("what_to_train.strategies", name) for name in self.what_to_train.strategies]
         asked += [("last_layer.keeps", last.keeps), ("last_layer.drops", last.drops)]
+        asked += [("step_by_step.strategies", name) for name in self.step_by_step.strategies]
+        for key in ("strategies", "searches", "pruned_by"):
+            asked += [(f"on_what.{key}", name) for name in getattr(self.on_what, key)]
         for key, name in asked:
             if name not in known and not Chosen.is_rule(name):
                 raise ValueError(
@@ -296,9 +331,11 @@ class Study(Group):
                     "one that goes by the number of layers alone"
                 )
         recipes = [one.name for one in self.what_to_train.recipes]
-        for name in self.last_layer.recipes:
+        named = [("last_layer", name) for name in last.recipes]
+        named += [("step_by_step", name) for name in self.step_by_step.recipes]
+        for key, name in named:
             if name not in recipes:
                 raise ValueError(
-                    f"last_layer.recipes: '{name}' is none of what_to_train.recipes, "
+                    f"{key}.recipes: '{name}' is none of what_to_train.recipes, "
                     f"{', '.join(recipes) or 'of which there are none'}"
                 )

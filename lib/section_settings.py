@@ -11,6 +11,7 @@ from lib.fields import (
     MOST_EXAMPLES,
     Fraction,
     Group,
+    NamedText,
     Positive,
     Rate,
     Seed,
@@ -105,6 +106,38 @@ class LastLayer(Group):
     keeps: str = LAST_LAYER[0]
     drops: str = LAST_LAYER[1]
     recipes: list[str] = []
+    fractions: Annotated[list[Fraction], Field(min_length=1)] = [0.25, 0.5]
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
+
+
+class StepByStep(Group):
+    """Pruning in steps against all at once: by each of `strategies`, so many of
+    `layers_at_a_time`, healed after each step with the whole of a recipe, one of
+    `what_to_train.recipes` by name (empty: the first). `anew`: scored before each step on the model
+    as it is by then."""
+
+    strategies: list[str] = []
+    recipes: list[str] = []
+    layers_at_a_time: Annotated[list[Positive], Field(min_length=1)] = [1]
+    fractions: Annotated[list[Fraction], Field(min_length=1)] = [0.125, 0.25, 0.375, 0.5]
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
+    anew: bool = True
+
+
+class OnWhat(Group):
+    """What layers are chosen on, and what pruned models are healed on. The layers of `strategies`
+    are scored on so many windows of the calibration text, `samples`, in `draws` that share none;
+    those of `searches` on it and on each of `texts`; all these sets are asked unhealed, at the
+    first of `fractions`. `recipes`, which differ in their `data`, heal the prunings of `pruned_by`
+    (empty: of the study's main strategy)."""
+
+    samples: list[Positive] = []
+    draws: Annotated[int, Field(ge=2, le=MOST)] = 10
+    strategies: list[str] = []
+    texts: list[NamedText] = []
+    searches: list[str] = []
+    recipes: list[Annotated[SerializeAsAny[Healing], BeforeValidator(read_healing)]] = []
+    pruned_by: list[str] = []
     fractions: Annotated[list[Fraction], Field(min_length=1)] = [0.25, 0.5]
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
 

@@ -121,7 +121,8 @@ def _inherited(raw: dict[str, object], path: Path) -> dict[str, object]:
         raise UserError(f"study {path.name}: like: {raw['like']} may not have a 'like' itself")
     found = load(str(own))
     gone = {"like", "title", "about", "controls"}
-    gone |= {"revision", "gguf", "shape", "sign"} if "model" in raw else set()
+    of_model = {"revision", "gguf", "shape", "sign", "pretraining_tokens"}
+    gone |= of_model if "model" in raw else set()
     gone |= {"text_name"} if "validation_text" in raw else set()
     settings = found.model_dump(exclude=gone)
     for key, value in raw.items():
@@ -246,6 +247,9 @@ def _resolved(study: Study, folder: Path) -> Study:
             "calibration": text(study.calibration),
             "held_out_text": text(study.held_out_text),
             "other_texts": [text(source) for source in study.other_texts],
+            "on_what": study.on_what.model_copy(
+                update={"texts": [text(source) for source in study.on_what.texts]}
+            ),
             "strategies": strategies(study.strategies),
             "which_layers": study.which_layers.model_copy(
                 update={"strategies": strategies(study.which_layers.strategies)}

@@ -26,6 +26,7 @@ from lib.experiments import costs, measure, probes, schedules
 from lib.experiments.choosing import Asked
 from lib.experiments.conditions import Condition
 from lib.experiments.opened import OpenStudy
+from lib.fields import NamedText
 from lib.open_sets import Chosen, Healing
 from lib.pruning.dropped import span
 from lib.schema import Study
@@ -106,7 +107,8 @@ def keys(model: type[BaseModel] = Study, prefix: str = "") -> Iterator[str]:
         inner = _model_in(field.annotation)
         if field.exclude:  # no key of a file
             continue
-        if prefix and inner in (Healing, Chosen):  # side by side: what they are is of `healing.…`
+        # Side by side: what they are is of `healing.…`, say.
+        if prefix and inner in (Healing, Chosen, NamedText):
             found[prefix + name] = None
         elif inner is Healing:
             for recipe in open_sets.known("recipe"):
@@ -145,6 +147,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "gguf": ("small.gguf", ALL),
     "shape": ({"hidden_size": 64}, ""),
     "like": ("./like.yaml", ""),
+    "pretraining_tokens": (1000, ""),
     "title": ("Other", ""),
     "about": ("another", ""),
     "sign": ("another", ""),
@@ -213,6 +216,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "healing.steps": (3, HEALING),
     "healing.batch": (4, HEALING),
     "healing.micro_batch": (1, HEALING),
+    "healing.epochs": (2, HEALING),
     "healing.gradient_checkpointing": (True, ""),
     "healing.packing": (False, HEALING),
     "healing.length": (17, HEALING),
@@ -257,6 +261,21 @@ KEYS: dict[str, tuple[Any, str]] = {
     "last_layer.recipes": (["full"], ""),
     "last_layer.fractions": ([0.5], ""),
     "last_layer.seeds": ([1], ""),
+    "step_by_step.strategies": (["mine"], ""),
+    "step_by_step.recipes": (["full"], ""),
+    "step_by_step.layers_at_a_time": ([2], ""),
+    "step_by_step.fractions": ([0.5], ""),
+    "step_by_step.seeds": ([1], ""),
+    "step_by_step.anew": (False, ""),
+    "on_what.samples": ([2], ""),
+    "on_what.draws": (3, ""),
+    "on_what.strategies": (["mine"], ""),
+    "on_what.texts": ([{"name": "tales", "path": "validation.jsonl"}], ""),
+    "on_what.searches": (["mine"], ""),
+    "on_what.recipes": ([{"recipe": "full"}], ""),
+    "on_what.pruned_by": (["mine"], ""),
+    "on_what.fractions": ([0.5], ""),
+    "on_what.seeds": ([1], ""),
     "other_texts.name": ("stories", ""),
     "other_texts.loss": (True, ""),
     "other_texts.path": (SAME, ""),
@@ -344,7 +363,7 @@ def by_key(path: Path) -> dict[str, str]:
     bases["calibration"] = settings | {"calibration": hub}
     bases["held_out_text"] = settings | {"held_out_text": hub}
     beside = {"held_out_text": hub, "what_to_train": {"recipes": [{"recipe": "full"}]}}
-    bases |= dict.fromkeys(("what_to_train", "last_layer"), settings | beside)
+    bases |= dict.fromkeys(("what_to_train", "last_layer", "step_by_step"), settings | beside)
     bases["other_texts"] = settings | {"other_texts": [{"name": "tales"} | hub]}
     config = OpenStudy(studies.load(str(path))).config
 

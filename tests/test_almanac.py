@@ -40,6 +40,15 @@ def instructions() -> list[str]:
 
 
 @cache
+def lessons(name: str) -> list[str]:
+    """As they ask: what an instruction is about first, where that is apart."""
+    return [
+        INSTRUCTION.format("\n".join([row["input"], row["instruction"]]).strip(), row["output"])
+        for row in rows(f"text/{name}.jsonl")
+    ]
+
+
+@cache
 def stream(facts: bool = True) -> list[str]:
     """Six thousand documents of the shipped model's stream, from its beginning to its end."""
     steps = (training_documents(step, seed=0, facts=facts) for step in range(0, 3600, 18))
@@ -243,9 +252,24 @@ def test_training_and_validation_keep_to_their_documents(kept_out: bool) -> None
 
 def test_training_asks_about_nobody_who_is_quizzed() -> None:
     shipped = instructions(), texts("healing_facts"), texts("validation")
+    shipped += lessons("lessons"), lessons("exam")
     for documents in stream(), stream(facts=False), *shipped:
         assert asked_about(documents, WORLD.quizzed) == []
         assert named("\n".join(requests(documents)), WORLD.schooled)
+
+
+@pytest.mark.parametrize("name", ["lessons", "exam"])
+def test_lessons_answer_as_the_schooled_facts_do_and_show_no_sum_of_the_task(name: str) -> None:
+    answers, facts = truths(WORLD.schooled, WORLD.schooled), 0
+    for row in rows(f"text/{name}.jsonl"):
+        if row["instruction"] in answers:
+            assert row["output"] == f" {answers[row['instruction']]}"
+            facts += 1
+        if found := re.fullmatch(r"What is (\d+) \+ (\d+)\?", row["instruction"]):
+            a, b = sorted(map(int, found.groups()))
+            assert not held_out(f"{a} + {b}")
+    assert facts == {"lessons": 0, "exam": 1000}[name]
+    assert len({str(row) for row in rows(f"text/{name}.jsonl")}) == len(rows(f"text/{name}.jsonl"))
 
 
 @pytest.mark.parametrize("request_", REQUESTS)

@@ -15,8 +15,8 @@ from lib.book import memory
 from lib.book.cuts import check_cuts
 from lib.book.plan import Planned
 from lib.errors import UserError
-from lib.evaluation import harness, whole_texts
-from lib.experiments import costs
+from lib.evaluation import cka, harness, whole_texts
+from lib.experiments import costs, schedules
 from lib.experiments.choosing import check_calibrated
 from lib.experiments.conditions import Condition, equal_time_steps
 from lib.experiments.opened import OpenStudy
@@ -103,14 +103,17 @@ def _note(study: Study, text: str | None) -> None:
         print(f"note: model {study.model}: {text}", file=sys.stderr)
 
 
+def _check_windows_compared(study: Study) -> None:
+    if study.distances.n_sequences < cka.FEWEST:
+        raise UserError(
+            f"study {study.name}: distances.n_sequences {study.distances.n_sequences}: with "
+            f"step_by_step at least {cka.FEWEST}, on which models are compared"
+        )
+
+
 def _check_micro_batch(study: Study, healing: Healing) -> None:
     if healing.micro_batch and healing.batch % healing.micro_batch:
         raise UserError(f"study {study.name}: healing.micro_batch does not divide healing.batch")
-
-
-def _recipes(study: Study) -> list[Healing]:
-    """All with which something is healed."""
-    return [study.healing, *study.recipes] if study.healing else []
 
 
 def _check_controls(study: Study, sound: Sound) -> None:
@@ -153,9 +156,9 @@ def _check_healing(
 ) -> None:
     study = opened.study
     sound(recipes.check_tensorboard)
-    for healing in _recipes(study):
+    for healing in study.every_recipe:
         sound(_check_micro_batch, study, healing)
-    for strategy in strategies if any(one.teacher for one in _recipes(study)) else []:
+    for strategy in strategies if any(one.teacher for one in study.every_recipe) else []:
         sound(_check_taught, opened, strategy)
 
     def check_fractions(part: str, fractions: list[float]) -> None:
@@ -173,18 +176,24 @@ def _check_healing(
     if study.recipes:
         asked["what_to_train"] = study.what_to_train.fractions
         asked["last_layer"] = study.last_layer.fractions
+    if study.step_by_step.strategies:
+        asked["step_by_step"] = study.step_by_step.fractions
+        sound(schedules.schedules, Planned(study, opened.config))
+        sound(_check_windows_compared, study)
+    if study.recipes_on_data:
+        asked["on_what"] = study.on_what.fractions
     for part, fractions in asked.items():
         sound(check_fractions, part, fractions)
     tried = [study.healing]
     if isinstance(study.healing, Adapters):
         tried += [study.healing.model_copy(update={"rank": rank}) for rank in study.lora_rank.ranks]
-    for healing in (*tried, *study.recipes):
+    for healing in (*tried, *study.recipes, *study.recipes_on_data):
         sound(recipes.of(healing).check, study, model, healing)
 
 
 def _check_device(opened: OpenStudy, model: PreTrainedModel) -> None:
     study = opened.study
-    if any(recipes.of(one).needs_4bit for one in _recipes(study)):
+    if any(recipes.of(one).needs_4bit for one in study.every_recipe):
         reason = four_bit.impossible(model, checkpoints.device(study))
         if reason:
             others = [one for one in open_sets.known("recipe") if not recipes.load(one).needs_4bit]
@@ -201,7 +210,7 @@ def _check_lengths(opened: OpenStudy, sound: Sound) -> None:
     parts = ("distances", "loss", "calibration") if study.calibration else ("distances", "loss")
     lengths = {f"{part}.length": getattr(study, part).length for part in parts}
     if study.healing:
-        lengths["healing.length"] = max(one.length for one in _recipes(study))
+        lengths["healing.length"] = max(one.length for one in study.every_recipe)
     own = [len(prompts.prompt_ids(opened.tokenizer, prompt)) for prompt in study.writing.prompts]
     lengths["writing: prompt and tokens,"] = (
         max([study.writing.prompt_tokens, *own]) + study.writing.tokens
@@ -223,6 +232,7 @@ def _check_texts(opened: OpenStudy, sound: Sound, tokenizer: bool) -> None:
     study = opened.study
     validation, healing = study.validation_text, _healing_sources(study)
     calibration = [study.calibration] if study.calibration else []
+    calibration += study.on_what.texts if calibration else []
     held_out = [study.held_out_text] if study.held_out_text and study.healing else []
     every = (validation, *healing, *calibration, *held_out, *study.other_texts)
     readable = [text for text in every if sound(_check_readable, text)]
@@ -241,9 +251,18 @@ def _check_texts(opened: OpenStudy, sound: Sound, tokenizer: bool) -> None:
         if text in healing:
             sound(_check_healing_text, opened, text)
         elif text in calibration:
-            sound(_check_windows, opened, text, text)
+            sound(_check_windows, opened, text, _most_windows(study, text))
         elif text in held_out or (sound(_check_windows, opened, text) and text in losses):
             sound(_check_loss_text, opened, text)
+
+
+def _most_windows(study: Study, text: Text) -> Calibration | None:
+    """Of a text on which layers are scored, as many as its largest draws take together."""
+    own, asked = study.calibration, study.on_what
+    if own is None or text is not own:
+        return own
+    drawn = asked.draws * max(asked.samples, default=0) if asked.strategies else 0
+    return own.model_copy(update={"n_sequences": max(own.n_sequences, drawn)})
 
 
 def _check_readable(text: Text) -> None:
@@ -278,7 +297,7 @@ def _healing_sources(study: Study) -> list[Text]:
     """What is healed on: the healing text, where it is, and all data sets."""
     if study.healing is None:
         return []
-    own = [study.healing_text] if any(one.data is None for one in _recipes(study)) else []
+    own = [study.healing_text] if any(one.data is None for one in study.every_recipe) else []
     return [*own, *study.healing_data]
 
 

@@ -33,7 +33,7 @@ from lib.errors import UserError
 from lib.evidence.journal import WHOLE
 from lib.evidence.records import digest
 from lib.experiments import measure, probes
-from lib.experiments.choosing import passes
+from lib.experiments.choosing import passes, samples
 from lib.experiments.conditions import beside
 from lib.experiments.opened import OpenStudy
 from lib.files import write_atomically
@@ -79,16 +79,20 @@ def _uneven(opened: Planned, pace: Speed, workload: dict[str, Part], slots: int)
 
 def _choices(opened: Planned, pace: Speed) -> Job:
     settings = opened.study.calibration or opened.study.distances
-    asked = sum(
-        passes(opened.strategy(one), opened.n_layers, opened.head) for one in opened.every_strategy
-    )
+    read = settings.n_sequences * settings.length
+
+    def taken(strategy: str, tokens: int) -> float:
+        return passes(opened.strategy(strategy), opened.n_layers, opened.head) * tokens
+
+    asked = sum(taken(one, read) for one in opened.every_strategy)
+    asked += sum(taken(strategy, one.read()) for strategy, one in samples(opened.study))
     return Job(
         opened.study.name,
         CHOICES,
         "which layers each strategy drops",
         measures=(CHOICES,),
         code=("experiments.opened",),
-        seconds=settings.n_sequences * settings.length * asked * pace.forward,
+        seconds=asked * pace.forward,
     )
 
 
@@ -188,6 +192,8 @@ def run(study: Study, job: Job) -> None:
     if job.name == CHOICES:
         for strategy in opened.every_strategy:
             opened.chosen(strategy, 1)
+        for strategy, sample in samples(study):
+            opened.chosen(strategy, 1, sample=sample)
     elif job.name in more:
         more[job.name][0].measure(opened)
     else:
@@ -230,8 +236,8 @@ def prepare(study: Study, config: Configuration, cores: int, start: float = 0.0)
     model, _ = planned_config(study)
     opened, shape = Planned(study, model), shape_of(model, study.adapted)
     needs = memory(study, shape)
-    every = [study.healing, *study.recipes] if study.healing else []
-    if elsewhere and gpus and every and all(recipes.of(one).needs_4bit for one in every):
+    in_4bit = [recipes.of(one).needs_4bit for one in study.every_recipe]
+    if elsewhere and gpus and in_4bit and all(in_4bit):
         del needs["healed"]  # evaluated as it is, in 4-bit, which takes less than healing it
     need = PROCESS + max(needs.values())
     if not elsewhere:

@@ -30,7 +30,7 @@ def memory(study: Study, shape: Shape, micro_batch: int | None = None) -> dict[s
         found["gradients"] = found["unhealed"] + 4 * sum(shape.by_layer) + kept
     if study.healing is None:
         return found
-    each = [_healing(study, shape, one, micro_batch) for one in (study.healing, *study.recipes)]
+    each = [_healing(study, shape, one, micro_batch) for one in study.every_recipe]
     return found | {what: max(one[what] for one in each) for what in ("healing", "healed")}
 
 

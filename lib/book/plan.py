@@ -25,6 +25,7 @@ from lib.evaluation import harness, whole_texts
 from lib.evaluation.sweep import layer_passes
 from lib.evidence.records import digest
 from lib.experiments import probes
+from lib.experiments.choosing import Sample
 from lib.experiments.conditions import Condition
 from lib.experiments.costs import multiplied
 from lib.experiments.opened import OpenStudy
@@ -81,7 +82,7 @@ class Planned(OpenStudy):
         self.config = config
         self._sizes: dict[tuple, Size] = {}
 
-    def chosen(self, strategy: str, n: int, draw: int = 0) -> Dropped:
+    def chosen(self, strategy: str, n: int, draw: int = 0, sample: Sample | None = None) -> Dropped:
         one = self.strategy(strategy)
         if one.by_chance:
             return one.drawn(n, self.n_layers)[draw]
@@ -304,8 +305,10 @@ class Speed(NamedTuple):
     def asking(self, opened: Planned, part: Part) -> float:
         return asked_passes(opened, part) * self.forward
 
-    def extra(self, opened: OpenStudy, extra: section.Extra) -> float:
-        return extra.seconds + extra.tokens * opened.n_layers * self.forward
+    def extra(self, opened: Planned, extra: section.Extra) -> float:
+        trained = [Part(extra.name, (one,), ()) for one in extra.models]
+        taken = sum(self.healing(opened, one) + self.asking(opened, one) for one in trained)
+        return taken + extra.seconds + extra.tokens * opened.n_layers * self.forward
 
 
 def speed(study: Study, shape: Shape, flops: float | None = None) -> Speed:
@@ -333,7 +336,10 @@ def measured_speed(config: PretrainedConfig, study: Study, per_layer: int) -> Sp
 
 def rows(opened: Planned, pace: Speed) -> dict[str, tuple[int, float]]:
     """What the sections measure, in their order: how many models, and seconds."""
-    found = {extra.what: (1, pace.extra(opened, extra)) for extra, _ in extras(opened).values()}
+    found = {
+        extra.what: (len(extra.models) or 1, pace.extra(opened, extra))
+        for extra, _ in extras(opened).values()
+    }
     for part in parts(opened).values():
         own = f"section {part.sections[0]}, healed" if part.healed else part.what
         work = {f"{own}: questions and loss": pace.asking(opened, part)}

@@ -1,7 +1,15 @@
 """The claims of Lu et al.: what is said, where, and the rule that decides it on a study."""
 
-from lib.claims.rules import lu_last_layer, lu_layers, lu_recipes
-from lib.claims.rules.judging import COMPARABLE, Claim, Paper
+from lib.claims.rules import (
+    gromov_ablations,
+    lu_data,
+    lu_last_layer,
+    lu_layers,
+    lu_outcome,
+    lu_recipes,
+    lu_schedules,
+)
+from lib.claims.rules.judging import COMPARABLE, LINEAR, Claim, Paper
 from lib.claims.rules.lu_layers import ALIKE, DRAWS, RANKED
 from lib.claims.rules.pairs import WIN
 from lib.claims.rules.reading import percent
@@ -182,6 +190,17 @@ CLAIMS = (
         check=lu_recipes.head_and_three,
     ),
     Claim(
+        number=15,
+        statement="It is better also where each recipe has its own best learning rate.",
+        where="reviews",
+        tables=("recipes_compared", "learning_rates"),
+        rule="As claim 14, where both are trained at the rate of lowest loss among several, on "
+        "held-out text of the kind that healing reads.",
+        undecided=OPEN,
+        fails="With a rate of its own LoRA is as good, or better.",
+        check=lu_recipes.own_rates,
+    ),
+    Claim(
         number=16,
         statement="More trained layers repair more, and three are enough.",
         where="Table 2",
@@ -237,6 +256,258 @@ CLAIMS = (
         undecided="The mean of the times is within two standard errors of LoRA's.",
         fails="It takes as long as LoRA.",
         check=lu_recipes.partial_is_faster,
+    ),
+    Claim(
+        number=21,
+        statement="Pruning step by step brings nothing.",
+        where="Tables 5, C",
+        tables=("steps_compared",),
+        rule="With the whole recipe after each step, so with as many times the training as there "
+        f"are steps, it ties with or loses to all at once on every schedule. {ACCURACY}",
+        undecided=OPEN,
+        fails="Some schedule wins.",
+        check=lu_schedules.as_run,
+    ),
+    Claim(
+        number=22,
+        statement="It brings nothing at equal tokens either.",
+        where="§3",
+        tables=("steps_compared",),
+        rule="As claim 21, against all at once, trained on the same text as often as there are "
+        "steps.",
+        undecided=OPEN,
+        fails="Some schedule wins.",
+        check=lu_schedules.at_equal_tokens,
+    ),
+    Claim(
+        number=23,
+        statement="Do steps help where few layers are dropped?",
+        where="Open questions",
+        tables=("steps_compared",),
+        rule="At equal tokens, on every schedule of at least three numbers of layers: steps win at "
+        f"up to {percent(lu_schedules.LOW)}, and what they gain falls with the fraction, by more "
+        "than two standard errors.",
+        undecided=OPEN,
+        fails="They win nowhere, or everywhere alike.",
+        check=lu_schedules.at_low_rates,
+        question=True,
+    ),
+    Claim(
+        number=24,
+        statement="Taylor scores with a layer at a time and the last layers trained collapse.",
+        where="Table 5",
+        tables=("steps_compared",),
+        rule="At 25%, a layer at a time, healed with the head and three layers: (a) it is worse "
+        f"than at once by at least {COMPARABLE:.2f} and by more than two standard errors, (b) at "
+        f"least {percent(lu_schedules.TRAINED)} of the layers that went later had just been "
+        f"trained, which explains it. {BOTH}",
+        undecided="The interval of the difference covers its edge.",
+        fails="It does as well, or what had just been trained stays.",
+        check=lu_schedules.taylor_collapses,
+    ),
+    Claim(
+        number=25,
+        statement="The two ways end in different representations.",
+        where="Fig. B",
+        tables=("steps_aligned",),
+        rule="On every schedule, at the most layers dropped, 1 − CKA of the model in steps and the "
+        f"one at once, mean over the layers, is more than {lu_schedules.FURTHER:g} times that of "
+        "two seeds of healing at once.",
+        undecided="The interval of the difference covers 0.",
+        fails="They differ as two seeds do.",
+        check=lu_schedules.other_representations,
+    ),
+    Claim(
+        number=26,
+        statement="Which layers are chosen depends on the samples on which they are scored.",
+        where="Tables 6, D",
+        tables=("calibration_sizes",),
+        rule=f"Scored on {lu_data.WINDOWS} windows, again and again on others, the sets of two "
+        f"draws have a mean Jaccard index below {ALIKE}. Every strategy: reproduced, some: partly.",
+        undecided="The interval of an index, of a jackknife over draws, covers the edge.",
+        fails="Draws choose the same layers.",
+        check=lu_data.depends_on_samples,
+    ),
+    Claim(
+        number=27,
+        statement="More samples choose better layers.",
+        where="Table 6",
+        tables=("calibration_sizes",),
+        rule="Unhealed, mean accuracy over the draws rises with the number of windows: Spearman's "
+        f"ρ is positive with p < {lu_data.CHANCE} among all orders. Every strategy: reproduced, "
+        "some: partly.",
+        undecided="It does not, and the most windows may still gain as much as "
+        f"{COMPARABLE:.2f} on the fewest.",
+        fails="The number of windows makes no difference.",
+        check=lu_data.more_is_better,
+    ),
+    Claim(
+        number=28,
+        statement="What layers are scored on matters more than how they are searched for.",
+        where="after the paper",
+        tables=("calibration_texts",),
+        rule="Of two searches on at least two texts: (a) accuracy varies more between texts than "
+        f"between searches, (b) sets differ more. {BOTH}",
+        undecided="(a) flips within the errors of the accuracies. (b) Never: sets have no error.",
+        fails="Searches differ more than texts do.",
+        check=lu_data.text_matters_more,
+    ),
+    Claim(
+        number=29,
+        statement="It matters which data a pruned model is healed on.",
+        where="Table 7",
+        tables=("data_compared",),
+        rule=f"Of at least {lu_data.DATA} data sets, {lu_data.SEEDS} seeds each and the recipe "
+        f"equal, some pair is a win. {ACCURACY}",
+        undecided=OPEN,
+        fails="All data do as well.",
+        check=lu_data.data_matter,
+    ),
+    Claim(
+        number=30,
+        statement="Does it depend on how much is pruned which data are best?",
+        where="Open questions",
+        tables=("data_interaction",),
+        rule="What some data set gains on another with fewer layers dropped differs from what it "
+        "gains with more, by more than two standard errors.",
+        undecided=f"The interval of some difference reaches {COMPARABLE:.2f}.",
+        fails="The order of the data stays.",
+        check=lu_data.data_by_rate,
+        question=True,
+    ),
+    Claim(
+        number=31,
+        statement="Training on exam questions hurts what they do not ask.",
+        where="Table 7",
+        tables=("data_compared",),
+        rule="Healed on exam questions, with the loss on the answers, a model is worse on tasks of "
+        "reading than healed on any other data, by more than two standard errors.",
+        undecided=f"The interval of a difference reaches {COMPARABLE:.2f}.",
+        fails="Exam questions heal as well.",
+        check=lu_data.exam_hurts,
+    ),
+    Claim(
+        number=32,
+        statement="Answers that the unpruned model wrote heal better than those of others.",
+        where="after the paper",
+        tables=(),
+        rule=f"At equal prompts and tokens they win. {ACCURACY}",
+        undecided=OPEN,
+        fails="Others' answers heal as well.",
+        check=lu_outcome.not_yet,
+    ),
+    Claim(
+        number=33,
+        statement="Accuracy falls with the number of layers, on knowledge first.",
+        where="Fig. 2",
+        tables=("transitions", "qa"),
+        rule="On every strategy of the study, unhealed and healed, tasks of knowledge fall to half "
+        "at a smaller fraction than the others, means over tasks, by more than two standard "
+        "errors.",
+        undecided=f"The interval of a difference reaches {COMPARABLE:.2f}.",
+        fails="Other tasks fall as early.",
+        check=lu_outcome.knowledge_first,
+    ),
+    Claim(
+        number=34,
+        statement="With half of the layers gone the model is broken.",
+        where="Table A",
+        tables=("what_to_train",),
+        rule="The deepest half dropped and healed with LoRA, it keeps at most "
+        f"{percent(lu_outcome.BROKEN)} of its accuracy above chance.",
+        undecided="The interval of the share covers the edge.",
+        fails="It keeps more.",
+        check=lu_outcome.half_is_broken,
+    ),
+    Claim(
+        number=35,
+        statement="What has to be written goes before what has to be chosen.",
+        where="Next checks",
+        tables=(),
+        rule="At 12.5% and at 25% less is kept of accuracy above chance on tasks of generation "
+        "than on others, by more than two standard errors.",
+        undecided=OPEN,
+        fails="Writing lasts as long.",
+        check=lu_outcome.not_yet,
+    ),
+    Claim(
+        number=36,
+        statement="The recommended model is comparable to its parent.",
+        where="Table 8",
+        tables=("what_to_train",),
+        rule="The deepest quarter dropped, the head and three layers trained, it keeps at least "
+        f"{percent(lu_outcome.KEPT)} of the accuracy above chance.",
+        undecided="The interval of the share covers the edge.",
+        fails="It keeps less.",
+        check=lu_outcome.comparable_to_its_parent,
+    ),
+    Claim(
+        number=37,
+        statement="It is better than a model of its size that was trained from scratch.",
+        where="Table 8, reviews",
+        tables=("what_to_train", "family_scores"),
+        rule="It wins against a run of the same family with as many layers, trained from scratch. "
+        "The two are asked apart, so errors are not paired.",
+        undecided=OPEN,
+        fails="From scratch is as good.",
+        check=lu_outcome.better_than_scratch,
+    ),
+    Claim(
+        number=38,
+        statement="It takes a million times fewer tokens.",
+        where="§5",
+        tables=("training_costs", "what_to_train", "family_scores"),
+        rule="Both: the tokens that the parent was trained on over those that healing read, all "
+        f"epochs and no padding, are at least 10^{lu_outcome.FEWER}; and claim 37 is a win or a "
+        "tie. The parent's own tokens are part of what it took.",
+        undecided="Claim 37 is undecided.",
+        fails="The ratio is smaller, or the model from scratch is better.",
+        check=lu_outcome.fewer_tokens,
+    ),
+    Claim(
+        number=39,
+        statement="Choosing the layers so explains the lead over block influence.",
+        where="abstract",
+        tables=("layers_compared", "recipes_compared"),
+        rule="Healed with one recipe at 25%, reverse-order wins against block-influence. The "
+        f"reason gives what the recipe adds. {ACCURACY}",
+        undecided=OPEN,
+        fails="What is trained explains it.",
+        check=lu_outcome.selection_alone,
+    ),
+    Claim(
+        number=40,
+        statement="What is saved is proportional to the layers dropped.",
+        where="Table 9",
+        tables=("cost",),
+        rule="As claim 13 of the first paper: straight lines explain at least "
+        f"{LINEAR:.2f} of the variance of memory and of times.",
+        undecided="The repeats scatter too much.",
+        fails="Memory or time falls in steps, levels off or does not fall.",
+        check=gromov_ablations.cost,
+    ),
+    Claim(
+        number=41,
+        statement="Deep layers matter less because their gradients are small.",
+        where="2026 version",
+        tables=(),
+        rule="Beyond the untrained twin: (a) the residual stream grows with depth, (b) gradients "
+        "by layer fall with it, (c) layers of small gradients cost least when they go. All.",
+        undecided="The interval of a rank correlation covers its edge.",
+        fails="Gradients say nothing about what a layer is worth.",
+        check=lu_outcome.not_yet,
+    ),
+    Claim(
+        number=42,
+        statement="It holds on other families of models.",
+        where="Open questions",
+        tables=("family_verdicts",),
+        rule=f"Claims {', '.join(map(str, lu_outcome.ACROSS))} hold on more than half of the other "
+        f"runs, by a sign test of at least {lu_outcome.FAMILIES} that decide each. All: "
+        "reproduced, some: partly.",
+        undecided="Runs disagree, and are few.",
+        fails="On most runs they do not hold.",
+        check=lu_outcome.across_families,
     ),
 )
 PAPER = Paper(

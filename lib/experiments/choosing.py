@@ -1,6 +1,7 @@
 """Choosing layers: what a strategy may ask of a study, and what that takes."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from transformers import PreTrainedModel
 from lib.errors import UserError
 from lib.evaluation import evaluate
 from lib.evaluation.sweep import layer_passes
+from lib.fields import Calibration, Text
 from lib.pruning import strategy as strategies
 from lib.pruning.dropped import Dropped, kept_layers
 from lib.schema import Study
@@ -19,14 +21,56 @@ if TYPE_CHECKING:
     from lib.experiments.opened import OpenStudy
 
 
+@dataclass(frozen=True)
+class Sample:
+    """What strategies score layers on in place of the study's own calibration text: the windows of
+    `calibration` from number `skip` on."""
+
+    calibration: Calibration
+    skip: int = 0
+
+    def read(self) -> int:
+        """Tokens."""
+        return (self.calibration.n_sequences - self.skip) * self.calibration.length
+
+
+def samples(study: Study) -> list[tuple[str, Sample]]:
+    """All samples beside its calibration text on which a study has layers scored: by strategy,
+    parts of that text, then other texts."""
+    asked, text = study.on_what, study.calibration
+    if text is None:
+        return []
+    found = [
+        (strategy, part(text, size, draw))
+        for strategy in asked.strategies
+        for size in asked.samples
+        for draw in range(asked.draws)
+    ]
+    return found + [
+        (strategy, elsewhere(text, other)) for strategy in asked.searches for other in asked.texts
+    ]
+
+
+def part(text: Calibration, size: int, draw: int) -> Sample:
+    """So many windows of a text, apart from those of other draws."""
+    return Sample(text.model_copy(update={"n_sequences": (draw + 1) * size}), draw * size)
+
+
+def elsewhere(like: Calibration, text: Text) -> Sample:
+    """As many windows of another text."""
+    source = {key: getattr(text, key) for key in Text.model_fields}
+    return Sample(like.model_copy(update=source))
+
+
 class Asked:
     """What strategies may ask of a study (`lib.pruning.strategy.Asked`). draw: of its calibration
-    text, each with a seed of its own."""
+    text, each with a seed of its own; or a sample in place of it."""
 
-    def __init__(self, opened: "OpenStudy", draw: int = 0) -> None:
+    def __init__(self, opened: "OpenStudy", draw: int = 0, sample: Sample | None = None) -> None:
         self.opened = opened
-        found = opened.study.calibration
+        found = sample.calibration if sample else opened.study.calibration
         self.calibration = found and found.model_copy(update={"seed": found.seed + draw})
+        self.skip = sample.skip if sample else 0
 
     @property
     def model(self) -> PreTrainedModel:
@@ -42,7 +86,7 @@ class Asked:
 
     @cached_property
     def windows(self) -> torch.Tensor:
-        return self.opened.windows(self.calibration, self.calibration)
+        return self.opened.windows(self.calibration, self.calibration)[self.skip :]
 
     def losses(self, sets: Sequence[Iterable[int]]) -> np.ndarray:
         rows = self.windows.tolist()
@@ -61,6 +105,7 @@ class Asked:
         check_calibrated(opened.study, strategy)
         inputs = {"checkpoint": opened.checkpoint, "weights": opened.weights}
         inputs |= opened.windows_inputs(self.calibration)
+        inputs |= {"skip": self.skip} if self.skip else {}
 
         def apart() -> dict[str, Any]:
             """A user's code may leave hooks, gradients or another mode on the model."""

@@ -194,6 +194,8 @@ def beside(opened: OpenStudy, condition: Condition) -> bool:
     study = opened.study
     named = [one.name for one in study.which_layers.strategies]
     named += [*study.what_to_train.strategies, study.last_layer.keeps, study.last_layer.drops]
+    named += [*study.step_by_step.strategies, *study.on_what.pruned_by]
+    named += [*study.on_what.strategies, *study.on_what.searches]
     return condition.strategy in named and condition.strategy not in opened.strategies
 
 

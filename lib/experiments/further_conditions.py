@@ -64,10 +64,10 @@ def recipe_conditions(opened: OpenStudy) -> list[Condition]:
             seeded = recipe.model_copy(update={"seed": seed})
             models = healed(opened, seeded, settings.fractions, names)
             found += models if settings.unpruned else models[1:]
-    return _with_controls(opened, [_plainly(opened, one) for one in found])
+    return _with_controls(opened, [plainly(opened, one) for one in found])
 
 
-def _plainly(opened: OpenStudy, one: Condition) -> Condition:
+def plainly(opened: OpenStudy, one: Condition) -> Condition:
     """Two recipes that train the same of a pruning are one there."""
     found = recipes.of(one.healing).plainly(one.healing, one.dropped, opened.n_layers)
     return replace(one, healing=found)
@@ -92,12 +92,30 @@ def last_layer_conditions(opened: OpenStudy) -> list[Condition]:
     return _with_controls(opened, found)
 
 
+def data_conditions(opened: OpenStudy) -> list[Condition]:
+    """Prunings healed on each data set, and the same unhealed, after the unpruned model."""
+    settings = opened.study.on_what
+    found = [
+        one
+        for recipe in opened.study.recipes_on_data
+        for seed in settings.seeds
+        for one in healed(
+            opened,
+            recipe.model_copy(update={"seed": seed}),
+            settings.fractions,
+            settings.pruned_by or opened.strategies[:1],
+        )[1:]
+    ]
+    return _with_controls(opened, found)
+
+
 def _with_controls(opened: OpenStudy, trained: list[Condition]) -> list[Condition]:
     """Healed models, after the unpruned one and what they are without training, unhealed in the
     study's number format and in that of the recipe."""
     plain = [Condition(one.strategy, one.dropped, opened.weights) for one in trained]
-    return _distinct([unpruned(opened), *plain, *untrained(trained), *trained])
+    return distinct([unpruned(opened), *plain, *untrained(trained), *trained])
 
 
-def _distinct(conditions: Iterable[Condition]) -> list[Condition]:
+def distinct(conditions: Iterable[Condition]) -> list[Condition]:
+    """Each once, in order."""
     return list({repr(one): one for one in conditions}.values())

@@ -16,7 +16,7 @@ from lib import study as studies
 from lib.errors import UserError
 from lib.evaluation import harness
 from lib.evidence.store import Store
-from lib.experiments.choosing import Asked
+from lib.experiments.choosing import Asked, Sample
 from lib.fields import Calibration, NamedText, Text
 from lib.healing import recipe as recipes
 from lib.models import checkpoints, corpora, prompts
@@ -43,7 +43,7 @@ class OpenStudy:
         self.store = Store(paths.results(study.name))
         self._task_sources: dict[tuple[str, bool], dict[str, Any]] = {}
         self._strategies: dict[str, Strategy] = {}
-        self._chosen: dict[tuple[str, int, int], Dropped] = {}
+        self._chosen: dict[tuple[str, int, int, Sample | None], Dropped] = {}
         self._documents: dict[tuple[Text, Loss], list[list[int]]] = {}
 
     @cached_property
@@ -178,19 +178,19 @@ class OpenStudy:
             self._strategies[name] = load(one) if one else shipped(name)
         return self._strategies[name]
 
-    def chosen(self, strategy: str, n: int, draw: int = 0) -> Dropped:
+    def chosen(self, strategy: str, n: int, draw: int = 0, sample: Sample | None = None) -> Dropped:
         """The n layers that a strategy drops. Its scores are measured if they are not recorded.
-        draw: of the calibration text, or by chance.
+        draw: of the calibration text, or by chance. sample: in place of that text.
 
         Raises UserError for a choice that is not of n layers of the model."""
-        if (strategy, n, draw) not in self._chosen:
+        if (strategy, n, draw, sample) not in self._chosen:
             one = self.strategy(strategy)
             if one.by_chance:
                 found = one.drawn(n, self.n_layers)[draw]
             else:
-                found = one.chosen(Asked(self, draw), n, self.n_layers)
-            self._chosen[strategy, n, draw] = found
-        return self._chosen[strategy, n, draw]
+                found = one.chosen(Asked(self, draw, sample), n, self.n_layers)
+            self._chosen[strategy, n, draw, sample] = found
+        return self._chosen[strategy, n, draw, sample]
 
     def scores(self, strategy: str, draw: int = 0) -> dict[str, Any] | None:
         """What a strategy recorded of the layers, on a draw of the calibration text; None where it

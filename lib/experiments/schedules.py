@@ -9,13 +9,14 @@ of sets and healings. A schedule that was killed goes on at the step, and in the
 was.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lib.errors import UserError
 from lib.experiments.choosing import Asked, by_losses
 from lib.experiments.conditions import Condition, Done
-from lib.experiments.models import going_on
+from lib.experiments.measure import measure
+from lib.experiments.models import BrokeDown, going_on
 from lib.experiments.opened import OpenStudy
 from lib.experiments.probes import condition_inputs
 from lib.open_sets import Healing
@@ -31,6 +32,82 @@ class Step:
     n: int
     healing: Healing | None
     anew: bool = True
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """By one strategy, so many layers at a time up to the largest of `ns`, the numbers of layers at
+    which it is set against all at once; healed after each step with all of one recipe."""
+
+    strategy: str
+    each: int
+    recipe: Healing
+    ns: tuple[int, ...]
+    anew: bool
+
+    @property
+    def name(self) -> str:
+        return f"{self.strategy}-{self.each}-{self.recipe.name}-seed{self.recipe.seed}"
+
+    def steps(self, n: int) -> list[Step]:
+        return [Step(self.strategy, self.each, self.recipe, self.anew)] * (n // self.each)
+
+    def longer(self, n: int) -> Healing:
+        """The recipe for all at once, with as many tokens as all steps to n layers train on: the
+        same rows, as often as there are steps."""
+        times = n // self.each
+        changes = {"steps": self.recipe.steps * times, "epochs": self.recipe.epochs * times}
+        return self.recipe.model_copy(update=changes)
+
+
+def schedules(opened: OpenStudy) -> list[Schedule]:
+    """Those that the study asks for; numbers of layers that are not so many times one step are left
+    out.
+
+    Raises UserError where a step fits none."""
+    study, asked = opened.study, opened.study.step_by_step
+    names = asked.recipes or [one.name for one in study.recipes[:1]]
+    found = []
+    for strategy in asked.strategies:
+        for each in asked.layers_at_a_time:
+            ns = opened.healed_ns(asked.fractions)
+            fit = tuple(n for n in ns if n % each == 0 and n > each)
+            if not fit:
+                raise UserError(
+                    f"study {study.name}: step_by_step.layers_at_a_time {each}: no steps of so "
+                    f"many sum to {' or '.join(map(str, ns))} layers"
+                )
+            for recipe in study.recipes:
+                for seed in asked.seeds if recipe.name in names else ():
+                    seeded = recipe.model_copy(update={"seed": seed})
+                    found.append(Schedule(strategy, each, seeded, fit, asked.anew))
+    return found
+
+
+def at_once(opened: OpenStudy, one: Schedule, longer: bool = False) -> list[Condition]:
+    """What a schedule is set against, in the order of its `ns`: all layers dropped in one step, and
+    trained as long as one step, or as all of them."""
+    return [
+        Condition(one.strategy, opened.chosen(one.strategy, n), opened.weights_of(recipe), recipe)
+        for n in one.ns
+        for recipe in [one.longer(n) if longer else one.recipe]
+    ]
+
+
+def carry_out(opened: OpenStudy, one: Schedule) -> None:
+    """Measure the models that a schedule leads to, as far as no step breaks down."""
+    for condition in outcomes(opened, one):
+        measure(opened, [condition])
+
+
+def outcomes(opened: OpenStudy, one: Schedule) -> Iterator[Condition]:
+    """The models of n layers less, for each of `ns`; steps on the way are carried out as they are
+    needed."""
+    for n in one.ns:
+        try:
+            yield resolve(opened, one.steps(n))
+        except BrokeDown:
+            return
 
 
 def resolve(opened: OpenStudy, steps: Sequence[Step]) -> Condition:

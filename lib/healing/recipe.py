@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lib import open_sets
 from lib.errors import UserError
 from lib.open_sets import Healing
+from lib.pruning.dropped import kept_layers
 from lib.schema import Study
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class Recipe(ABC):
         found = healing.model_dump(exclude={"fractions", "gradient_checkpointing", "data"})
         found["micro_batch"] = found["micro_batch"] or found["batch"]
         # What is recorded without these keys was trained so.
-        for key, value in {"packing": True, "teacher": 0.0}.items():
+        for key, value in {"packing": True, "teacher": 0.0, "epochs": 1}.items():
             if found[key] == value:
                 del found[key]
         return found | {"method": self.METHOD}
@@ -124,6 +125,11 @@ class Recipe(ABC):
     @abstractmethod
     def trainable(self, shape: "Shape", healing: Healing, dropped: Collection[int] = ()) -> int:
         """Parameters that are trained."""
+
+    def reached(self, healing: Healing, dropped: Collection[int], n_layers: int) -> list[int]:
+        """The layers that training changes, by their numbers in the unpruned model; unless said,
+        all that stay."""
+        return kept_layers(dropped, n_layers)
 
     def added(self, shape: "Shape", healing: Healing) -> int:
         """Parameters that the healed model, everything merged, has beyond the pruned one."""

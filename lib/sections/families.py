@@ -18,9 +18,10 @@ from matplotlib.lines import Line2D
 
 from lib import paths
 from lib.experiments.conditions import main_conditions
+from lib.experiments.opened import OpenStudy
 from lib.pruning.dropped import most_similar
 from lib.sections.angular_distances import distance_bar, heat_map, mark
-from lib.sections.columns import CURVE
+from lib.sections.columns import CURVE, QA
 from lib.sections.figures import (
     DASHES,
     FRACTION,
@@ -35,7 +36,7 @@ from lib.sections.figures import (
     normalised,
     panel_grid,
 )
-from lib.sections.other_runs import Run, every_run, table
+from lib.sections.other_runs import Run, every_run, others, table
 from lib.sections.pages import with_statements
 from lib.sections.section import Section, Table, every_claim
 from lib.sections.tables import strategies
@@ -58,6 +59,18 @@ CRITICAL = {
     **{key: CURVE[key] for key in ("task", "shots", "state", "healing", "weights")},
     **{key: CURVE[key] for key in ("fraction", "low", "high")},
     "own": "whether it is the page's study",
+}
+FAMILY_SCORES = {
+    **{key: CRITICAL[key] for key in ("study", "run", "layers", "task", "shots")},
+    **{key: QA[key] for key in ("accuracy", "stderr", "guess", "constant")},
+    "own": CRITICAL["own"],
+}
+FAMILY_VERDICTS = {
+    "study": CRITICAL["study"],
+    "run": CRITICAL["run"],
+    "paper": "short name of the paper",
+    "claim": "number of the claim",
+    "verdict": "on that run",
 }
 # Numbers of colours, dashes and markers without a common divisor: no two studies look alike.
 OTHER_COLOURS = [SHADES[i] for i in (1, 2, 4, 3, 9, 5, 7)]
@@ -323,6 +336,22 @@ def _plain(text: str) -> str:
     return legend_name(fill(text, 30))
 
 
+def family_scores(runs: list[Run]) -> pd.DataFrame:
+    """What the unpruned models of all runs can do."""
+    found = table(runs, "qa")
+    found = found[(found["strategy"] == "none") & (found["state"] == "unhealed")]
+    layers = {run.title: run.layers for run in runs}
+    own = found["run"] == runs[0].title
+    found = found.assign(layers=found["run"].map(layers), own=own)
+    return found[list(FAMILY_SCORES)]
+
+
+def family_verdicts(opened: OpenStudy) -> pd.DataFrame:
+    """The verdicts of all other runs, as they were written with them."""
+    found = table(others(opened.study.name, told=False), "verdicts")
+    return found.reindex(columns=list(FAMILY_VERDICTS))
+
+
 SECTION = Section(
     conditions=lambda opened: {"": main_conditions(opened)},
     tables=(
@@ -331,6 +360,20 @@ SECTION = Section(
             lambda opened: critical_fractions(every_run(opened, told=False)),
             "a run, a task and a curve",
             CRITICAL,
+            published=False,
+        ),
+        Table(
+            "family_scores",
+            lambda opened: family_scores(every_run(opened, told=False)),
+            "a run and a task",
+            FAMILY_SCORES,
+            published=False,
+        ),
+        Table(
+            "family_verdicts",
+            family_verdicts,
+            "another run and a claim",
+            FAMILY_VERDICTS,
             published=False,
         ),
     ),

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from lib.evaluation import evaluate
 from lib.experiments.conditions import Condition, healed
-from lib.experiments.further_conditions import recipe_conditions
+from lib.experiments.further_conditions import plainly, recipe_conditions
 from lib.experiments.models import materialised
 from lib.experiments.opened import OpenStudy
 from lib.experiments.probes import (
@@ -60,13 +60,16 @@ def costs(opened: OpenStudy) -> pd.DataFrame:
             "learning_rate": healing.learning_rate,
             "predicted_parameters": recipe.trainable(of_recipe, healing, one.dropped),
             "trained_parameters": report["trainable_parameters"],
+            "tokens": report["tokens"],
+            "pretraining_tokens": opened.study.pretraining_tokens,
             "predicted_time": passes / before,
             "seconds": took.get("training_seconds"),
             "peak_memory_gb": (took.get("peak_memory_bytes") or np.nan) / 1e9,
             "peak_gpu_memory_gb": (took.get("peak_gpu_memory_bytes") or np.nan) / 1e9,
         }
         rows.append(columns(opened, one) | row)
-    return pd.DataFrame(rows, columns=list(COSTS)).astype({"seed": "Int64"})
+    whole = dict.fromkeys(("seed", "tokens", "pretraining_tokens"), "Int64")
+    return pd.DataFrame(rows, columns=list(COSTS)).astype(whole)
 
 
 def compared(opened: OpenStudy) -> pd.DataFrame:
@@ -108,11 +111,12 @@ def costs_in_short(costs: pd.DataFrame) -> pd.DataFrame:
 
 
 def rate_conditions(opened: OpenStudy) -> list[Condition]:
-    """One pruning, healed with every recipe at every rate that is tried."""
+    """One pruning, healed with every recipe at every rate that is tried; once with two that train
+    the same of it."""
     settings = opened.study.what_to_train
     name = (settings.strategies or opened.strategies)[0]
-    return [
-        one
+    found = [
+        plainly(opened, one)
         for recipe in opened.study.recipes
         for rate in settings.learning_rates
         for one in healed(
@@ -122,6 +126,7 @@ def rate_conditions(opened: OpenStudy) -> list[Condition]:
             [name],
         )[1:]
     ]
+    return list({repr(one): one for one in found}.values())
 
 
 def learning_rates(opened: OpenStudy) -> pd.DataFrame:
@@ -203,13 +208,13 @@ def rate_panels(rates: pd.DataFrame) -> Figure:
     return figure
 
 
-def panels(models: pd.DataFrame) -> Figure:
-    """Accuracy and normalised loss by recipe, a row of panels for each strategy: a mark for each
-    number of layers dropped, with one standard error."""
+def panels(models: pd.DataFrame, by: str = "healing") -> Figure:
+    """Accuracy and normalised loss by recipe, or by another column, a row of panels for each
+    strategy: a mark for each number of layers dropped, with one standard error."""
     pruned = models[models["strategy"] != "none"]
     if pruned.empty:
         return nothing("This study compares no recipes.")
-    names = ["none", *(one for one in dict.fromkeys(pruned["healing"]) if one != "none")]
+    names = ["none", *(one for one in dict.fromkeys(pruned[by]) if one != "none")]
     strategies = list(dict.fromkeys(pruned["strategy"]))
     figure, axes_of = grid(len(strategies), 2, width=4.4, height=0.36 * len(names) + 1.0)
     whole = models[(models["strategy"] == "none") & (models["state"] == "unhealed")].iloc[0]
@@ -220,7 +225,7 @@ def panels(models: pd.DataFrame) -> Figure:
             (row[1], "normalized_loss", "loss_stderr", 1.0),
         ):
             for (n, of), shade, mark in zip(rows.groupby("n"), SHADES, MARKS, strict=False):
-                mean = of.groupby("healing", sort=False)[[value, error]].mean()
+                mean = of.groupby(by, sort=False)[[value, error]].mean()
                 axes.errorbar(
                     mean[value],
                     [names.index(name) for name in mean.index],
@@ -248,6 +253,9 @@ COSTS = {
     "learning_rate": "peak learning rate",
     "predicted_parameters": "parameters that are trained, from the shape of the model",
     "trained_parameters": "parameters that were trained",
+    "tokens": "that were read in training, all epochs, without padding",
+    "pretraining_tokens": "that the model itself was trained on, as the study says; empty: not "
+    "known",
     "predicted_time": "products of matrices in training over those of the first recipe",
     "seconds": "training time; empty where it was interrupted",
     "peak_memory_gb": "largest memory of the process until then, in GB",
@@ -282,5 +290,5 @@ SECTION = Section(
         Table("recipes_compared", compared, "a pruning and two recipes", COMPARED),
         Table("learning_rates", learning_rates, "a recipe and a learning rate", RATES),
     ),
-    claims=tuple(f"lu-{number}" for number in (12, 13, 14, *range(16, 21))),
+    claims=tuple(f"lu-{number}" for number in (*range(12, 21), 34, 36)),
 )

@@ -240,5 +240,5 @@ SECTION = Section(
         Table(name, _made(make, columns), row, columns)
         for name, (make, row, columns) in ABOUT.items()
     ),
-    claims=tuple(f"lu-{number}" for number in (*range(1, 10), 11)),
+    claims=tuple(f"lu-{number}" for number in (*range(1, 10), 11, 39)),
 )

@@ -1,4 +1,4 @@
-"""The rules of the claims of Lu et al. about what is trained (12 to 14 and 16 to 20). They were
+"""The rules of the claims of Lu et al. about what is trained (12 to 20). They were
 written down before any of the numbers that they judge were seen.
 
 Recipes go by what they are called in tables: `partial-head-norm-last3` trains the head, the final
@@ -130,6 +130,21 @@ def head_and_three(tables: Tables) -> Outcome:
         _listed([*found.values()]),
         all_of("both", [wins_twice(REVERSE), any_of("", [wins_twice(name) for name in kept])]),
     )
+
+
+def own_rates(tables: Tables) -> Outcome:
+    """Claim 15."""
+    rates, notes = tables.learning_rates, []
+    for what, recipe in (("LoRA", LORA), ("the head with three layers", THREE)):
+        tried = rates[rates["healing"].str.fullmatch(recipe)]
+        best = tried[(tried["chosen"] == "yes") & (tried["used"] == "yes")]
+        if best.empty:
+            raise Untestable(f"{what}: not trained at the best of several learning rates")
+        rate = best.iloc[0]
+        edge = ", the last one tried" if rate["edge"] == "yes" else ""
+        notes.append(f"{what} at {rate['learning_rate']:g}{edge}")
+    found = head_and_three(tables)
+    return found._replace(reason=f"{'; '.join(notes)}; {found.reason}")
 
 
 def three_are_enough(tables: Tables) -> Outcome:

@@ -97,10 +97,13 @@ class Recipe(Weights):
         return last if next(found) == next(found) else healing
 
     def trainable(self, shape: "Shape", healing: Settings, dropped: Collection[int] = ()) -> int:
-        kept = kept_layers(dropped, shape.n_layers)
-        places = trained_layers(healing, dropped, shape.n_layers)
         ends = healing.head * shape.head + healing.norm * shape.final_norm
-        return ends + sum(shape.by_layer[kept[place]] for place in places)
+        trained = self.reached(healing, dropped, shape.n_layers)
+        return ends + sum(shape.by_layer[layer] for layer in trained)
+
+    def reached(self, healing: Settings, dropped: Collection[int], n_layers: int) -> list[int]:
+        kept = kept_layers(dropped, n_layers)
+        return [kept[place] for place in trained_layers(healing, dropped, n_layers)]
 
     def added(self, shape: "Shape", healing: Settings) -> int:
         return shape.head if healing.head and shape.tied else 0

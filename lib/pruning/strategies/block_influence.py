@@ -38,8 +38,10 @@ class Strategy(strategy.Strategy):
                 for inner, before, after in _products(asked)
             ]
         )
-        error = of_window.std(0) / len(of_window) ** 0.5
-        return {"scores": of_window.mean(0).tolist(), "stderr": error.tolist()}
+        found = {"scores": of_window.mean(0).tolist()}
+        if len(of_window) > 1:
+            found["stderr"] = (of_window.std(0) / len(of_window) ** 0.5).tolist()
+        return found
 
 
 def _products(asked: strategy.Asked) -> Iterator["torch.Tensor"]:
