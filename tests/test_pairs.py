@@ -7,14 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from made_up import HEAD, LORA, Given, Judge, judged, last, row
 
-from lib import claims
 from lib.claims.rules import pairs
 from lib.claims.rules.pairs import Pair
-from lib.claims.rules.reading import Tables
-from lib.sections import last_layer, tables, what_to_train, which_layers
+from lib.sections import last_layer, what_to_train, which_layers
 
-Given = dict[str, pd.DataFrame]
 RIVALS = ["magnitude", "taylor", "perplexity", "block-influence", "random, mean of the draws"]
 
 
@@ -51,24 +49,8 @@ def test_many_comparisons_ask_more_of_each() -> None:
 
 
 @pytest.fixture
-def judge(results_dir: Path) -> Callable[[str, Given], str]:
-    """The verdict of a claim on tables."""
-
-    def verdict(claim: str, given: Given) -> str:
-        folder = results_dir / "made up"
-        for name, table in given.items():
-            tables.write(folder / f"{name}.csv", table)
-        return claims.verdicts(Tables(folder), [claim]).iloc[0]["verdict"]
-
-    return verdict
-
-
-def row(first: str, second: str, lead: float, stderr: float = 0.01, **more: object) -> dict:
-    return {
-        "role": "all", "compared": first, "base": second, "tasks": 3, "n_questions": 500,
-        "difference": lead, "stderr": stderr, "loss_difference": -lead, "loss_stderr": 0.002,
-        "same": "",
-    } | more  # fmt: skip
+def judge(results_dir: Path) -> Judge:
+    return lambda claim, given: judged(results_dir / "made up", claim, given)
 
 
 def layers(leads: dict[str, float], fraction: float, models: str, **more: object) -> pd.DataFrame:
@@ -255,11 +237,7 @@ def recipes(
     return {"recipes_compared": pd.DataFrame(rows, columns=list(what_to_train.COMPARED))}
 
 
-LORA, QLORA, HEAD = "lora-r8-a16-all", "qlora-r8-a16-all", "partial-head-norm"
-
-
-def last(layers: int) -> str:
-    return f"{HEAD}-last{layers}"
+QLORA = f"q{LORA}"
 
 
 def test_claims_about_recipes(judge: Callable) -> None:

@@ -153,6 +153,6 @@ def test_without_scoring_anew_the_next_layers_of_one_choice_go(
     condition = resolve(opened, [Step("simple", 1, None), Step("simple", 2, None, anew=False)])
     assert condition.dropped == opened.chosen("simple", 3)
     assert condition.last == Dropped([2, 3])
-    opened._chosen |= {("odd", 1, 0): Dropped([0]), ("odd", 2, 0): Dropped([3, 4])}
+    opened._chosen |= {("odd", 1, 0, None): Dropped([0]), ("odd", 2, 0, None): Dropped([3, 4])}
     with pytest.raises(UserError, match="do not contain"):
         resolve(opened, [Step("odd", 1, None), Step("odd", 1, None, anew=False)])

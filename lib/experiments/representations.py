@@ -1,5 +1,6 @@
 """How alike two models of a study represent the same text, layer by layer."""
 
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -32,12 +33,13 @@ def alignment(
     for one in (one for pair in missing for one in pair):
         if repr(one) not in states:
             states[repr(one)] = _states(opened, one)
-    for pair in missing:
-        aligned = [
-            linear_cka(x, y) for x, y in zip(*(states[repr(one)] for one in pair), strict=True)
-        ]
-        cka, stderr = (list(values) for values in zip(*aligned, strict=True))
-        opened.store.put("alignment", name, _inputs(opened, pair), {"cka": cka, "stderr": stderr})
+    for first, second in missing:
+        both = zip(states[repr(first)], states[repr(second)], strict=True)
+        # Where nothing varies there is no likeness.
+        values = [[None if isnan(one) else one for one in linear_cka(*layer)] for layer in both]
+        cka, stderr = map(list, zip(*values, strict=True))
+        found = {"cka": cka, "stderr": stderr}
+        opened.store.put("alignment", name, _inputs(opened, (first, second)), found)
     return [_recorded(opened, name, pair) or {} for pair in pairs]
 
 

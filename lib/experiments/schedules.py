@@ -72,12 +72,12 @@ def schedules(opened: OpenStudy) -> list[Schedule]:
         for each in asked.layers_at_a_time:
             ns = opened.healed_ns(asked.fractions)
             fit = tuple(n for n in ns if n % each == 0 and n > each)
-            if not fit:
+            if ns and not fit:
                 raise UserError(
                     f"study {study.name}: step_by_step.layers_at_a_time {each}: no steps of so "
                     f"many sum to {' or '.join(map(str, ns))} layers"
                 )
-            for recipe in study.recipes:
+            for recipe in study.recipes if fit else ():
                 for seed in asked.seeds if recipe.name in names else ():
                     seeded = recipe.model_copy(update={"seed": seed})
                     found.append(Schedule(strategy, each, seeded, fit, asked.anew))
