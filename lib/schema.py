@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from lib import consistency
 from lib.fields import (
     Calibration,
     Data,
@@ -255,87 +256,6 @@ class Study(Group):
         return self
 
     @model_validator(mode="after")
-    def distinct(self) -> "Study":
-        for key, values in {
-            "pruned_layers": self.pruned_layers or [],
-            "strategies": [strategy.name for strategy in self.strategies],
-            "healing.fractions": self.fractions,
-            "lora_rank.ranks": self.lora_rank.ranks,
-            "tasks": [(task.name, task.shots) for task in self.tasks],
-            "perplexity": [one.name for one in self.perplexity],
-            "prompts.numbers": self.prompts.numbers or [],
-            "healing_seeds.seeds": self.healing_seeds.seeds,
-            "teacher.seeds": self.teacher.seeds,
-            "which_layers.strategies": [one.name for one in self.which_layers.strategies],
-            "what_to_train.recipes": [one.name for one in self.what_to_train.recipes],
-            "what_to_train.strategies": self.what_to_train.strategies,
-            "what_to_train.seeds": self.what_to_train.seeds,
-            "what_to_train.learning_rates": self.what_to_train.learning_rates,
-            "last_layer.recipes": self.last_layer.recipes,
-            "last_layer.seeds": self.last_layer.seeds,
-            "step_by_step.strategies": self.step_by_step.strategies,
-            "step_by_step.recipes": self.step_by_step.recipes,
-            "step_by_step.layers_at_a_time": self.step_by_step.layers_at_a_time,
-            "step_by_step.seeds": self.step_by_step.seeds,
-            "on_what.samples": self.on_what.samples,
-            "on_what.strategies": self.on_what.strategies,
-            "on_what.texts": [text.name for text in self.on_what.texts],
-            "on_what.searches": self.on_what.searches,
-            "on_what.recipes": [one.name for one in self.on_what.recipes],
-            "on_what.pruned_by": self.on_what.pruned_by,
-            "on_what.seeds": self.on_what.seeds,
-            "healing_data": [data.name for data in self.healing_data],
-            "other_texts": [text.name for text in self.other_texts],
-            "controls.studies": self.controls.studies,
-        }.items():
-            if len(set(values)) != len(values):
-                raise ValueError(f"{key} lists the same value twice")
-        beside = [*self.what_to_train.recipes, *self.on_what.recipes]
-        for one in filter(None, [self.healing, *beside]):
-            self.healing_source(one)
-        if self.what_to_train.learning_rates and self.held_out_text is None:
-            raise ValueError(
-                "what_to_train.learning_rates go with held_out_text, on which they are compared"
-            )
-        self._check_strategies()
-        names = [task.name for task in self.tasks]
-        if self.prompts.task is not None and self.prompts.task not in names:
-            raise ValueError(f"prompts.task is none of the study's tasks, {', '.join(names)}")
+    def consistent(self) -> "Study":
+        consistency.check(self)
         return self
-
-    def _check_strategies(self) -> None:
-        own = {one.name: one for one in self.strategies}
-        for one in self.which_layers.strategies:
-            if own.get(one.name, one) != one:
-                raise ValueError(
-                    f"which_layers.strategies: '{one.name}' stands in strategies, too, with "
-                    "other settings"
-                )
-        for one in self.strategies:
-            if one.by_chance:
-                raise ValueError(
-                    f"strategies: '{one.name}' draws layers by chance, and one draw says nothing; "
-                    "it belongs into which_layers.strategies, where many are compared"
-                )
-        known = [one.name for one in self.every_strategy if not one.by_chance]
-        last = self.last_layer
-        asked = [("what_to_train.strategies", name) for name in self.what_to_train.strategies]
-        asked += [("last_layer.keeps", last.keeps), ("last_layer.drops", last.drops)]
-        asked += [("step_by_step.strategies", name) for name in self.step_by_step.strategies]
-        for key in ("strategies", "searches", "pruned_by"):
-            asked += [(f"on_what.{key}", name) for name in getattr(self.on_what, key)]
-        for key, name in asked:
-            if name not in known and not Chosen.is_rule(name):
-                raise ValueError(
-                    f"{key}: '{name}' is none of the study's strategies, {', '.join(known)}, nor "
-                    "one that goes by the number of layers alone"
-                )
-        recipes = [one.name for one in self.what_to_train.recipes]
-        named = [("last_layer", name) for name in last.recipes]
-        named += [("step_by_step", name) for name in self.step_by_step.recipes]
-        for key, name in named:
-            if name not in recipes:
-                raise ValueError(
-                    f"{key}.recipes: '{name}' is none of what_to_train.recipes, "
-                    f"{', '.join(recipes) or 'of which there are none'}"
-                )

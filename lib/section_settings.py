@@ -67,14 +67,15 @@ class Teacher(Group):
 
 class WhichLayers(Group):
     """Strategies beside the study's own: unhealed at `pruned_layers` (empty: as the study says),
-    and healed at `fractions` with the first of `what_to_train.recipes`, else as the study heals.
-    Where a strategy draws by chance all draws are asked at `fractions`, and the first
-    `healed_draws` healed there. Scores are taken on `calibration_draws` samples of the calibration
-    text."""
+    and healed at `fractions` with the first of `what_to_train.recipes`, else as the study heals;
+    those in `healed` alone, by name, where it lists any. Where a strategy draws by chance all draws
+    are asked at `fractions`, and the first `healed_draws` healed there. Scores are taken on
+    `calibration_draws` samples of the calibration text."""
 
     strategies: list[Chosen] = []
     pruned_layers: Annotated[list[Positive], Field(min_length=1)] | None = None
     fractions: Annotated[list[Fraction], Field(min_length=1)] = [0.25, 0.5]
+    healed: list[str] = []
     healed_draws: Annotated[int, Field(ge=0, le=MOST)] = 0
     calibration_draws: Positive = 3
 

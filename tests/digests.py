@@ -248,6 +248,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "which_layers.strategies": (["simple"], ""),
     "which_layers.pruned_layers": ([1], ""),
     "which_layers.fractions": ([0.5], ""),
+    "which_layers.healed": (["mine"], ""),
     "which_layers.healed_draws": (2, ""),
     "which_layers.calibration_draws": (2, ""),
     "what_to_train.recipes": ([{"recipe": "full"}], ""),

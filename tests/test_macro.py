@@ -185,6 +185,17 @@ def test_models_of_strategies_side_by_side(beside: Planned) -> None:
     assert drawn == {*beside.strategy("random").drawn(n, beside.n_layers)}
 
 
+def test_those_alone_are_healed_that_are_listed(beside: Planned) -> None:
+    one = beside.study
+    asked = one.which_layers.model_copy(update={"healed": ["reverse-order"], "healed_draws": 0})
+    few = Planned(one.model_copy(update={"which_layers": asked}), beside.config)
+    found = further_conditions.layer_conditions(few)
+    trained = [model.strategy for group in found.values() for model in group if model.healing]
+    assert trained == ["reverse-order"]
+    plain = {model.strategy for group in found.values() for model in group if not model.healing}
+    assert plain == {"none", "simple", "reverse-order", "random"}
+
+
 def test_models_of_recipes_and_of_the_last_layer(beside: Planned) -> None:
     found = further_conditions.recipe_conditions(beside)
     trained = [(one.recipe, one.healing.seed) for one in found if one.healing]

@@ -10,7 +10,7 @@ from lib import open_sets, paths
 LIB = Path(lib.__file__).parent
 WINGS = re.findall(r"^(\w+) {2,}\S", lib.__doc__ or "", re.M)
 GROUND = {"errors", "paths", "files", "fields", "schema", "study", "words"}
-GROUND |= {"open_sets", "section_settings", "strict_yaml"}
+GROUND |= {"consistency", "open_sets", "section_settings", "strict_yaml"}
 
 
 def imports(path: Path) -> set[str]:
@@ -48,7 +48,13 @@ NAMED = {"open_sets.py", "pruning/on_disk.py"}
 # recipe trains.
 OTHERWISE = {
     (where, "perplexity")
-    for where in ("schema.py", "book/check.py", "sections/loss.py", "experiments/probes.py")
+    for where in (
+        "schema.py",
+        "consistency.py",
+        "book/check.py",
+        "sections/loss.py",
+        "experiments/probes.py",
+    )
 } | {
     *(("schema.py", word) for word in ("first", "random")),
     *((where, "random") for where in ("models/corpora.py", "experiments/opened.py")),

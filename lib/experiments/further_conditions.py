@@ -22,7 +22,8 @@ def layer_conditions(opened: OpenStudy) -> dict[str, list[Condition]]:
     for name in opened.every_strategy:
         if not opened.strategy(name).by_chance:
             ns = {*sizes, *(settings.pruned_layers or opened.sizes(name))}
-            found[""] += _of_sizes(opened, name, ns, sizes, recipe)
+            trained = recipe if name in (settings.healed or [name]) else None
+            found[""] += _of_sizes(opened, name, ns, sizes, trained)
             continue
         for draw in range(len(opened.strategy(name).drawn(1, opened.n_layers))):
             few = recipe if draw < settings.healed_draws else None
