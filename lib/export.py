@@ -4,6 +4,7 @@
     python -m lib.export OUT --study mine.yaml --simple 8        # deepest 8, last one kept
     python -m lib.export OUT --study mine.yaml --strategy NAME 8  # any strategy
     python -m lib.export OUT --study mine.yaml --drop 21:29      # layers 21–28; or 3,5:8
+    python -m lib.export OUT --study mine.yaml --simple 8 --recipe partial-head-norm-last3
 
 What the book has healed already is not healed again, and a healing that was stopped goes on. OUT is
 an ordinary checkpoint in float32; OUT/adapter holds the adapters alone, in peft's format, for the
@@ -36,8 +37,10 @@ from lib.healing import heal
 from lib.healing import recipe as recipes
 from lib.models import checkpoints, four_bit
 from lib.models.shapes import shape_of
+from lib.open_sets import Healing
 from lib.pruning.dropped import parse_layers
 from lib.pruning.on_disk import SLACK, add_choices, asked_strategy
+from lib.schema import Study
 
 ADAPTERS = "adapter_config.json"  # by which peft knows a folder of adapters
 
@@ -48,6 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("out", help="the folder to write; it must not exist or be empty")
     parser.add_argument("--study", required=True, help="name or path of a YAML file")
+    parser.add_argument(
+        "--recipe", help="one of the study's recipes, by what tables call it; else its `healing`"
+    )
     add_choices(parser)
     options = parser.parse_args(arguments)
     try:
@@ -71,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _condition(opened: OpenStudy, options: argparse.Namespace) -> Condition:
     """The model that is asked for, as the sections name it, so that theirs is found."""
-    recipe = opened.study.healing
+    recipe = _recipe(opened.study, options.recipe)
     if recipe is None:
         raise UserError(
             f"study {opened.study.name}: heals nothing (healing: none), so there is no healed "
@@ -87,6 +93,16 @@ def _condition(opened: OpenStudy, options: argparse.Namespace) -> Condition:
         strategy, n = asked_strategy(options)
         dropped = opened.chosen(strategy, n)
     return Condition(strategy, dropped, opened.weights_of(recipe), recipe)
+
+
+def _recipe(chosen: Study, name: str | None) -> Healing | None:
+    if name is None or chosen.healing is None:
+        return chosen.healing
+    known = {one.name: one for one in reversed(chosen.every_recipe)}
+    if name not in known:
+        listed = ", ".join(reversed(known))
+        raise UserError(f"--recipe {name}: not one of the study's recipes, which are {listed}")
+    return known[name]
 
 
 def _check_room(opened: OpenStudy, condition: Condition, out: Path) -> None:

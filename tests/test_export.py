@@ -76,9 +76,30 @@ def test_any_block_can_be_healed_with_any_recipe(path, tmp_path):
     assert any("q_proj" in name for name in changed)
 
 
+def test_one_of_the_recipes_side_by_side_is_taken_by_its_name(write_study, tmp_path, monkeypatch):
+    monkeypatch.setenv("RESULTS_DIR", str(tmp_path / "results"))
+    own = {"recipes": [{"recipe": "partial", "layers": 1}], "fractions": [0.5]}
+    path = write_study(tmp_path, what_to_train=own)
+    command = ["--study", str(path), "--strategy", "reverse-order", "2"]
+    wanted = "partial-head-norm-last1"
+    assert export.main([str(tmp_path / "out"), *command, "--recipe", wanted]) == 0
+    written = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    plain = AutoModelForCausalLM.from_pretrained(studies.load(str(path)).model)
+    kept = plain.config.num_hidden_layers - 2
+    drop(plain, [kept, kept + 1])
+    changed = {
+        name
+        for name, value in plain.state_dict().items()
+        if not torch.equal(value, written.state_dict()[name])
+    }
+    trained = (f"model.layers.{kept - 1}.", "model.norm.", "lm_head.")
+    assert changed and all(name.startswith(trained) for name in changed)
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
+        (["--simple", "2", "--recipe", "lora"], "--recipe lora: not one of the study's recipes"),
         (
             ["--strategy", "nosuch", "2"],
             "unknown strategy 'nosuch'; known are block-influence, first,",
