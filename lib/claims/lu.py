@@ -460,7 +460,7 @@ CLAIMS = (
         rule="Both: the tokens that the parent was trained on over those that healing read, all "
         f"epochs and no padding, are at least 10^{lu_outcome.FEWER}; and claim 37 is a win or a "
         "tie. The parent's own tokens are part of what it took.",
-        undecided="Claim 37 is undecided.",
+        undecided="Claim 37 is undecided, and the ratio is large enough.",
         fails="The ratio is smaller, or the model from scratch is better.",
         check=lu_outcome.fewer_tokens,
     ),
@@ -482,7 +482,7 @@ CLAIMS = (
         tables=("cost",),
         rule="As claim 13 of the first paper: straight lines explain at least "
         f"{LINEAR:.2f} of the variance of memory and of times.",
-        undecided="The repeats scatter too much.",
+        undecided="The repeats of a timing scatter too much.",
         fails="Memory or time falls in steps, levels off or does not fall.",
         check=gromov_ablations.cost,
     ),
@@ -505,7 +505,7 @@ CLAIMS = (
         rule=f"Claims {', '.join(map(str, lu_outcome.ACROSS))} hold on more than half of the other "
         f"runs, by a sign test of at least {lu_outcome.FAMILIES} that decide each. All: "
         "reproduced, some: partly.",
-        undecided="Runs disagree, and are few.",
+        undecided="Runs disagree, and there are too few of them to tell.",
         fails="On most runs they do not hold.",
         check=lu_outcome.across_families,
     ),
