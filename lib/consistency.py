@@ -14,6 +14,7 @@ def check(study: "Study") -> None:
     _check_texts(study)
     _check_strategies(study)
     _check_recipes(study)
+    _check_used(study)
     names = [task.name for task in study.tasks]
     if study.prompts.task is not None and study.prompts.task not in names:
         raise ValueError(f"prompts.task is none of the study's tasks, {', '.join(names)}")
@@ -44,7 +45,7 @@ def _check_lists(study: "Study") -> None:
         "step_by_step.seeds": study.step_by_step.seeds,
         "on_what.samples": study.on_what.samples,
         "on_what.strategies": study.on_what.strategies,
-        "on_what.texts": [text.name for text in study.on_what.texts],
+        "on_what.texts": study.on_what.texts,
         "on_what.searches": study.on_what.searches,
         "on_what.recipes": [one.name for one in study.on_what.recipes],
         "on_what.pruned_by": study.on_what.pruned_by,
@@ -52,6 +53,7 @@ def _check_lists(study: "Study") -> None:
         "healing_data": [data.name for data in study.healing_data],
         "other_texts": [text.name for text in study.other_texts],
         "controls.studies": study.controls.studies,
+        "controls.from_scratch": study.controls.from_scratch,
     }.items():
         if len(set(values)) != len(values):
             raise ValueError(f"{key} lists the same value twice")
@@ -84,7 +86,6 @@ def _check_strategies(study: "Study") -> None:
     known = [one.name for one in study.every_strategy if not one.by_chance]
     last = study.last_layer
     asked = [("what_to_train.strategies", name) for name in study.what_to_train.strategies]
-    asked += [("which_layers.healed", name) for name in study.which_layers.healed]
     asked += [("last_layer.keeps", last.keeps), ("last_layer.drops", last.drops)]
     asked += [("step_by_step.strategies", name) for name in study.step_by_step.strategies]
     for key in ("strategies", "searches", "pruned_by"):
@@ -94,6 +95,27 @@ def _check_strategies(study: "Study") -> None:
             raise ValueError(
                 f"{key}: '{name}' is none of the study's strategies, {', '.join(known)}, nor "
                 "one that goes by the number of layers alone"
+            )
+
+
+def _check_used(study: "Study") -> None:
+    """What would silently not be done."""
+    asked, names = study.on_what, [text.name for text in study.other_texts]
+    for name in asked.texts:
+        if name not in names:
+            listed = ", ".join(names) or "of which there are none"
+            raise ValueError(f"on_what.texts: '{name}' is none of other_texts, {listed}")
+    for key, other in (("samples", "strategies"), ("texts", "searches")):
+        given = [bool(getattr(asked, one)) for one in (key, other)]
+        if given[0] != given[1] and not (key == "texts" and given[1]):
+            raise ValueError(f"on_what.{key} and on_what.{other} go together")
+    if study.step_by_step.strategies and study.healing and not study.what_to_train.recipes:
+        raise ValueError("step_by_step heals with what_to_train.recipes, of which there are none")
+    compared = [one.name for one in study.every_strategy]
+    for name in study.which_layers.healed:
+        if name not in compared:
+            raise ValueError(
+                f"which_layers.healed: '{name}' is not compared; there are {', '.join(compared)}"
             )
 
 

@@ -11,7 +11,6 @@ from lib.fields import (
     MOST_EXAMPLES,
     Fraction,
     Group,
-    NamedText,
     Positive,
     Rate,
     Seed,
@@ -128,14 +127,14 @@ class StepByStep(Group):
 class OnWhat(Group):
     """What layers are chosen on, and what pruned models are healed on. The layers of `strategies`
     are scored on so many windows of the calibration text, `samples`, in `draws` that share none;
-    those of `searches` on it and on each of `texts`; all these sets are asked unhealed, at the
-    first of `fractions`. `recipes`, which differ in their `data`, heal the prunings of `pruned_by`
-    (empty: of the study's main strategy)."""
+    those of `searches` on it and on each of `texts`, by their names in `other_texts`; all these
+    sets are asked unhealed, at the first of `fractions`. `recipes`, which differ in their `data`,
+    heal the prunings of `pruned_by` (empty: of the study's main strategy)."""
 
     samples: list[Positive] = []
     draws: Annotated[int, Field(ge=2, le=MOST)] = 10
     strategies: list[str] = []
-    texts: list[NamedText] = []
+    texts: list[str] = []
     searches: list[str] = []
     recipes: list[Annotated[SerializeAsAny[Healing], BeforeValidator(read_healing)]] = []
     pruned_by: list[str] = []
@@ -167,8 +166,10 @@ class Cost(Group):
 
 class Controls(Group):
     """What the model is compared with: an untrained twin (the same configuration with random
-    weights), measured beside it, and reference runs, whose tables stand under published/."""
+    weights), measured beside it, and reference runs, whose tables stand under published/. Runs of
+    smaller models of its family, trained from scratch, are `from_scratch`, here or published."""
 
     untrained: bool = True
     seed: Seed = 0
     studies: list[str] = []
+    from_scratch: list[str] = []

@@ -247,9 +247,6 @@ def _resolved(study: Study, folder: Path) -> Study:
             "calibration": text(study.calibration),
             "held_out_text": text(study.held_out_text),
             "other_texts": [text(source) for source in study.other_texts],
-            "on_what": study.on_what.model_copy(
-                update={"texts": [text(source) for source in study.on_what.texts]}
-            ),
             "strategies": strategies(study.strategies),
             "which_layers": study.which_layers.model_copy(
                 update={"strategies": strategies(study.which_layers.strategies)}

@@ -26,7 +26,6 @@ from lib.experiments import costs, measure, probes, schedules
 from lib.experiments.choosing import Asked
 from lib.experiments.conditions import Condition
 from lib.experiments.opened import OpenStudy
-from lib.fields import NamedText
 from lib.open_sets import Chosen, Healing
 from lib.pruning.dropped import span
 from lib.schema import Study
@@ -107,8 +106,7 @@ def keys(model: type[BaseModel] = Study, prefix: str = "") -> Iterator[str]:
         inner = _model_in(field.annotation)
         if field.exclude:  # no key of a file
             continue
-        # Side by side: what they are is of `healing.…`, say.
-        if prefix and inner in (Healing, Chosen, NamedText):
+        if prefix and inner in (Healing, Chosen):  # side by side: what they are is of `healing.…`
             found[prefix + name] = None
         elif inner is Healing:
             for recipe in open_sets.known("recipe"):
@@ -270,9 +268,9 @@ KEYS: dict[str, tuple[Any, str]] = {
     "step_by_step.anew": (False, ""),
     "on_what.samples": ([2], ""),
     "on_what.draws": (3, ""),
-    "on_what.strategies": (["mine"], ""),
-    "on_what.texts": ([{"name": "tales", "path": "validation.jsonl"}], ""),
-    "on_what.searches": (["mine"], ""),
+    "on_what.strategies": (["simple"], ""),
+    "on_what.texts": ([], ""),
+    "on_what.searches": (["simple"], ""),
     "on_what.recipes": ([{"recipe": "full"}], ""),
     "on_what.pruned_by": (["mine"], ""),
     "on_what.fractions": ([0.5], ""),
@@ -297,6 +295,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "controls.untrained": (False, ""),
     "controls.seed": (1, "T"),
     "controls.studies": (["almanac-seed1"], ""),
+    "controls.from_scratch": (["almanac-8-layers"], ""),
 }
 PARTIAL = ("healing.head", "healing.norm", "healing.layers", "healing.at")  # keys of that recipe
 # File → what is replaced in it (a byte is added where nothing is named), and what that moves. A
@@ -365,6 +364,8 @@ def by_key(path: Path) -> dict[str, str]:
     bases["held_out_text"] = settings | {"held_out_text": hub}
     beside = {"held_out_text": hub, "what_to_train": {"recipes": [{"recipe": "full"}]}}
     bases |= dict.fromkeys(("what_to_train", "last_layer", "step_by_step"), settings | beside)
+    chosen = {"samples": [3], "strategies": ["mine"], "texts": ["tales"], "searches": ["mine"]}
+    bases["on_what"] = settings | {"on_what": chosen}
     bases["other_texts"] = settings | {"other_texts": [{"name": "tales"} | hub]}
     config = OpenStudy(studies.load(str(path))).config
 

@@ -4,6 +4,7 @@ Each check is a function that raises UserError; what stands on something that is
 not looked at, so that one mistake gives one line.
 """
 
+import math
 import sys
 from collections.abc import Callable
 from itertools import product
@@ -16,8 +17,8 @@ from lib.book.cuts import check_cuts
 from lib.book.plan import Planned
 from lib.errors import UserError
 from lib.evaluation import cka, harness, whole_texts
-from lib.experiments import costs, schedules
-from lib.experiments.choosing import check_calibrated
+from lib.experiments import costs
+from lib.experiments.choosing import check_calibrated, elsewhere
 from lib.experiments.conditions import Condition, equal_time_steps
 from lib.experiments.opened import OpenStudy
 from lib.fields import Calibration, Data, Text
@@ -67,11 +68,9 @@ def check(study: Study, here: bool = True, section: str | None = None) -> None:
             fit += [sound(_check_choices, opened, strategy) for strategy in strategies]
             for strategy in strategies:
                 sound(check_calibrated, study, opened.strategy(strategy))
+            fit.append(sound(_check_sampled, opened))
             if all(fit) and strategies == opened.every_strategy:
-                evaluated, timed = _needs(opened, section)
-                if not any(one.healing or one.weights == "nf4" for one in evaluated):
-                    opened = OpenStudy(study.model_copy(update={"healing": None}))
-                sound(check_cuts, opened, evaluated, timed)
+                opened = _check_needs(opened, section, sound)
             model = anatomy.skeleton(opened.config)
             if device and here:
                 sound(_check_device, opened, model)
@@ -88,14 +87,38 @@ def check(study: Study, here: bool = True, section: str | None = None) -> None:
         raise UserError(*lines)
 
 
-def _needs(opened: OpenStudy, section: str | None) -> tuple[list[Condition], bool]:
-    """The models that a section evaluates, or all do, and whether it times any."""
-    planned, found, timed = Planned(opened.study, opened.config), [], False
-    for name in sections.names() if section is None else [section]:
+def _check_needs(opened: OpenStudy, section: str | None, sound: Sound) -> OpenStudy:
+    """The models that a section evaluates, or all do. The study that is to be looked at further,
+    without its healing where none is healed."""
+    planned = Planned(opened.study, opened.config)
+    found: list[Condition] = []
+    timed: list[bool] = []
+
+    def needs(name: str) -> None:
         one = sections.load(name)
-        found += [model for group in one.conditions(planned).values() for model in group]
-        timed |= any(extra.alone for extra in one.extras(planned))
-    return found, timed
+        for extra in one.extras(planned):
+            timed.append(extra.alone)
+            found.extend((*extra.trains, *extra.asks))
+        found.extend(model for group in one.conditions(planned).values() for model in group)
+
+    names = sections.names() if section is None else [section]
+    if not all([sound(needs, name) for name in names]):
+        return opened
+    if not any(one.healing or one.weights == "nf4" for one in found):
+        opened = OpenStudy(opened.study.model_copy(update={"healing": None}))
+    sound(check_cuts, opened, found, any(timed))
+    return opened
+
+
+def _check_sampled(opened: OpenStudy) -> None:
+    """Strategies that are scored on samples have to read them."""
+    asked = opened.study.on_what
+    for name in (*asked.strategies, *asked.searches):
+        one = opened.strategy(name)
+        if one.by_rule or not one.calibrated:
+            raise UserError(
+                f"study {opened.study.name}: on_what: strategy {name} reads no calibration text"
+            )
 
 
 def _note(study: Study, text: str | None) -> None:
@@ -178,7 +201,6 @@ def _check_healing(
         asked["last_layer"] = study.last_layer.fractions
     if study.step_by_step.strategies:
         asked["step_by_step"] = study.step_by_step.fractions
-        sound(schedules.schedules, Planned(study, opened.config))
         sound(_check_windows_compared, study)
     if study.recipes_on_data:
         asked["on_what"] = study.on_what.fractions
@@ -232,7 +254,8 @@ def _check_texts(opened: OpenStudy, sound: Sound, tokenizer: bool) -> None:
     study = opened.study
     validation, healing = study.validation_text, _healing_sources(study)
     calibration = [study.calibration] if study.calibration else []
-    calibration += study.on_what.texts if calibration else []
+    # Texts of other_texts that layers are chosen on, too, are read as that one is.
+    calibration += [sample.calibration for sample in elsewhere(study).values()]
     held_out = [study.held_out_text] if study.held_out_text and study.healing else []
     every = (validation, *healing, *calibration, *held_out, *study.other_texts)
     readable = [text for text in every if sound(_check_readable, text)]
@@ -259,7 +282,7 @@ def _check_texts(opened: OpenStudy, sound: Sound, tokenizer: bool) -> None:
 def _most_windows(study: Study, text: Text) -> Calibration | None:
     """Of a text on which layers are scored, as many as its largest draws take together."""
     own, asked = study.calibration, study.on_what
-    if own is None or text is not own:
+    if own is None or text != own:
         return own
     drawn = asked.draws * max(asked.samples, default=0) if asked.strategies else 0
     return own.model_copy(update={"n_sequences": max(own.n_sequences, drawn)})
@@ -302,10 +325,17 @@ def _healing_sources(study: Study) -> list[Text]:
 
 
 def _check_healing_text(opened: OpenStudy, text: Text) -> None:
-    data = text.name if isinstance(text, Data) else None
-    healing = opened.study.healing.model_copy(update={"data": data})
-    count = min(_most_steps(opened) * healing.batch, ENOUGH // healing.length)
-    read(opened.study, healing, opened.tokenizer, count, seed=None)
+    """For the recipe that reads most of it, at each length."""
+    study, data = opened.study, text.name if isinstance(text, Data) else None
+    own = study.healing.model_copy(update={"data": data, "steps": _most_steps(opened)})
+    most: dict[tuple[int, bool], int] = {}
+    for one in (own, *(one for one in study.every_recipe if one.data == data)):
+        count = min(math.ceil(one.steps * one.batch / one.epochs), ENOUGH // one.length)
+        how = (one.length, one.packing)
+        most[how] = max(count, most.get(how, 0))
+    for (length, packing), count in most.items():
+        changes = {"length": length, "packing": packing, "epochs": 1}
+        read(study, own.model_copy(update=changes), opened.tokenizer, count, seed=None)
 
 
 def _most_steps(opened: OpenStudy) -> int:

@@ -56,22 +56,29 @@ def listed(
     """All jobs, without what each gets; `auto`: as fine as it takes to fill so many slots. shards:
     of a pass that prunings share; None: as many as there are slots."""
     workload, more = parts(opened), extras(opened)
-    fine = grain == "models" or (grain == "auto" and _uneven(opened, pace, workload, slots))
+    uneven = grain == "auto" and _uneven(opened, pace, workload, more, slots)
+    fine = grain == "models" or uneven
     found = [_choices(opened, pace), *_models(opened, pace, workload, fine, shards or slots)]
     if fine:
-        found += _extras(opened, pace, more)
+        found += _extras(opened, pace, more, workload)
     found += _notebooks(opened, pace, workload, more, found)
     pages = tuple(job.name for job in found if job.notebook)
     return [*found, Job(opened.study.name, SITE, "the site", needs=pages, seconds=SITE_SECONDS)]
 
 
-def _uneven(opened: Planned, pace: Speed, workload: dict[str, Part], slots: int) -> bool:
+def _uneven(
+    opened: Planned, pace: Speed, workload: dict[str, Part], more: Extras, slots: int
+) -> bool:
     """Whether jobs by section would leave slots empty: there are too few of them, or one is much
     longer than its share of all."""
     seconds: dict[str, float] = {}
     for part in workload.values():
         taken = pace.healing(opened, part) + pace.asking(opened, part)
         seconds[part.sections[0]] = seconds.get(part.sections[0], 0.0) + taken
+    for extra, owner in more.values():
+        if extra.trains:  # others take little
+            name = f"the notebook of {owner}"
+            seconds[name] = seconds.get(name, 0.0) + pace.extra(opened, extra)
     if len(seconds) < slots:
         return True
     return max(seconds.values(), default=0.0) - sum(seconds.values()) / slots > UNEVEN
@@ -133,13 +140,14 @@ def _split(job: Job, shards: int) -> Iterator[Job]:
     yield replace(job, needs=(*job.needs, *names), seconds=0.0)
 
 
-def _extras(opened: Planned, pace: Speed, more: Extras) -> Iterator[Job]:
+def _extras(opened: Planned, pace: Speed, more: Extras, workload: dict[str, Part]) -> Iterator[Job]:
     for extra, owner in more.values():
+        models = [one.name for one in workload.values() if owner in one.sections]
         yield Job(
             opened.study.name,
             extra.name,
             extra.what,
-            needs=(CHOICES, *extra.needs),
+            needs=(CHOICES, *extra.needs, *(models if extra.after_models else ())),
             measures=(extra.name,),
             code=(f"sections.{owner}",),
             seconds=pace.extra(opened, extra),

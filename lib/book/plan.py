@@ -86,6 +86,9 @@ class Planned(OpenStudy):
         one = self.strategy(strategy)
         if one.by_chance:
             return one.drawn(n, self.n_layers)[draw]
+        if sample is not None:  # each may choose others
+            start = (sample.skip + sample.calibration.n_sequences) % (self.n_layers - n + 1)
+            return span(start, start + n)
         return one.expected(n, self.n_layers)
 
     def size(self, task: Task) -> Size:
@@ -306,8 +309,8 @@ class Speed(NamedTuple):
         return asked_passes(opened, part) * self.forward
 
     def extra(self, opened: Planned, extra: section.Extra) -> float:
-        trained = [Part(extra.name, (one,), ()) for one in extra.models]
-        taken = sum(self.healing(opened, one) + self.asking(opened, one) for one in trained)
+        taken = sum(self.healing(opened, Part(extra.name, (one,), ())) for one in extra.trains)
+        taken += sum(self.asking(opened, Part(extra.name, (one,), ())) for one in extra.asks)
         return taken + extra.seconds + extra.tokens * opened.n_layers * self.forward
 
 
@@ -337,7 +340,7 @@ def measured_speed(config: PretrainedConfig, study: Study, per_layer: int) -> Sp
 def rows(opened: Planned, pace: Speed) -> dict[str, tuple[int, float]]:
     """What the sections measure, in their order: how many models, and seconds."""
     found = {
-        extra.what: (len(extra.models) or 1, pace.extra(opened, extra))
+        extra.what: (len(extra.trains) or 1, pace.extra(opened, extra))
         for extra, _ in extras(opened).values()
     }
     for part in parts(opened).values():

@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Iterable
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,8 @@ def _named(settings: dict[str, Any]) -> list[str]:
     """The modules of the strategies and of the recipes, if any, that a study names."""
     named = [f"{STRATEGIES}.{one['kind'] or one['name']}" for one in strategies(settings)]
     if isinstance(settings["healing"], dict):  # else nothing is healed
-        healed = [settings["healing"], *settings["what_to_train"]["recipes"]]
+        beside = [settings[key]["recipes"] for key in ("what_to_train", "on_what")]
+        healed = [settings["healing"], *chain(*beside)]
         named += [f"{RECIPES}.{one['recipe']}" for one in healed]
     return [name for one in named if (name := one.replace("-", "_")) in modules()]
 

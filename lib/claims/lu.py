@@ -300,7 +300,7 @@ CLAIMS = (
         rule="At 25%, a layer at a time, healed with the head and three layers: (a) it is worse "
         f"than at once by at least {COMPARABLE:.2f} and by more than two standard errors, (b) at "
         f"least {percent(lu_schedules.TRAINED)} of the layers that went later had just been "
-        f"trained, which explains it. {BOTH}",
+        "trained, which explains it. Both: reproduced, (a): partly.",
         undecided="The interval of the difference covers its edge.",
         fails="It does as well, or what had just been trained stays.",
         check=lu_schedules.taylor_collapses,
@@ -323,7 +323,8 @@ CLAIMS = (
         where="Tables 6, D",
         tables=("calibration_sizes",),
         rule=f"Scored on {lu_data.WINDOWS} windows, again and again on others, the sets of two "
-        f"draws have a mean Jaccard index below {ALIKE}. Every strategy: reproduced, some: partly.",
+        f"of at least {lu_data.DRAWS} draws have a mean Jaccard index below {ALIKE}. Every "
+        "strategy: reproduced, some: partly.",
         undecided="The interval of an index, of a jackknife over draws, covers the edge.",
         fails="Draws choose the same layers.",
         check=lu_data.depends_on_samples,
@@ -357,8 +358,9 @@ CLAIMS = (
         statement="It matters which data a pruned model is healed on.",
         where="Table 7",
         tables=("data_compared",),
-        rule=f"Of at least {lu_data.DATA} data sets, {lu_data.SEEDS} seeds each and the recipe "
-        f"equal, some pair is a win. {ACCURACY}",
+        rule=f"Of at least {lu_data.DATA} data sets, {lu_data.SEEDS} seeds each, what is trained "
+        "equal and the loss taken on the same part of a row, some pair is a win. How much was read "
+        f"of each stands in the table healed_on. {ACCURACY}",
         undecided=OPEN,
         fails="All data do as well.",
         check=lu_data.data_matter,
@@ -369,8 +371,8 @@ CLAIMS = (
         where="Open questions",
         tables=("data_interaction",),
         rule="What some data set gains on another with fewer layers dropped differs from what it "
-        "gains with more, by more than two standard errors.",
-        undecided=f"The interval of some difference reaches {COMPARABLE:.2f}.",
+        f"gains with more: a win, one way or the other. {ACCURACY}",
+        undecided=OPEN,
         fails="The order of the data stays.",
         check=lu_data.data_by_rate,
         question=True,
@@ -446,8 +448,8 @@ CLAIMS = (
         statement="It is better than a model of its size that was trained from scratch.",
         where="Table 8, reviews",
         tables=("what_to_train", "family_scores"),
-        rule="It wins against a run of the same family with as many layers, trained from scratch. "
-        "The two are asked apart, so errors are not paired.",
+        rule="It wins against a run of the same family with as many layers, trained from scratch, "
+        "which the study names. The two are asked apart, so errors are not paired.",
         undecided=OPEN,
         fails="From scratch is as good.",
         check=lu_outcome.better_than_scratch,
@@ -504,7 +506,7 @@ CLAIMS = (
         tables=("family_verdicts",),
         rule=f"Claims {', '.join(map(str, lu_outcome.ACROSS))} hold on more than half of the other "
         f"runs, by a sign test of at least {lu_outcome.FAMILIES} that decide each. All: "
-        "reproduced, some: partly.",
+        "reproduced, some: partly. Controls and runs of one checkpoint count as runs.",
         undecided="Runs disagree, and there are too few of them to tell.",
         fails="On most runs they do not hold.",
         check=lu_outcome.across_families,

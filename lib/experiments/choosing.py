@@ -47,7 +47,7 @@ def samples(study: Study) -> list[tuple[str, Sample]]:
         for draw in range(asked.draws)
     ]
     return found + [
-        (strategy, elsewhere(text, other)) for strategy in asked.searches for other in asked.texts
+        (strategy, sample) for strategy in asked.searches for sample in elsewhere(study).values()
     ]
 
 
@@ -56,10 +56,17 @@ def part(text: Calibration, size: int, draw: int) -> Sample:
     return Sample(text.model_copy(update={"n_sequences": (draw + 1) * size}), draw * size)
 
 
-def elsewhere(like: Calibration, text: Text) -> Sample:
-    """As many windows of another text."""
-    source = {key: getattr(text, key) for key in Text.model_fields}
-    return Sample(like.model_copy(update=source))
+def elsewhere(study: Study) -> dict[str, Sample]:
+    """As many windows of each further calibration text, by its name."""
+    if study.calibration is None:
+        return {}
+    sources = {
+        text.name: {key: getattr(text, key) for key in Text.model_fields}
+        for text in study.other_texts
+        if text.name in study.on_what.texts
+    }
+    like = study.calibration
+    return {name: Sample(like.model_copy(update=source)) for name, source in sources.items()}
 
 
 class Asked:

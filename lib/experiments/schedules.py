@@ -10,7 +10,7 @@ was.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lib.errors import UserError
 from lib.experiments.choosing import Asked, by_losses
@@ -105,7 +105,8 @@ def outcomes(opened: OpenStudy, one: Schedule) -> Iterator[Condition]:
     needed."""
     for n in one.ns:
         try:
-            yield resolve(opened, one.steps(n))
+            # Named as what it is set against, so that it is asked the same.
+            yield replace(resolve(opened, one.steps(n)), strategy=one.strategy)
         except BrokeDown:
             return
 

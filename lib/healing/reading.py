@@ -58,7 +58,7 @@ def read(
         cut = windows if healing.packing else document_sequences
         different = cut(source, tokenizer, once, healing.length, seed, refused)
         found = [different[i] for i in order]
-        unscored, report = [], {}
+        unscored, report = [], {"epochs": count / once} if healing.epochs > 1 else {}
     texts = [torch.as_tensor(row, dtype=torch.int32) for row in found]
     check_ids((text.tolist() for text in texts), load_config(study), f"text {describe(source)}")
     return Read(texts, unscored, report)

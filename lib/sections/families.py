@@ -64,6 +64,7 @@ FAMILY_SCORES = {
     **{key: CRITICAL[key] for key in ("study", "run", "layers", "task", "shots")},
     **{key: QA[key] for key in ("accuracy", "stderr", "guess", "constant")},
     "own": CRITICAL["own"],
+    "scratch": "`yes`: of the same family, smaller, and trained from scratch, as the study says",
 }
 FAMILY_VERDICTS = {
     "study": CRITICAL["study"],
@@ -336,19 +337,21 @@ def _plain(text: str) -> str:
     return legend_name(fill(text, 30))
 
 
-def family_scores(runs: list[Run]) -> pd.DataFrame:
-    """What the unpruned models of all runs can do."""
+def family_scores(runs: list[Run], from_scratch: Sequence[str] = ()) -> pd.DataFrame:
+    """What the unpruned models of all runs can do. from_scratch: runs that the study says are of
+    its family, smaller, and trained without it."""
     found = table(runs, "qa")
     found = found[(found["strategy"] == "none") & (found["state"] == "unhealed")]
     layers = {run.title: run.layers for run in runs}
     own = found["run"] == runs[0].title
-    found = found.assign(layers=found["run"].map(layers), own=own)
-    return found[list(FAMILY_SCORES)]
+    scratch = np.where(found["study"].isin(from_scratch), "yes", "")
+    return found.assign(layers=found["run"].map(layers), own=own, scratch=scratch)[[*FAMILY_SCORES]]
 
 
 def family_verdicts(opened: OpenStudy) -> pd.DataFrame:
     """The verdicts of all other runs, as they were written with them."""
-    found = table(others(opened.study.name, told=False), "verdicts")
+    runs = others(opened.study.name, told=False)
+    found = table(runs, "verdicts") if runs else pd.DataFrame()
     return found.reindex(columns=list(FAMILY_VERDICTS))
 
 
@@ -364,7 +367,9 @@ SECTION = Section(
         ),
         Table(
             "family_scores",
-            lambda opened: family_scores(every_run(opened, told=False)),
+            lambda opened: family_scores(
+                every_run(opened, told=False), opened.study.controls.from_scratch
+            ),
             "a run and a task",
             FAMILY_SCORES,
             published=False,

@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from lib.errors import UserError
 from lib.experiments.choosing import Sample, elsewhere, part
 from lib.experiments.conditions import Condition
 from lib.experiments.further_conditions import data_conditions, distinct
 from lib.experiments.opened import OpenStudy
-from lib.fields import Calibration
+from lib.fields import Data
 from lib.sections import macro
 from lib.sections.columns import DROPPED, MODEL
 from lib.sections.figures import GREY, MARKS, SHADES, grid, log_axis, nothing, shared_legend
@@ -24,8 +25,16 @@ OWN = "calibration text"
 
 
 def size(opened: OpenStudy) -> int:
-    """The number of layers of the sets that are chosen on samples."""
-    return opened.healed_ns(opened.study.on_what.fractions[:1])[0]
+    """The number of layers of the sets that are chosen on samples.
+
+    Raises UserError where that is none."""
+    study, fraction = opened.study, opened.study.on_what.fractions[0]
+    if not (found := opened.healed_ns([fraction])):
+        raise UserError(
+            f"study {study.name}: on_what.fractions: the first, {fraction:g}, at which samples are "
+            f"compared, stands for no layer of {opened.n_layers}"
+        )
+    return found[0]
 
 
 def _samples(opened: OpenStudy) -> Iterator[tuple[str, int, int, Condition]]:
@@ -41,14 +50,8 @@ def _texts(opened: OpenStudy) -> Iterator[tuple[str, str, Condition]]:
     """By strategy and calibration text the pruning that is chosen on it."""
     asked, text = opened.study.on_what, opened.study.calibration
     for strategy in asked.searches if text else ():
-        for name, sample in _each_text(opened, text):
+        for name, sample in {OWN: None, **elsewhere(opened.study)}.items():
             yield strategy, name, _chosen(opened, strategy, sample)
-
-
-def _each_text(opened: OpenStudy, text: Calibration) -> Iterator[tuple[str, Sample | None]]:
-    yield OWN, None
-    for other in opened.study.on_what.texts:
-        yield other.name, elsewhere(text, other)
 
 
 def _chosen(opened: OpenStudy, strategy: str, sample: Sample | None) -> Condition:
@@ -165,9 +168,18 @@ def compared(opened: OpenStudy) -> pd.DataFrame:
     for (strategy, label, n), of in _sides(opened).items():
         about = {"strategy": strategy, "n": n, "fraction": opened.fraction(n), "healing": label}
         for first, second in combinations(of, 2):
-            for found in answered.compared(first, of[first], second, of[second]):
-                rows.append(about | {"seeds": len(of[first])} | found)
+            sides = of[first], of[second]
+            alike = len({_scored(opened, side[0]) for side in sides}) == 1
+            about |= {"seeds": min(map(len, sides)), "masked": "alike" if alike else "otherwise"}
+            for found in answered.compared(first, sides[0], second, sides[1]):
+                rows.append(about | found)
     return pd.DataFrame(rows, columns=list(COMPARED))
+
+
+def _scored(opened: OpenStudy, one: Condition) -> str:
+    """Which part of a row the loss is taken on. All of a plain text is response."""
+    source = opened.study.healing_source(one.healing) if one.healing else None
+    return source.scored if isinstance(source, Data) else "response"
 
 
 def interaction(opened: OpenStudy) -> pd.DataFrame:
@@ -287,7 +299,9 @@ COMPARED = {
     "strategy": MODEL["strategy"],
     **DROPPED,
     "healing": "recipe, without its data",
-    "seeds": "number of seeds of healing",
+    "seeds": "number of seeds of healing, of the side that has fewer",
+    "masked": "`alike`: the loss was taken on the same part of a row, its response or all, on both "
+    "sides; all of a plain text counts as response; else `otherwise`",
     **macro.compared_columns("a data set"),
 }
 INTERACTION = {

@@ -85,9 +85,16 @@ def settings(opened: OpenStudy, *parts: str) -> HTML:
 
 def _plain(value: object) -> str:
     """A setting as text; of a local path only the last two parts, the rest is one machine's."""
+    shown = _shortened(value)
+    return shown if isinstance(shown, str) else json.dumps(shown, ensure_ascii=False)
+
+
+def _shortened(value: object) -> object:
     if isinstance(value, str) and value.startswith("/"):
         return "…/" + "/".join(value.split("/")[-2:])
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, dict):
+        return {key: _shortened(one) for key, one in value.items()}
+    return [_shortened(one) for one in value] if isinstance(value, list) else value
 
 
 def essence(*functions: Callable) -> HTML:

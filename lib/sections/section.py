@@ -45,17 +45,20 @@ class Extra:
     """Something that a section measures beside the models' answers, losses and texts.
 
     name: of its job; what: in words; tokens: that the whole model reads for it; seconds: that it
-    takes beside, estimated; models: that it trains and asks, as far as is known beforehand; alone:
-    times are taken, so nothing may run beside it; needs: names of jobs that come before."""
+    takes beside, estimated; trains and asks: models, as far as is known beforehand; alone: times
+    are taken, so nothing may run beside it; needs: names of jobs that come before; after_models:
+    all models of the section do, too."""
 
     name: str
     what: str
     measure: Callable[[OpenStudy], object]
     tokens: int = 0
     seconds: float = 0.0
-    models: tuple[Condition, ...] = ()
+    trains: tuple[Condition, ...] = ()
+    asks: tuple[Condition, ...] = ()
     alone: bool = False
     needs: tuple[str, ...] = ()
+    after_models: bool = False
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from lib.claims.rules.lu_schedules import LONGER, ONCE, STEPS, TWO_SEEDS, TWO_WAYS
 from lib.experiments.conditions import Condition, Done, unpruned
 from lib.experiments.further_conditions import distinct
-from lib.experiments.measure import measure
 from lib.experiments.opened import OpenStudy
 from lib.experiments.probes import broken
 from lib.experiments.representations import alignment
@@ -157,9 +156,11 @@ def _extras(opened: OpenStudy) -> list[Extra]:
             f"schedule-{one.name}",
             f"{one.strategy}, {one.each} at a time, {one.recipe.name}, seed {one.recipe.seed}",
             lambda of, one=one: carry_out(of, one),
-            models=_expected(opened, one) if opened.planned else (),
+            trains=steps,
+            asks=tuple(model for model in steps if model.dropped.n in one.ns),
         )
         for one in schedules(opened)
+        for steps in [_expected(opened, one) if opened.planned else ()]
     ]
     if not found:
         return []
@@ -167,11 +168,8 @@ def _extras(opened: OpenStudy) -> list[Extra]:
     read = 3 * len(found) * sample.n_sequences * sample.length
     what, needs = "how alike models in steps and at once are", tuple(one.name for one in found)
 
-    def measure_alignment(of: OpenStudy) -> None:
-        measure(of, [one for group in conditions(of).values() for one in group])
-        aligned(of)
-
-    return [*found, Extra(ALIGNMENT, what, measure_alignment, tokens=read, needs=needs)]
+    alike = Extra(ALIGNMENT, what, aligned, tokens=read, needs=needs, after_models=True)
+    return [*found, alike]
 
 
 def _expected(opened: OpenStudy, one: Schedule) -> tuple[Condition, ...]:

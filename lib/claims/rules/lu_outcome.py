@@ -1,6 +1,7 @@
 """The rules of the claims of Lu et al. about what is left of a model in the end (33, 34, 36 to 39
 and 42). They were written down before any of the numbers that they judge were seen."""
 
+import re
 from contextlib import suppress
 from math import log10
 
@@ -56,12 +57,17 @@ def _mean_fraction(of: pd.DataFrame) -> tuple[float, float]:
     return float(of["fraction"].mean()), float(np.sqrt((errors**2).sum()) / len(of))
 
 
+def _of_one(rows: pd.DataFrame, recipe: str) -> pd.DataFrame:
+    """Those healed so; of several such recipes, as on several data sets, those of the first."""
+    rows = rows[rows["healing"].str.fullmatch(recipe)]
+    return rows[rows["healing"] == rows["healing"].iloc[0]] if len(rows) else rows
+
+
 def _kept(table: pd.DataFrame, fraction: float, recipe: str) -> tuple[Measured, str]:
     """Share of the accuracy above chance that the reverse order leaves, healed so; mean over the
     seeds."""
     whole = table[(table["strategy"] == "none") & (table["state"] == "unhealed")]
-    rows = at(table[table["strategy"] == REVERSE], fraction)
-    rows = rows[rows["healing"].str.fullmatch(recipe)]
+    rows = _of_one(at(table[table["strategy"] == REVERSE], fraction), recipe)
     if rows.empty or whole.empty or not whole.iloc[0]["accuracy"] > whole.iloc[0]["chance"]:
         raise Untestable(
             f"at {percent(fraction)} the deepest layers are not dropped and healed so, or the "
@@ -94,7 +100,7 @@ def _scratch(tables: Tables) -> Pair:
     """The model with the deepest layers dropped, the head and three layers trained, less one of as
     many layers that was trained from scratch."""
     scores, models = tables.family_scores, tables.what_to_train
-    pruned = models[models["strategy"].eq(REVERSE) & models["healing"].str.fullmatch(THREE)]
+    pruned = _of_one(models[models["strategy"] == REVERSE], THREE)
     own = scores[scores["own"].astype(str) == "True"]
     level = own[["guess", "constant"]].max(axis=1)
     tasks = own[(own["accuracy"] > level + 3 * own["stderr"]) & (own["guess"] > 0)]
@@ -103,7 +109,8 @@ def _scratch(tables: Tables) -> Pair:
         raise Untestable("the head and three layers are not trained with the reverse order here")
     layers = own.iloc[0]["layers"]
     for n, of in pruned.groupby("n"):
-        for run, asked in scores[scores["layers"] == layers - n].groupby("run", sort=False):
+        as_deep = (scores["layers"] == layers - n) & (scores["scratch"] == "yes")
+        for run, asked in scores[as_deep].groupby("run", sort=False):
             other = tasks.merge(asked, on=["task", "shots"])
             if len(other) < len(tasks):
                 continue
@@ -151,16 +158,13 @@ def selection_alone(tables: Tables) -> Outcome:
         raise Untestable("the reverse order is not healed beside block influence here")
     (pair,) = pairs([(f"{REVERSE} less block-influence", *found)])
     words = [str(pair)]
-    recipes = tables.recipes_compared if "recipes_compared" in tables else pd.DataFrame()
-    for row in recipes.to_dict("records"):
-        both = {row["compared"], row["base"]}
-        sides = [one for one in both if pd.Series([one]).str.fullmatch(f"{LORA}|{THREE}").all()]
-        quarter = abs(row["fraction"] - QUARTER) < 1e-9
-        if len(sides) == 2 and quarter and (row["strategy"], row["role"]) == (REVERSE, "all"):
-            words.append(
-                f"{row['compared']} less {row['base']} {100 * row['difference']:+.1f} ± "
-                f"{100 * row['stderr']:.1f}"
-            )
+    with suppress(Untestable):
+        rows = at(tables.recipes_compared, QUARTER)
+        rows = rows[(rows["strategy"] == REVERSE) & (rows["role"] == "all")]
+        for row in rows.to_dict("records"):
+            if all(re.fullmatch(f"{LORA}|{THREE}", row[side]) for side in ("compared", "base")):
+                points = f"{100 * row['difference']:+.1f} ± {100 * row['stderr']:.1f}"
+                words.append(f"{row['compared']} less {row['base']} {points}")
     return graded("; ".join(words), wins("selection", pair))
 
 
