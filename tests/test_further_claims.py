@@ -84,8 +84,11 @@ def test_claim_24(judge: Judge) -> None:
         return judge("lu-24", {"steps_compared": steps([0.0, gain], ONCE, **named, **more)})
 
     assert verdict(-0.2) == "reproduced"
-    assert verdict(-0.2, share=0.2) == verdict(0.0) == "partly"
-    assert verdict(0.0, share=0.2) == "not reproduced"
+    assert verdict(-0.2, share=0.2) == "partly"
+    assert verdict(0.0) == verdict(0.0, share=0.2) == "not reproduced"
+    several = [steps([0.0, -0.2], ONCE, strategy="taylor", healing=last(3), just_trained=1.0)]
+    several.append(several[0].assign(healing=f"{last(3)}-on-lessons", difference=0.0))
+    assert judge("lu-24", {"steps_compared": pd.concat(several)}) == "not reproduced"
     assert verdict(-0.06, share=0.2) == "undecided"
     assert verdict(-0.2, each=2) == "not testable here"
 
@@ -127,6 +130,8 @@ def test_claims_26_and_27(judge: Judge) -> None:
     assert judge("lu-26", sizes(both | {"taylor": 1.0}, rising)) == "partly"
     assert judge("lu-26", sizes({"taylor": 0.79}, rising)) == "undecided"
     assert judge("lu-26", sizes(both, rising[:2])) == "not testable here"
+    few = sizes(both, rising)["calibration_sizes"].assign(draws=2, jaccard_stderr=np.nan)
+    assert judge("lu-26", {"calibration_sizes": few}) == "not testable here"
     assert judge("lu-27", sizes(both, rising)) == "reproduced"
     assert judge("lu-27", sizes(both, level)) == "not reproduced"
     assert judge("lu-27", sizes(both, level, error=0.05)) == "undecided"
@@ -134,9 +139,9 @@ def test_claims_26_and_27(judge: Judge) -> None:
 
 
 def test_claim_28(judge: Judge) -> None:
-    def verdict(by_text: float, by_search: float, other: bool) -> str:
+    def verdict(by_text: float, by_search: float, other: bool, stderr: float = 0.001) -> str:
         rows = [
-            {"strategy": search, "text": text, "n": 4, "fraction": 0.25, "stderr": 0.001}
+            {"strategy": search, "text": text, "n": 4, "fraction": 0.25, "stderr": stderr}
             | {"accuracy": 0.5 + by_search * i + by_text * j}
             | {"dropped": f"1 {10 + (j if other else i)}"}
             for i, search in enumerate(("perplexity", "greedy"))
@@ -148,11 +153,14 @@ def test_claim_28(judge: Judge) -> None:
     assert verdict(0.1, 0.0, True) == "reproduced"
     assert verdict(0.1, 0.0, False) == verdict(0.0, 0.1, True) == "partly"
     assert verdict(0.0, 0.1, False) == "not reproduced"
+    assert verdict(0.0, 0.0, True, stderr=0.05) == "undecided"  # nothing but noise
+    assert verdict(np.nan, 0.0, True) == "not testable here"
 
 
 def data(leads: dict[tuple[str, str], float], role: str = "all", seeds: int = 3) -> Given:
     rows = [
         {"strategy": "reverse-order", "n": 4, "fraction": 0.25, "healing": LORA, "seeds": seeds}
+        | {"masked": "otherwise" if "lessons-all" in (first, second) else "alike"}
         | row(first, second, lead, role=role)
         for (first, second), lead in leads.items()
     ]
@@ -166,10 +174,14 @@ def test_claims_29_to_31(judge: Judge) -> None:
     assert judge("lu-29", data(flat)) == "not reproduced"
     assert judge("lu-29", data(flat | {pairs[1]: 0.1}, seeds=2)) == "not testable here"
     assert judge("lu-29", data({pairs[0]: 0.1})) == "not testable here"
+    # What differs in its masking alone is no other data set.
+    masked = {("lessons", "lessons-all"): 0.3, ("healing text", "lessons-all"): 0.3}
+    assert judge("lu-29", data(flat | masked)) == "not reproduced"
+    assert judge("lu-29", data({pairs[0]: 0.3} | masked)) == "not testable here"
     assert judge("lu-31", data(dict.fromkeys(pairs, 0.1), "reading")) == "reproduced"
     assert judge("lu-31", data(flat, "reading")) == "not reproduced"
     assert judge("lu-31", data(dict.fromkeys(pairs, 0.1))) == "not testable here"
-    for gap, verdict in ((0.1, "yes"), (0.0, "no")):
+    for gap, verdict in ((0.1, "yes"), (-0.1, "yes"), (0.0, "no")):
         rows = [
             {"strategy": "reverse-order", "healing": LORA, "n": 4, "more": 8, "compared": "lessons"}
             | {"base": "exam", "interaction": gap, "stderr": 0.01, "n_questions": 500}
@@ -223,10 +235,13 @@ def test_claims_34_and_36(judge: Judge) -> None:
 
 
 def test_claims_37_and_38(judge: Judge) -> None:
-    def given(pruned: float, scratch: float, tokens: float | None = 1e13) -> Given:
+    def given(
+        pruned: float, scratch: float, tokens: float | None = 1e13, named: str = "yes"
+    ) -> Given:
         scores = [
             {"study": run, "run": run, "layers": layers, "task": task, "shots": 0}
             | {"accuracy": value, "stderr": 0.01, "guess": 0.25, "constant": 0.2, "own": own}
+            | {"scratch": "" if own else named}
             for run, layers, value, own in (("mine", 16, 0.75, True), ("small", 8, scratch, False))
             for task in ("facts", "passages")
         ]
@@ -241,6 +256,7 @@ def test_claims_37_and_38(judge: Judge) -> None:
     assert judge("lu-37", given(0.4, 0.6)) == judge("lu-38", given(0.4, 0.6)) == "not reproduced"
     assert judge("lu-38", given(0.6, 0.4, tokens=1e9)) == "not reproduced"
     assert judge("lu-38", given(0.6, 0.4, tokens=None)) == "not testable here"
+    assert judge("lu-37", given(0.6, 0.4, named="")) == "not testable here"
     alone = given(0.6, 0.4)
     alone["family_scores"] = alone["family_scores"].head(2)
     assert judge("lu-37", alone) == "not testable here"

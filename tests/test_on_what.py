@@ -28,12 +28,13 @@ ASKED = {
         "samples": [1, 3],
         "draws": 3,
         "strategies": ["block-influence"],
-        "texts": [{"name": "other", "path": "other.jsonl"}],
+        "texts": ["other"],
         "searches": ["block-influence", "perplexity"],
         "recipes": [{"recipe": "lora"}, {"recipe": "lora", "data": "taught"}],
         "fractions": [0.34, 0.5],
         "seeds": [0, 1],
     },
+    "other_texts": [{"name": "other", "path": "other.jsonl"}],
     "strategies": ["simple"],
     "which_layers": {"strategies": ["block-influence", "perplexity"], "fractions": [0.34]},
 }
@@ -62,8 +63,8 @@ def test_no_two_draws_share_a_window(opened: OpenStudy) -> None:
 
 
 def test_another_text_is_read_as_much_of(opened: OpenStudy) -> None:
-    (other,) = opened.study.on_what.texts
-    sample = elsewhere(opened.study.calibration, other)
+    (other,) = opened.study.other_texts
+    sample = elsewhere(opened.study)["other"]
     windows = Asked(opened, sample=sample).windows
     assert windows.shape == (4, 16) and sample.calibration.path == other.path
     assert not np.array_equal(windows, Asked(opened).windows)
@@ -139,10 +140,18 @@ def test_nothing_on_samples_or_data_where_nothing_is_listed(
         ({"on_what": {"recipes": [{"data": "none"}]}}, "healing.data 'none' is none of"),
         ({"on_what": {"samples": [1, 1]}}, "on_what.samples lists the same value twice"),
         ({"on_what": {"samples": [500]}}, "too short, it gives"),
-        ({"on_what": {"texts": [{"name": "gone", "path": "gone.jsonl"}]}}, "gone.jsonl"),
+        ({"on_what": {"texts": ["gone"]}}, "on_what.texts: 'gone' is none of other_texts, other"),
+        ({"on_what": {"searches": []}}, "on_what.texts and on_what.searches go together"),
+        ({"on_what": {"samples": []}}, "on_what.samples and on_what.strategies go together"),
+        ({"on_what": {"fractions": [0.01]}}, "on_what.fractions: the first, 0.01, at which"),
+        ({"on_what": {"strategies": ["simple"]}}, "strategy simple reads no calibration text"),
         (
-            {"on_what": {"texts": [{"name": "same", "path": "validation.jsonl"}]}},
-            "validation.jsonl",
+            {"other_texts": [{"name": "other", "path": "healing.jsonl"}]},
+            "is both calibration and healing_text",
+        ),
+        (
+            {"on_what": {"recipes": [{"recipe": "lora", "steps": 5000}]}},
+            "healing.jsonl: too short, it gives",
         ),
         ({"calibration": None}, "give the study `calibration"),
     ],

@@ -10,7 +10,8 @@ from made_up import row
 
 from lib import study
 from lib.book.check import check
-from lib.book.plan import Planned, extras, parts
+from lib.book.jobs import listed
+from lib.book.plan import Planned, Speed, extras, parts
 from lib.claims.rules.lu_schedules import LONGER, ONCE, STEPS, TWO_SEEDS, TWO_WAYS
 from lib.errors import UserError
 from lib.experiments.conditions import Condition
@@ -80,10 +81,13 @@ def test_what_is_known_beforehand(opened: OpenStudy) -> None:
     planned = Planned(opened.study, opened.config)
     found = extras(planned)
     chains = [extra for name, (extra, _) in found.items() if name.startswith("schedule-")]
-    assert [len(extra.models) for extra in chains] == [2, 2]
-    assert [one.dropped.n for one in chains[0].models] == [1, 2]
+    assert [[one.dropped.n for one in extra.trains] for extra in chains] == [[1, 2]] * 2
+    assert [[one.dropped.n for one in extra.asks] for extra in chains] == [[2]] * 2
     alignment, owner = found["alignment"]
     assert owner == "step_by_step" and {*alignment.needs} == {one.name for one in chains}
+    jobs = {job.name: job for job in listed(planned, Speed(1e-6, 3e-6), "models", 2)}
+    models = {name for name, one in parts(planned).items() if owner in one.sections and one.healed}
+    assert models and models <= {*jobs["alignment"].needs}
     names = [name for name in parts(planned) if "times-2" in name]
     assert len(names) == 2 and all(" " not in name for name in (*names, *found))
     # Nothing is carried out to say so.

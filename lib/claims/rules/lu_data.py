@@ -115,8 +115,8 @@ def text_matters_more(tables: Tables) -> Outcome:
     gap = Measured(text - search, float(min(low, text - search)), float(max(high, text - search)))
     note = (
         f"accuracy varies with the text by {100 * max(text, 0) ** 0.5:.1f} points, with the "
-        f"search by {100 * max(search, 0) ** 0.5:.1f}; sets differ by {texts_differ:.2f} between texts and "
-        f"{searches_differ:.2f} between searches"
+        f"search by {100 * max(search, 0) ** 0.5:.1f}; sets differ by {texts_differ:.2f} between "
+        f"texts and {searches_differ:.2f} between searches"
     )
     return graded(
         note,
