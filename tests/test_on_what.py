@@ -16,7 +16,7 @@ from lib.experiments.conditions import Condition
 from lib.experiments.measure import measure
 from lib.experiments.opened import OpenStudy
 from lib.pruning.dropped import Dropped
-from lib.sections import on_what
+from lib.sections import macro, on_what
 
 ASKED = {
     "calibration": {"path": "calibration.jsonl", "n_sequences": 4, "length": 16},
@@ -48,7 +48,12 @@ def files(folder: Path) -> None:
 
 
 @pytest.fixture
-def opened(tmp_path: Path, write_study: Studies, results_dir: Path) -> OpenStudy:
+def opened(
+    tmp_path: Path, write_study: Studies, results_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> OpenStudy:
+    """Its model, which can do nothing, is taken to be able to do its task."""
+    chance = property(lambda self: dict.fromkeys(self.opened.study.tasks, -1.0))
+    monkeypatch.setattr(macro.Answers, "chance", chance)
     files(tmp_path)
     return OpenStudy(study.load(str(write_study(tmp_path, **ASKED))))
 
@@ -94,11 +99,21 @@ def test_tables_of_samples_texts_and_data(opened: OpenStudy) -> None:
     assert len(trained) == 2 * 2 * 2 and (trained["tokens"] > 0).all()
     taught = trained[trained["data"] == "taught"]
     assert (taught["scored_tokens"] < taught["tokens"]).all() and taught["epochs"].notna().all()
-    assert {*made["data_compared"]["n"]} <= {2, 3}
+    mean = trained.groupby(["n", "data"])["accuracy"].mean()
+    gains = {n: mean[n, "healing text"] - mean[n, "taught"] for n in (2, 3)}
+    compared = made["data_compared"]
+    assert compared["n"].tolist() == [2, 2, 3, 3]  # over all tasks, and those of knowledge
+    for found in compared.to_dict("records"):
+        assert (found["compared"], found["base"]) == ("healing text", "taught")
+        assert found["difference"] == pytest.approx(gains[found["n"]])
+        assert (found["seeds"], found["masked"]) == (2, "alike")
+    (found,) = made["data_interaction"].to_dict("records")
+    assert (found["n"], found["more"]) == (2, 3)
+    assert found["interaction"] == pytest.approx(gains[2] - gains[3])
     assert len(on_what.read_in_short(healed)) == 2
     assert on_what.sample_panels(made["calibration_sizes"], made["calibration_sets"]).axes
     assert len(on_what.texts_in_short(made["calibration_texts"])) == 4
-    assert len(on_what.leads(made["data_compared"])) == len(made["data_compared"])
+    assert len(on_what.leads(compared)) == 4
 
 
 def test_likeness_of_draws_by_hand() -> None:
