@@ -18,10 +18,11 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from lib.evaluation import evaluate
-from lib.evaluation.sweep import layer_passes
+from lib.evaluation.sweep import Seen, layer_passes
 from lib.models import anatomy
 from lib.pruning import strategy
 from lib.pruning.dropped import Dropped, kept_layers
+from lib.pruning.strategy import Strategy
 
 
 class Asked:
@@ -30,11 +31,12 @@ class Asked:
     def __init__(self, model: PreTrainedModel, windows: torch.Tensor, batch: int) -> None:
         self.model, self.windows, self.batch = model, windows, batch
         self.calls: list[list[tuple[int, ...]]] = []
+        self.seen: Seen | None = None
 
     def losses(self, sets: Sequence[Iterable[int]]) -> np.ndarray:
         self.calls.append([tuple(one) for one in sets])
         dropped, rows = [Dropped(one) for one in sets], self.windows.tolist()
-        found = evaluate.losses(self.model, dropped, rows, self.batch, 0)
+        found = evaluate.losses(self.model, dropped, rows, self.batch, 0, seen=self.seen)
         return np.array([one["loss"] for one in found])
 
 
@@ -108,14 +110,19 @@ def main() -> None:
 
     for name in ("greedy", "perplexity"):
         one = strategy.shipped(name)
-        shared.calls.clear()
-        found, expected = one.measure(shared), one.measure(alone)
+
+        def search(one: Strategy = one) -> dict:
+            shared.calls.clear()
+            shared.seen = Seen()
+            return one.measure(shared)
+
+        found, expected = search(), one.measure(alone)
         apart = np.abs(np.array(found["scores"]) - np.array(expected["scores"])).max()
-        passes = sum(layer_passes([kept_layers(s, layers) for s in sets]) for sets in shared.calls)
+        passes = layer_passes(*([kept_layers(s, layers) for s in one] for one in shared.calls))
         heads = sum(map(len, shared.calls))
         times: dict[str, list[float]] = {"brute": [], "shared": [], "floor": []}
         for _ in range(args.pairs):
-            times["shared"].append(seconds(lambda one=one: one.measure(shared)))
+            times["shared"].append(seconds(search))
             layer, of_head = parts()
             times["floor"].append(layer * passes + of_head * heads)
             times["brute"].append(seconds(lambda one=one: one.measure(alone)))

@@ -15,7 +15,7 @@ from lib.evaluation.replay import Replay
 from lib.evaluation.scoring import Scores
 from lib.evidence.journal import Journal
 from lib.models.anatomy import layers, longest_alike
-from lib.pruning.dropped import UNPRUNED, simple, span
+from lib.pruning.dropped import UNPRUNED, kept_layers, simple, span
 from lib.pruning.surgery import pruned
 
 L = 6
@@ -276,3 +276,37 @@ def test_shares_put_together_are_the_whole_to_the_last_digit(way, count, tmp_pat
     assert torch.equal(found.greedy, whole.greedy)
     Journal(path).finish()
     assert not path.parent.exists()
+
+
+@pytest.mark.parametrize("room", [1 << 30, 20_000, 0])
+@pytest.mark.parametrize("order", [(2, 0, 4, 1, 5), (5, 4, 3, 2, 1), (0, 1, 2, 3, 4)])
+def test_a_search_runs_nothing_twice_and_finds_the_same(order, room, steps):
+    """Each sweep leaves out one layer more, and has seen the one before; where states do not fit
+    nothing is kept."""
+    runs, _ = steps
+    model = random_model("llama", num_hidden_layers=L)
+    rows = [Row(tuple(tokens), 1) for tokens in random_tokens(10, 9).tolist()]
+    searched = [
+        [(*order[:gone], layer) for layer in range(L) if layer not in order[:gone]]
+        for gone in range(L - 1)
+    ]
+    alone = [sweep.log_likelihoods(model, sets, rows, 4, 0, "alone") for sets in searched]
+    runs.clear()
+    seen = sweep.Seen(room)
+    found = [
+        sweep.log_likelihoods(model, sets, rows, 4, 0, "search", seen=seen) for sets in searched
+    ]
+    for one, other in zip(found, alone, strict=True):
+        assert torch.equal(one.log_likelihood, other.log_likelihood)
+        assert torch.equal(one.greedy, other.greedy)
+    kept = [[kept_layers(one, L) for one in sets] for sets in searched]
+    batches = len(make_batches(rows, 4))
+    shared, apart = sweep.layer_passes(*kept), sum(sweep.layer_passes(one) for one in kept)
+    ran = runs.total()
+    assert shared < apart
+    if room == 1 << 30:
+        assert ran == batches * shared and seen.taken <= room
+    else:
+        assert batches * shared <= ran <= batches * apart
+    if not room:
+        assert ran == batches * apart and not any(seen.states.values())

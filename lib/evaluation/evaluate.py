@@ -149,16 +149,18 @@ def losses(
     batch: int,
     pad_id: int,
     journal: Journal | None = None,
+    seen: sweep.Seen | None = None,
 ) -> Iterator[dict[str, float]]:
     """For each dropped block, in order: mean loss in nats per predicted token over sequences of
     different lengths, all blocks in one pass.
 
     Token-weighted: R = Σ lossᵢ / Σ tokensᵢ over sequences i. The sequence is the unit of the
     standard error, √(N/(N−1) Σ (lossᵢ − R tokensᵢ)²) / Σ tokensᵢ: tokens of one text are not
-    independent. With a journal that takes a share, nothing comes out."""
+    independent. With a journal that takes a share, nothing comes out. seen: as `log_likelihoods`
+    takes it."""
     rows = [Row(tuple(sequence), 1) for sequence in sequences]
     with untouched.untouched(model, "a pass over text"):
-        found = sweep.log_likelihoods(model, blocks, rows, batch, pad_id, "loss", journal)
+        found = sweep.log_likelihoods(model, blocks, rows, batch, pad_id, "loss", journal, seen)
     if journal and not journal.whole:
         return
     tokens = np.array([len(row.tokens) - 1 for row in rows])

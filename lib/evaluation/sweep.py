@@ -33,6 +33,7 @@ Kept = tuple[int, ...]  # the layers of a pruned model, by their numbers in the 
 
 # Nats by which a row's log-likelihood may differ between replayed and ordinary passes.
 SAME, SAME_16_BIT = 1e-3, 0.5
+ROOM = 2 << 30  # bytes of states that are kept between sweeps
 TOGETHER = 8  # batches that are scored, and recorded, together where prunings run one by one
 
 
@@ -84,11 +85,51 @@ def _rows_of(cache: object, owner: torch.Tensor) -> object:
     return picked
 
 
-def endings(walk: Walk, prunings: Sequence[Kept]) -> Iterator[tuple[int, State]]:
+class Seen:
+    """The states of one sweep, kept for the next one over the same rows, in which a search has
+    dropped one layer more: all before that layer, and all behind it that the next sets share, are
+    not run again. room: bytes that they may take; where they would not fit, none is kept."""
+
+    def __init__(self, room: int = ROOM) -> None:
+        self.room, self.taken = room, 0
+        self.states: dict[int, dict[Kept, State]] = defaultdict(dict)  # by batch
+
+    def step(self, batch: int, path: Kept, make: Callable[[], State]) -> State:
+        """The state of a batch behind these layers, as it was or made now."""
+        if path in self.states[batch]:
+            return self.states[batch][path]
+        state = make()
+        self.taken += sum(one.nbytes for one in state if one is not None)
+        if self.taken <= self.room:
+            self.states[batch][path] = state
+        else:
+            self.states.clear()
+        return state
+
+    def forget(self, prunings: Sequence[Kept]) -> None:
+        """What is no beginning of these."""
+        alive = {kept[:depth] for kept in prunings for depth in range(1, len(kept) + 1)}
+        if self.taken <= self.room:
+            self.taken = 0
+            for batch, states in self.states.items():
+                left = {path: state for path, state in states.items() if path in alive}
+                self.states[batch] = left
+                found = (one for state in left.values() for one in state if one is not None)
+                self.taken += sum(one.nbytes for one in found)
+
+
+def endings(
+    walk: Walk, prunings: Sequence[Kept], seen: Seen | None = None, batch: int = 0
+) -> Iterator[tuple[int, State]]:
     """(number of the pruning, state after its last layer), each layer run once for all prunings
-    whose kept layers are the same up to it.
+    whose kept layers are the same up to it; not at all where its state is `seen`, of this batch.
 
     Branches are run to their end before the rest goes on, so that few states are alive at once."""
+
+    def step(state: State, path: Kept) -> State:
+        if seen is None:
+            return walk.step(path[-1], state)
+        return seen.step(batch, path, lambda: walk.step(path[-1], state))
 
     def descend(state: State, depth: int, numbers: list[int]) -> Iterator[tuple[int, State]]:
         while True:
@@ -101,16 +142,22 @@ def endings(walk: Walk, prunings: Sequence[Kept]) -> Iterator[tuple[int, State]]
             if not following:
                 return
             *branches, trunk = sorted(following, key=lambda layer: len(following[layer]))
+            path = prunings[numbers[0]][:depth]
             for layer in branches:
-                yield from descend(walk.step(layer, state), depth + 1, following[layer])
-            state, numbers, depth = walk.step(trunk, state), following[trunk], depth + 1
+                yield from descend(step(state, (*path, layer)), depth + 1, following[layer])
+            state, numbers, depth = step(state, (*path, trunk)), following[trunk], depth + 1
 
     yield from descend(walk.start(), 0, list(range(len(prunings))))
 
 
-def layer_passes(prunings: Iterable[Sequence[int]]) -> int:
-    """How many layers `endings` runs: the nodes of the tree of kept layers."""
-    return len({tuple(kept[:depth]) for kept in prunings for depth in range(1, len(kept) + 1)})
+def layer_passes(*sweeps: Iterable[Sequence[int]]) -> int:
+    """How many layers `endings` runs: the nodes of the tree of kept layers. Of several sweeps, each
+    of which has seen the one before: those that are new."""
+    found, before = 0, set()
+    for prunings in sweeps:
+        nodes = {tuple(kept[:depth]) for kept in prunings for depth in range(1, len(kept) + 1)}
+        found, before = found + len(nodes - before), nodes
+    return found
 
 
 @torch.inference_mode()
@@ -122,13 +169,15 @@ def log_likelihoods(
     pad: int,
     name: str,
     journal: Journal | None = None,
+    seen: Seen | None = None,
 ) -> Scores:
     """Score every row under the model without each of the blocks (or sets of layers), `size` rows
     at a time.
 
     pad: a token to fill batches up with; name: what the progress bar calls this; journal: where
     rows are kept as they are scored, and found again after a kill. One that takes a share of the
-    batches leaves the scores of all other rows NaN.
+    batches leaves the scores of all other rows NaN. seen: the states of an earlier call with the
+    same model, rows and size; those of this one are left there for the next.
     An architecture whose layers cannot be replayed, or do not give then what its ordinary forward
     passes give, is run pruning by pruning.
 
@@ -167,7 +216,7 @@ def log_likelihoods(
         if way is None:
             _one_by_one(model, blocks, rows, batches, size, pad, found, keep)
         else:
-            _replayed(Replay(model), blocks, rows, batches, pad, found, keep)
+            _replayed(Replay(model), blocks, rows, batches, pad, found, keep, seen)
     return found
 
 
@@ -212,13 +261,16 @@ def _replayed(
     pad: int,
     found: Scores,
     done: Callable[[Sequence[int]], object] = lambda numbers: None,
+    seen: Seen | None = None,
 ) -> None:
     """The scores of these batches; `done` is told the numbers of rows as soon as they are in."""
     prunings = [tuple(kept_layers(block, len(replay.layers))) for block in blocks]
-    for batch in batches:
+    if seen is not None:
+        seen.forget(prunings)
+    for place, batch in enumerate(batches):
         walk = Walk(replay, batch, pad)
         head = Head(replay, batch, rows, found)
-        for number, state in endings(walk, prunings):
+        for number, state in endings(walk, prunings, seen, place):
             head.add(number, state.rest)
         head.flush()
         done(batch.rows)

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from lib.errors import UserError
 from lib.evaluation import evaluate
-from lib.evaluation.sweep import layer_passes
+from lib.evaluation.sweep import Seen, layer_passes
 from lib.fields import Calibration, Text
 from lib.pruning import strategy as strategies
 from lib.pruning.dropped import Dropped, kept_layers
@@ -78,6 +78,7 @@ class Asked:
         found = sample.calibration if sample else opened.study.calibration
         self.calibration = found and found.model_copy(update={"seed": found.seed + draw})
         self.skip = sample.skip if sample else 0
+        self._seen: Seen | None = None
 
     @property
     def model(self) -> PreTrainedModel:
@@ -99,7 +100,7 @@ class Asked:
         rows = self.windows.tolist()
         dropped = [Dropped(one) for one in sets]
         pad = self.tokenizer.pad_token_id
-        found = evaluate.losses(self.model, dropped, rows, self.batch, pad)
+        found = evaluate.losses(self.model, dropped, rows, self.batch, pad, seen=self._seen)
         return np.array([one["loss"] for one in found])
 
     def distances(self) -> dict[str, Any]:
@@ -116,7 +117,10 @@ class Asked:
 
         def apart() -> dict[str, Any]:
             """A user's code may leave hooks, gradients or another mode on the model."""
+            # A search asks for sets that share most of their way with those before.
+            self._seen = Seen() if len(strategy.sets(opened.n_layers)) > 1 else None
             found = measure()
+            self._seen = None
             if isinstance(strategy, strategies.Own):
                 opened.release()
             return found
@@ -149,7 +153,5 @@ def passes(strategy: strategies.Strategy, n_layers: int, head: float) -> float:
     asked = strategy.sets(n_layers)
     if not asked:
         return strategy.PASSES * n_layers
-    return sum(
-        layer_passes([kept_layers(one, n_layers) for one in sets]) + len(sets) * head
-        for sets in asked
-    )
+    kept = [[kept_layers(one, n_layers) for one in sets] for sets in asked]
+    return layer_passes(*kept) + head * sum(map(len, asked))
