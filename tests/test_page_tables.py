@@ -1,5 +1,6 @@
 """The tables that pages include: which there are, when they are made, and without torch."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 from run_records import run, write
 
 from lib import paths
-from lib.book import page_tables
+from lib.book import page_tables, published_verdicts
 from lib.errors import UserError
 from lib.words import amount, percent, plain, power_of_ten, size, spoken
 
@@ -82,3 +83,26 @@ def test_numbers_in_words() -> None:
     ]  # fmt: skip
     assert [percent(x) for x in (0.125, 1.0)] == ["12.5%", "100%"]
     assert plain("a|b\n*d*") == r"a\|b \*d\*"
+
+
+def test_published_runs_of_real_models_stand_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Claims that none of them tests are left out, and so are runs of other models."""
+    monkeypatch.setattr(published_verdicts.paths, "published", lambda name: tmp_path / name)
+    assert published_verdicts.tables() == {"real": []}
+    rows = {
+        "one": ("a real model, whole", ["reproduced", "not testable here"]),
+        "two": ("a real model", ["not testable here", "not testable here"]),
+        "toy": ("a made-up world", ["reproduced", "reproduced"]),
+    }
+    for name, (sign, verdicts) in rows.items():
+        (tmp_path / name / "tables").mkdir(parents=True)
+        (tmp_path / name / "study.json").write_text(json.dumps({"title": name, "sign": sign}))
+        lines = [f"gromov,{number},words {number},{one}" for number, one in enumerate(verdicts, 1)]
+        text = "\n".join(["paper,claim,statement,verdict", *lines])
+        (tmp_path / name / "tables" / "verdicts.csv").write_text(text)
+    assert published_verdicts.tables()["real"] == [
+        {"claim": "gromov-1", "what it says": "words 1", "one": "reproduced"}
+        | {"two": "not testable here"}
+    ]

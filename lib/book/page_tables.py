@@ -15,7 +15,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from lib import paths
-from lib.book import sources, took
+from lib.book import published_verdicts, sources, took
 from lib.book.took import Rows
 from lib.claims.rules import lu_printed
 from lib.errors import UserError
@@ -43,6 +43,8 @@ def write(folder: Path) -> None:
     # These need no torch. What runs took changes with every run.
     _write(folder, {f"cost_{name}": _as_text(rows) for name, rows in took.tables().items()})
     _write(folder, {f"audit_{name}": rows for name, rows in lu_printed.tables().items()})
+    found = published_verdicts.tables()
+    _write(folder, {f"verdicts_{name}": _as_text(rows) for name, rows in found.items()})
 
 
 def _write(folder: Path, tables: Mapping[str, Rows]) -> None:
