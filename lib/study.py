@@ -26,6 +26,16 @@ from lib.open_sets import Chosen
 from lib.schema import Study, Task
 
 LONGEST_NAME = 100  # of a study: names of files begin with it
+# Where a study that is like another has settings of its own for the first, the other's names of
+# such things may be none of its own, and are not inherited.
+NAMED = [
+    ("healing", ("last_layer", "recipes")),
+    ("healing", ("step_by_step", "recipes")),
+    ("what_to_train", ("last_layer", "recipes")),
+    ("what_to_train", ("step_by_step", "recipes")),
+    ("which_layers", ("which_layers", "healed")),
+    ("other_texts", ("on_what", "texts")),
+]
 LONGEST_PART = 255  # bytes between two slashes of a path, on any file system
 
 
@@ -131,6 +141,10 @@ def _inherited(raw: dict[str, object], path: Path) -> dict[str, object]:
         if merge and {"path", "dataset"} & value.keys():  # a text has one source
             settings[key] = {k: v for k, v in settings[key].items() if k not in Text.model_fields}
         settings[key] = _merged(key, settings[key], value) if merge else value
+    for changed, (key, names) in NAMED:
+        given = raw.get(key)
+        if changed in raw and not (isinstance(given, dict) and names in given):
+            settings[key] = settings[key] | {names: []}
     healing, own_healing = settings["healing"], raw.get("healing")
     says = isinstance(own_healing, dict) and "data" in own_healing
     if "healing_text" in raw and isinstance(healing, dict) and not says:

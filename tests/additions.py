@@ -264,6 +264,7 @@ def name_oddly(study: Path, folder: Path) -> None:
     settings = yaml.safe_load(study.read_text("utf-8"))
     settings |= {"title": TITLE, "sign": SIGN, "text_name": OWN}
     settings["other_texts"] = [{"name": OTHER, "path": str(folder / "[texts] *"), "loss": True}]
+    settings["on_what"]["texts"] = []  # nothing is chosen on what is evaluated
     study.write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), "utf-8")
 
 

@@ -38,13 +38,18 @@ def test_every_model_of_the_almanac_is_in_one_part(almanac: plan.Planned) -> Non
     healed = [part for part in parts.values() if part.healed]
     # 6 fractions × 2 strategies + unpruned; 2 ranks × 3 × 2; 2 seeds × 4; teacher and as long as
     # with one, 3 seeds × 2 each. Equal steps without a teacher are among the seeds.
-    assert len(healed) == 13 + 12 + 8 + 6 + 6
+    # The second paper: 3 strategies × 2 fractions with LoRA; two recipes more; twice as long; on
+    # lessons; the last layer, kept and dropped, with three layers trained, of which one is there.
+    assert len(healed) == 13 + 12 + 8 + 6 + 6 + 6 + 2 + 1 + 1 + 3
     assert all(len(part.conditions) == 1 for part in healed)
-    assert len(parts["unhealed"].conditions) == 31
+    unhealed = parts["unhealed"].conditions
+    assert len({one.strategy for one in unhealed}) == 1 + len(almanac.every_strategy)
+    assert sum(one.strategy in almanac.strategies for one in unhealed) == 2 * 15
     assert len(parts["unhealed-4bit"].conditions) == 13
     firsts = [part.sections[0] for part in parts.values()]
     assert {name: firsts.count(name) for name in firsts} == {
         "qa_transitions": 15, "lora_rank": 12, "healing_seeds": 8, "teacher": 12,
+        "which_layers": 6, "what_to_train": 2, "step_by_step": 1, "on_what": 1, "last_layer": 3,
     }  # fmt: skip
     assert len({part.what for part in parts.values()}) == len(parts)
 

@@ -387,3 +387,19 @@ def test_a_forest_of_models_shows_draws_as_a_band() -> None:
     found = strips.among_draws(table)
     assert found["beaten in accuracy"].tolist() == pytest.approx([0.55, 0.55])
     assert tables.strategies(table) == ["simple", "greedy", "random"]
+
+
+def test_names_of_what_a_study_replaces_are_not_inherited(
+    tmp_path: Path, write_study: Studies
+) -> None:
+    path = write_study(tmp_path, **BESIDE | {"held_out_text": {"path": "held_out.jsonl"}})
+    (tmp_path / "held_out.jsonl").write_text('{"text": "once"}\n')
+    text = path.read_text().replace("last_layer:\n", "last_layer:\n  recipes: [lora-r4]\n")
+    path.write_text(text.replace("alpha: 4", "alpha: null"))
+    assert study.load(str(path)).last_layer.recipes == ["lora-r4"]
+    (tmp_path / "other.yaml").write_text(f"like: ./{path.name}\nhealing: {{rank: 2}}\n")
+    found = study.load(str(tmp_path / "other.yaml"))
+    assert found.last_layer.recipes == [] and found.recipes[0].rank == 2
+    own = f"like: ./{path.name}\nhealing: {{rank: 2}}\nlast_layer: {{recipes: [lora-r2]}}\n"
+    (tmp_path / "own.yaml").write_text(own)
+    assert study.load(str(tmp_path / "own.yaml")).last_layer.recipes == ["lora-r2"]

@@ -283,7 +283,16 @@ def test_where_memory_is_enough_nothing_is_said(monkeypatch):
 
 
 def test_of_activations_fewer_at_once_fit(monkeypatch):
-    study = studies.override(studies.load("almanac"), healing={"batch": 12})
+    alone = {"recipes": [], "strategies": [], "samples": [], "searches": [], "texts": []}
+    study = studies.override(
+        studies.load("almanac"),
+        healing={"batch": 12},
+        which_layers={"strategies": [], "healed": []},
+        what_to_train={"recipes": []},
+        last_layer={"recipes": []},
+        step_by_step={"recipes": [], "strategies": []},
+        on_what=alone,
+    )
     shape = shapes.shape_of(checkpoints.load_config(study))
     needs = {part: memory.memory(study, shape, part)["healing"] for part in (12, 6, 4, 3, 2, 1)}
     assert "healing.micro_batch: 4 would fit" in refusal_of_memory(study, needs[4], monkeypatch)
