@@ -50,12 +50,18 @@ def own(study: Study, scratch: Path) -> RecordedRun:
         raise UserError(f"study {study.name}: nothing measured here to compare; first `make book`")
     opened = OpenStudy(study)
     _ = opened.config  # where there is no checkpoint, this says so
-    here, keys = opened.checkpoint, ("checkpoint", "tokenizer")
+    here = opened.checkpoint
     ownership.check(study, here)
-    run.records = [one for one in run.records if here in map(one["inputs"].get, keys)]
+    run.records = [one for one in run.records if here in _checkpoints(one["inputs"])]
     opened.store = _Recorded(scratch / "own", run.records, PLACE, folder)
     _check_tables(run, opened, folder / "tables")
     return run
+
+
+def _checkpoints(inputs: dict[str, Any]) -> list[Any]:
+    """Those that a record is about; of two models side by side both."""
+    sides = [one.get("checkpoint") for one in inputs.get("models", ())]
+    return [inputs.get("checkpoint"), inputs.get("tokenizer"), *sides]
 
 
 def published(study: Study, scratch: Path) -> RecordedRun:
