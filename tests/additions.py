@@ -202,7 +202,7 @@ shape = shape_of(opened.config)
 kind = recipe.of(opened.study.healing)
 assert report["trainable_parameters"] == kind.trainable(shape, opened.study.healing, one.dropped)
 needs = memory(opened.study, shape)
-assert needs["healing"] > needs["unhealed"] and needs["healed"] >= 4 * shape.total
+assert needs["healing"] > needs["unhealed"] and needs["healed"] == 4 * shape.total
 print(plan(opened.study))
 sys.exit(export.main(["--study", sys.argv[1], "--simple", "8", sys.argv[2]]))
 """

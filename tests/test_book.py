@@ -189,6 +189,7 @@ def test_an_added_recipe_is_healed_kept_restored_exported_and_planned(copy, tmp_
     study.write_text(
         f"like: {json.dumps(str(copy / 'studies/almanac.yaml'))}\n"
         "healing: {recipe: norms, steps: 3, batch: 4, length: 32, fractions: [0.5]}\n"
+        "what_to_train: {recipes: []}\nstep_by_step: {strategies: []}\non_what: {recipes: []}\n"
     )
     done = called(copy, "-c", additions.USE_RECIPE, str(study), str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr[-3000:]
@@ -198,7 +199,7 @@ def test_an_added_recipe_is_healed_kept_restored_exported_and_planned(copy, tmp_
 
 def test_every_table_has_its_columns_and_every_value_a_standard_error(copy):
     assert not (copy / "results/smoke/tables/perplexity.csv").exists()  # the study names no text
-    for name in section.writers().keys() - {"perplexity", "data_interaction"}:
+    for name in section.writers().keys() - {"perplexity"}:
         table = pd.read_csv(copy / f"results/smoke/tables/{name}.csv")
         assert set(table.columns) == set(section.tables()[name].columns), name
         assert len(table) > 0, name
