@@ -11,16 +11,15 @@ passes are left out.
 """
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 from transformers import PretrainedConfig
 
 from lib.book import timing
 from lib.book.memory import memory
+from lib.book.question_sizes import UNKNOWN, Size, size_of
 from lib.evaluation import harness, whole_texts
 from lib.evaluation.sweep import layer_passes
 from lib.evidence.records import digest
@@ -40,35 +39,9 @@ from lib.schema import Loss, Perplexity, Study, Task
 from lib.sections import section
 from lib.words import spoken
 
-# Questions, tokens of one and of its answers, of tasks whose data may not be at hand: their
-# published test (or validation) sets, at four bytes a token.
-KNOWN = {
-    "mmlu": (14_042, 113, 4),
-    "boolq": (3_270, 158, 2),
-    "cmmlu": (11_582, 80, 4),
-    "piqa": (1_838, 15, 52),
-    "hellaswag": (10_042, 34, 68),
-    "arc_easy": (2_376, 34, 27),
-    "arc_challenge": (1_172, 39, 33),
-    "openbookqa": (500, 15, 21),
-    "winogrande": (1_267, 42, 14),
-}
-TASKS = {"mmlu": 57, "cmmlu": 67}  # in a group
-LOOKED_AT = 32  # questions of a task, evenly spaced, to see how long they are
-UNKNOWN = "not known without its data"
 UNHEALED = "unhealed"  # the part with which everything is compared
 LARGE = 2.5e8  # parameters of a layer that is not made to be timed: 1 GB in float32
 BACK = 3  # forward passes that one forward and back counts for, where it is not timed
-
-
-class Size(NamedTuple):
-    """Of a task: its questions, about how many tokens are read for all of them (what prompts share
-    is run once), of how many the model's head is asked, and where the numbers are from."""
-
-    questions: int
-    read: int
-    scored: int
-    source: str
 
 
 class Planned(OpenStudy):
@@ -94,7 +67,7 @@ class Planned(OpenStudy):
     def size(self, task: Task) -> Size:
         key = (task.name, task.shots, task.limit)
         if key not in self._sizes:
-            self._sizes[key] = _size(self.study, task)
+            self._sizes[key] = size_of(self.study, task)
         return self._sizes[key]
 
     def tokens(self, probe: probes.Probe) -> tuple[int, int]:
@@ -117,50 +90,6 @@ class Planned(OpenStudy):
         """Whether the size of one of the study's tasks is not known; it is counted as nothing."""
         texts = map(whole_texts.as_task, self.study.perplexity)
         return any(self.size(task).source == UNKNOWN for task in (*self.study.tasks, *texts))
-
-
-def _size(study: Study, task: Task) -> Size:
-    if task.name in harness.local_tasks(study):
-        manager = harness.task_manager(study)
-        found = harness.load(manager, task.name)["tasks"].values()
-        parts = [_counted(one, task) for one in found]
-        return Size(*(round(sum(values)) for values in zip(*parts, strict=True)), "counted")
-    if task.name not in KNOWN:
-        return Size(0, 0, 0, UNKNOWN)
-    questions, prompt, answers = KNOWN[task.name]
-    if task.limit:
-        questions = min(questions, task.limit * TASKS.get(task.name, 1))
-    read = prompt * (task.shots + 1) + answers
-    return Size(questions, questions * read, questions * answers, "as published")
-
-
-def _counted(one: Any, task: Task) -> tuple[float, float, float]:
-    """Questions of one of a group's tasks, tokens that are read and tokens of answers, from the
-    mean of some of them."""
-    docs = one.eval_docs
-    count = min(len(docs), task.limit or len(docs))
-    looked_at = np.unique(np.linspace(0, count - 1, min(count, LOOKED_AT)).astype(int))
-    prompts, answers = np.mean([_lengths(one, docs[int(i)]) for i in looked_at], axis=0)
-    examples = task.shots * (prompts + answers / 4)  # an example has one answer
-    sampler = getattr(one.config.fewshot_config, "sampler", None)
-    every = examples if sampler == "first_n" else examples * count
-    return count, every + count * (prompts + answers), count * answers
-
-
-def _lengths(one: Any, doc: Any) -> tuple[float, float]:
-    """Tokens of a question's prompts and answers, at four bytes a token."""
-    prompt = one.doc_to_text(doc)
-    if one.OUTPUT_TYPE == "loglikelihood_rolling":
-        text = [one.doc_to_target(doc)]
-        return 0.0, _tokens(text)
-    if one.multiple_input:
-        return _tokens(one.doc_to_choice(doc)), 2 * _tokens([one.doc_to_target(doc)])
-    answers = one.doc_to_choice(doc) if one.OUTPUT_TYPE == "multiple_choice" else []
-    return _tokens([prompt]), _tokens(answers)
-
-
-def _tokens(texts: Iterable[Any]) -> float:
-    return sum(1 + len(str(text).encode()) / 4 for text in texts)
 
 
 @dataclass(frozen=True)
