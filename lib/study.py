@@ -188,6 +188,15 @@ def _orders(shots: int, count: int) -> list[int]:
     return list(found.values())
 
 
+def published_sign(about: dict[str, Any], name: str) -> str:
+    """Of a published run, from what its study.json says; of one of before there were signs that of
+    the shipped study of its name."""
+    if "sign" in about:
+        return about["sign"]
+    shipped = (paths.STUDIES / f"{name}.yaml").is_file()
+    return load(name).sign if shipped else Study.model_fields["sign"].default
+
+
 def permuted(examples: Iterable, order: int) -> list:
     """A task's examples in an order of its own; 0: as they are."""
     found = list(examples)

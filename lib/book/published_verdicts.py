@@ -1,7 +1,6 @@
 """The verdicts of published runs side by side, as Markdown shows them."""
 
 import json
-from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +9,6 @@ from lib import paths, study
 from lib.book.took import Rows
 from lib.claims.rules.judging import NOT_TESTABLE
 from lib.claims.rules.reading import read
-from lib.errors import UserError
 
 REAL = "a real model"  # how the signs of such runs begin
 
@@ -21,7 +19,8 @@ def tables() -> dict[str, Rows]:
     for file in sorted(paths.published("").glob("*/study.json")):
         about = json.loads(file.read_text("utf-8"))
         verdicts = file.parent / "tables" / "verdicts.csv"
-        if _sign(about, file.parent.name).startswith(REAL) and verdicts.is_file():
+        sign = str(study.published_sign(about, file.parent.name))
+        if sign.startswith(REAL) and verdicts.is_file():
             found[str(about["title"])] = _by_claim(verdicts)
     if not found:
         return {"real": []}
@@ -33,15 +32,6 @@ def tables() -> dict[str, Rows]:
             for (paper, number, statement), row in tested.iterrows()
         ]
     }
-
-
-def _sign(about: dict[str, object], name: str) -> str:
-    """Runs of before there were signs have that of the shipped study of their name."""
-    if "sign" in about:
-        return str(about["sign"])
-    with suppress(UserError):
-        return study.load(name).sign
-    return ""
 
 
 def _by_claim(file: Path) -> pd.Series:

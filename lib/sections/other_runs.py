@@ -130,17 +130,11 @@ def _about(name: str, published: bool) -> tuple[Study, int | None]:
             study = studies.load(about["file"])
             return study, parameters(study)
         shape, title = about["settings"].get("shape"), about["title"] or name
-        sign = about["sign"] if "sign" in about else _shipped_sign(name)
+        sign = studies.published_sign(about, name)
         study = Study(model=name, name=name, shape=shape, title=title, sign=sign)
         return study, parameters(study) if shape else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError):
         raise Unusable(f"{note.name} or the study it names is missing or damaged") from None
-
-
-def _shipped_sign(name: str) -> str:
-    """For a run that was published before studies had signs: that of the shipped study."""
-    shipped = (paths.STUDIES / f"{name}.yaml").exists()
-    return studies.load(name).sign if shipped else Study.model_fields["sign"].default
 
 
 def parameters(study: Study) -> int | None:
