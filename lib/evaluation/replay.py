@@ -33,7 +33,7 @@ class Entrance:
 
 
 class _Entered(Exception):
-    """Raised in the last layer's place: what follows it is not wanted."""
+    """Raised where what follows is not wanted."""
 
 
 class Replay:
@@ -51,13 +51,15 @@ class Replay:
     def _returned_beside(self) -> int | None:
         """How many things layers return in a tuple with the hidden states; None: they alone."""
         found = []
-        handle = self.layers[0].register_forward_hook(
-            lambda _module, _inputs, output: found.append(
-                len(output) - 1 if isinstance(output, tuple) else None
-            )
-        )
+
+        def look(_module: nn.Module, _inputs: tuple, output: Any) -> None:
+            found.append(len(output) - 1 if isinstance(output, tuple) else None)
+            raise _Entered
+
+        handle = self.layers[0].register_forward_hook(look)
         try:
-            self.decoder(input_ids=self._tokens(1, 1), use_cache=False)
+            with suppress(_Entered):
+                self.decoder(input_ids=self._tokens(1, 1), use_cache=False)
         finally:
             handle.remove()
         return found[0]
