@@ -47,7 +47,7 @@ def ordinary(model: PreTrainedModel, rows: Sequence[Row], size: int, pad: int) -
         tokens, _ = batch.rests(pad)
         logits = model(input_ids=tokens.to(model.device), use_cache=False).logits
         for one, of_input in zip(batch.inputs, logits, strict=True):
-            log_probabilities = of_input.float().log_softmax(-1).cpu()
+            log_probabilities = _wide(of_input).log_softmax(-1).cpu()
             for number in one.rows:
                 row = rows[number]
                 targets = torch.tensor(row.tokens[row.start :])
@@ -113,7 +113,7 @@ class Head:
         best = torch.empty(len(index), dtype=torch.bool)
         for first in range(0, len(hidden), self.most):
             mine = ((index >= first) & (index < first + self.most)).nonzero()[:, 0]
-            logits = self.replay.logits(hidden[first : first + self.most]).float()
+            logits = _wide(self.replay.logits(hidden[first : first + self.most]))
             at, token = (index[mine] - first).to(logits.device), tokens[mine].to(logits.device)
             best[mine] = (logits.argmax(-1)[at] == token).cpu()
             chosen, largest = logits[at, token], logits.amax(-1, keepdim=True)
@@ -121,3 +121,8 @@ class Head:
             total = logits.sub_(largest).exp_().sum(-1).log_().add_(largest[:, 0])
             value[mine] = (chosen - total[at]).double().cpu()
         return value, best
+
+
+def _wide(logits: torch.Tensor) -> torch.Tensor:
+    """In 32 bits where they come in fewer."""
+    return logits if logits.dtype == torch.float64 else logits.float()
