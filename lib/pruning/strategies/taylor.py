@@ -55,35 +55,19 @@ class Strategy(strategy.Strategy):
 def _gradients(asked: strategy.Asked, weights: list[Any]) -> dict[Any, Any]:
     """∂L/∂w of the weights, in float32 whatever the model computes in: batches add up. Without one
     are experts that no token was sent to."""
-    import torch
+    from lib.pruning.gradients import backward, wanted
 
-    model, windows = asked.model, asked.windows
-    before = {one: one.requires_grad for one in model.parameters()}
-    found: dict[Any, Any] = {}
+    windows, found, share = asked.windows, {}, 0.0
 
     def take(weight: Any) -> None:
         gradient = weight.grad.float() * share
         found[weight] = found[weight].add_(gradient) if weight in found else gradient
         weight.grad = None
 
-    handles = []
-    try:
-        model.requires_grad_(False)
-        for weight in weights:
-            weight.requires_grad_(True)
-            handles.append(weight.register_post_accumulate_grad_hook(take))
+    with wanted(asked.model, weights, take):
         for some in windows.split(asked.batch):
-            share, tokens = len(some) / len(windows), some.to(model.device)
-            logits = model(input_ids=tokens, use_cache=False).logits[:, :-1].float()
-            torch.nn.functional.cross_entropy(
-                logits.flatten(0, 1), tokens[:, 1:].flatten()
-            ).backward()
-    finally:
-        for handle in handles:
-            handle.remove()
-        for one, required in before.items():
-            one.requires_grad_(required)
-            one.grad = None
+            share = len(some) / len(windows)
+            backward(asked.model, some)
     return found
 
 
