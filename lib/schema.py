@@ -52,6 +52,7 @@ from lib.section_settings import (
     Seeds,
     StepByStep,
     Teacher,
+    WhatLayersDo,
     WhatToTrain,
     WhichLayers,
     Writing,
@@ -152,6 +153,7 @@ class Study(Group):
     last_layer: LastLayer = LastLayer()
     step_by_step: StepByStep = StepByStep()
     on_what: OnWhat = OnWhat()
+    what_layers_do: WhatLayersDo = WhatLayersDo()
     other_texts: list[NamedText] = []
     writing: Writing = Writing()
     cost: Cost = Cost()

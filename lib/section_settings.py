@@ -142,6 +142,21 @@ class OnWhat(Group):
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
 
 
+class WhatLayersDo(Group):
+    """What layers do to the residual stream, on the windows of `distances`: at the last token of
+    each and so many `further` ones, all where there are fewer. Blocks of these `fractions` of the
+    layers are compared by each measure of likeness. `gradients`: windows that are read backwards,
+    too. `task`: on whose questions the logit lens looks; empty: the study's first one of the role
+    `knowledge`, without examples. `leave_one_out`: whether the model is asked without each layer
+    in turn."""
+
+    further: Annotated[int, Field(ge=0, le=MOST)] = 31
+    fractions: Annotated[list[Fraction], Field(min_length=1)] = [0.25]
+    gradients: Annotated[int, Field(ge=0, le=MOST)] = 0
+    task: str = ""
+    leave_one_out: bool = False
+
+
 class Writing(Group):
     """What the model writes, greedily: `tokens` after the first `prompt_tokens` of `n_prompts`
     documents of the validation text, and after each of the study's own `prompts`."""

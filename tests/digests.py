@@ -22,7 +22,7 @@ from lib import open_sets
 from lib import study as studies
 from lib.evidence.records import digest
 from lib.evidence.store import Store
-from lib.experiments import costs, measure, probes, schedules
+from lib.experiments import costs, layer_measures, measure, probes, schedules
 from lib.experiments.choosing import Asked
 from lib.experiments.conditions import Condition
 from lib.experiments.opened import OpenStudy
@@ -35,7 +35,8 @@ KINDS = {
     "scores of a strategy": "S", "a further choice": "C", "questions": "Q", "with examples": "E",
     "question-free": "F", "loss": "L", "loss on another text": "l", "perplexity": "P",
     "writing": "W", "healing": "H", "loss, healed": "h",
-    "cost": "M", "cost in 4-bit": "m",
+    "cost": "M", "cost in 4-bit": "m", "what layers do": "Y", "what those of the twin do": "y",
+    "logit lens": "V",
 }  # fmt: skip
 LETTERS = "".join(KINDS.values())
 
@@ -86,6 +87,9 @@ def of(study: Study, config: Any = None) -> dict[str, str]:
         "h": probes.probe_inputs(opened, healed, study.loss),
         "M": noted(lambda: costs._measured(opened, opened.weights)),
         "m": noted(lambda: costs._measured(opened, "nf4")),
+        "Y": noted(lambda: layer_measures.measures(opened)),
+        "y": noted(lambda: layer_measures.measures(opened, untrained=True)),
+        "V": noted(lambda: layer_measures.lens(opened)),
     }
     return {letter: digest(found) for letter, found in inputs.items()}
 
@@ -135,7 +139,7 @@ SETTINGS: dict[tuple[str, str], tuple[Any, bool]] = {
 }
 
 ALL = LETTERS
-TEXT, HEALING, ASKED, TASKS = "DTSCLWh", "CHh", "QEF", "QEFP"
+TEXT, HEALING, ASKED, TASKS = "DTSCLWhYy", "CHh", "QEFV", "QEFPV"
 SAME = "the same elsewhere"  # a copy, at another place
 # Key → another value, and the kinds of records whose digest it moves: none where a key only chooses
 # which records there are, where to compute, or what things are called.
@@ -187,16 +191,16 @@ KEYS: dict[str, tuple[Any, str]] = {
     "held_out_text.split": ("test", ""),
     "held_out_text.revision": ("v2", ""),
     "text_name": ("other", ""),
-    "tasks.name": ("other", "QF"),
+    "tasks.name": ("other", "QFV"),
     "tasks.shots": (3, "E"),
-    "tasks.limit": (3, "QF"),
-    "tasks.role": ("reading", ""),
+    "tasks.limit": (3, "QFV"),
+    "tasks.role": ("reading", "V"),
     "tasks.metric": ("acc_norm", ""),
     "tasks.order": (1, "E"),
-    "distances.n_sequences": (5, "DTOSC"),
-    "distances.length": (9, "DTOSC"),
+    "distances.n_sequences": (5, "DTOSCYy"),
+    "distances.length": (9, "DTOSCYy"),
     "distances.tokens": ("all", "DTOC"),
-    "distances.seed": (1, "DTOSC"),
+    "distances.seed": (1, "DTOSCYy"),
     "distances.bootstrap": (101, "DTO"),
     "loss.n_sequences": (5, "Llh"),
     "loss.length": (17, "Llh"),
@@ -275,6 +279,11 @@ KEYS: dict[str, tuple[Any, str]] = {
     "on_what.pruned_by": (["mine"], ""),
     "on_what.fractions": ([0.5], ""),
     "on_what.seeds": ([1], ""),
+    "what_layers_do.further": (3, "Yy"),
+    "what_layers_do.fractions": ([0.5], "Yy"),
+    "what_layers_do.gradients": (2, "Yy"),
+    "what_layers_do.task": ("other", "V"),
+    "what_layers_do.leave_one_out": (True, ""),
     "other_texts.name": ("stories", ""),
     "other_texts.loss": (True, ""),
     "other_texts.path": (SAME, ""),
@@ -293,7 +302,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "cost.tokens": (5, "Mm"),
     "cost.repeats": (6, "Mm"),
     "controls.untrained": (False, ""),
-    "controls.seed": (1, "T"),
+    "controls.seed": (1, "Ty"),
     "controls.studies": (["almanac-seed1"], ""),
     "controls.from_scratch": (["almanac-8-layers"], ""),
 }

@@ -15,6 +15,7 @@ from lib.open_sets import Healing
 from lib.pruning.strategy import load
 from lib.schema import Study
 
+LAYERS = "what_layers_do.gradients"
 NEEDED_BY = {"healing": "healing", "gradients": "gradients of all layers"}
 
 
@@ -24,14 +25,22 @@ def memory(study: Study, shape: Shape, micro_batch: int | None = None) -> dict[s
     what was healed, by the recipe that takes most. micro_batch: in place of the study's."""
     size = torch.empty(0, dtype=checkpoints.dtype(study)).element_size()
     found = {"unhealed": float(size * shape.total)}
-    if any(load(one).gradients for one in study.every_strategy):
-        length = (study.calibration or study.distances).length
+    if wanted := _gradients_for(study):
+        texts = [study.calibration or study.distances] if wanted[0] != LAYERS else []
+        texts += [study.distances] if wanted[-1] == LAYERS else []
+        length = max(text.length for text in texts)
         kept = _activations(shape, study.batch * length, shape.n_layers, size)
         found["gradients"] = found["unhealed"] + 4 * sum(shape.by_layer) + kept
     if study.healing is None:
         return found
     each = [_healing(study, shape, one, micro_batch) for one in study.every_recipe]
     return found | {what: max(one[what] for one in each) for what in ("healing", "healed")}
+
+
+def _gradients_for(study: Study) -> list[str]:
+    """What wants gradients of all layers: names of strategies, then `LAYERS`."""
+    found = [one.name for one in study.every_strategy if load(one).gradients]
+    return [*found, LAYERS] if study.what_layers_do.gradients else found
 
 
 def _healing(
@@ -97,7 +106,7 @@ def check_memory(study: Study, shape: Shape) -> None:
         f"{checkpoints.device(study)} has {room / 1e9:.1f} GB; "
     )
     if short == "gradients":
-        wanted = ", ".join(one.name for one in study.every_strategy if load(one).gradients)
+        wanted = ", ".join(_gradients_for(study))
         raise UserError(f"{line}a smaller batch, or without these strategies: {wanted}")
     if short == "healing":
         checkpointed = study.model_copy(

@@ -35,12 +35,9 @@ class LayerStates:
 
 
 def positions(length: int, further: int) -> torch.Tensor:
-    """The last token and so many before it, evenly spaced.
-
-    Raises UserError for more than there are."""
-    if further >= length:
-        raise UserError(f"{further} further tokens of windows of {length}: at most {length - 1}")
-    return (torch.arange(1, further + 2) * length).div(further + 1, rounding_mode="floor") - 1
+    """The last token and so many before it, evenly spaced; all where there are fewer."""
+    count = min(further + 1, length)
+    return (torch.arange(1, count + 1) * length).div(count, rounding_mode="floor") - 1
 
 
 @torch.inference_mode()

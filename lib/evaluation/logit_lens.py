@@ -38,21 +38,22 @@ def of_task(
     task: Task,
     manager: Any,
     batch: int,
+    chat_template: bool = False,
 ) -> dict[str, Any]:
     """`ahead` [layers + 1]: share of the questions of which the answer that is ahead in the end is
-    ahead after so many layers; `first` by question: after how many it is ahead for the first time;
-    `settled`: from when on it stays so. `left_out`: questions whose answers begin alike.
+    ahead after so many layers. By question after how many it is so for the first time, `reached`,
+    and from when on it stays so, `settled`. `left_out`: questions whose answers begin alike.
 
     Raises UserError for a task without answers to choose from, or where all are left out."""
-    questions = Questions(task, manager)
+    questions = Questions(task, manager, chat_template)
     if questions.written or questions.chosen_from:
         raise UserError(f"lm-eval task '{task.name}': no answers follow its prompts to choose from")
-    asked = _Prompts(model, tokenizer, [UNPRUNED], batch, task.name)
+    asked = _Prompts(model, tokenizer, [UNPRUNED], batch, task.name, chat_template=chat_template)
     questions.ask(asked.lm(0))
-    beginnings: dict[Prompt, list[int]] = {}
+    begins: dict[Prompt, list[int]] = {}
     for row in asked.rows:
-        beginnings.setdefault(row.tokens[: row.start], []).append(row.tokens[row.start])
-    apart = {one: first for one, first in beginnings.items() if len({*first}) == len(first) > 1}
+        begins.setdefault(row.tokens[: row.start], []).append(row.tokens[row.start])
+    apart = {prompt: each for prompt, each in begins.items() if len({*each}) == len(each) > 1}
     if not apart:
         raise UserError(
             f"lm-eval task '{task.name}': the answers to every question begin with the same token"
@@ -62,9 +63,9 @@ def of_task(
     stays = final.flip(0).cummin(0).values.flip(0)
     return {
         "ahead": final.double().mean(1).tolist(),
-        "first": final.int().argmax(0).tolist(),
+        "reached": final.int().argmax(0).tolist(),
         "settled": stays.int().argmax(0).tolist(),
-        "left_out": len(beginnings) - len(apart),
+        "left_out": len(begins) - len(apart),
     }
 
 

@@ -9,6 +9,7 @@ from lib.open_sets import Adapters, Healing
 from lib.pruning.dropped import UNPRUNED, Dropped
 from lib.schema import Study, Task
 
+ONE_LAYER = "one layer"  # not a strategy: each layer by itself
 TEACHING = ("plain, equal steps", "plain, equal time", "with a teacher")
 
 
@@ -196,6 +197,7 @@ def beside(opened: OpenStudy, condition: Condition) -> bool:
     named += [*study.what_to_train.strategies, study.last_layer.keeps, study.last_layer.drops]
     named += [*study.step_by_step.strategies, *study.on_what.pruned_by]
     named += [*study.on_what.strategies, *study.on_what.searches]
+    named.append(ONE_LAYER)
     return condition.strategy in named and condition.strategy not in opened.strategies
 
 

@@ -3,10 +3,11 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from lib.experiments.conditions import Condition, healed, unpruned, untrained
+from lib.experiments.conditions import ONE_LAYER, Condition, healed, unpruned, untrained
 from lib.experiments.opened import OpenStudy
 from lib.healing import recipe as recipes
 from lib.open_sets import Healing
+from lib.pruning.dropped import Dropped
 
 
 def layer_conditions(opened: OpenStudy) -> dict[str, list[Condition]]:
@@ -52,6 +53,16 @@ def _of_sizes(
     ]
     plain = [Condition(strategy, found[n], opened.weights) for n in found]
     return plain + [one for one in untrained(trained) if one not in plain] + trained
+
+
+def single_layers(opened: OpenStudy) -> list[Condition]:
+    """The model without each layer in turn, after the unpruned one; nothing else where the study
+    does without."""
+    found = [unpruned(opened)]
+    if opened.study.what_layers_do.leave_one_out:
+        every = range(opened.n_layers)
+        found += [Condition(ONE_LAYER, Dropped([layer]), opened.weights) for layer in every]
+    return found
 
 
 def recipe_conditions(opened: OpenStudy) -> list[Condition]:

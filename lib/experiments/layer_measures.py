@@ -15,6 +15,7 @@ from lib.evaluation.intrinsic import two_nearest_neighbours
 from lib.evaluation.likeness import GROUPS, MEASURES, Side, likeness
 from lib.experiments.conditions import choices
 from lib.experiments.opened import OpenStudy
+from lib.experiments.probes import prompt_inputs
 from lib.models import checkpoints
 from lib.models.untouched import untouched
 from lib.pruning.dropped import layers_to_drop
@@ -56,7 +57,12 @@ def lens(opened: OpenStudy) -> dict[str, Any] | None:
     def run() -> dict[str, Any]:
         with untouched(opened.model, "the logit lens"):
             return logit_lens.of_task(
-                opened.model, opened.tokenizer, task, opened.task_manager, opened.study.batch
+                opened.model,
+                opened.tokenizer,
+                task,
+                opened.task_manager,
+                opened.study.batch,
+                opened.study.chat_template,
             )
 
     inputs = {
@@ -65,6 +71,8 @@ def lens(opened: OpenStudy) -> dict[str, Any] | None:
         "weights": opened.weights,
         "task": task.model_dump(exclude={"role", "metric"}),
         "source": opened.task_source(task),
+        **prompt_inputs(opened),
+        **({"chat_template": True} if opened.study.chat_template else {}),
     }
     return opened.store.get_or_measure("lens", task.name, inputs, run, batch=opened.study.batch)
 
@@ -78,6 +86,8 @@ def _inputs(opened: OpenStudy, untrained: bool) -> dict[str, Any]:
         model = {"untrained": config, "seed": opened.study.controls.seed}
         model["tokenizer"] = opened.checkpoint
     settings = opened.study.what_layers_do
+    # Of the mean loss of a batch: other batches have other gradients.
+    back = {"windows": settings.gradients, "batch": opened.study.batch}
     return model | {
         "method": METHOD,
         "weights": opened.weights,
@@ -85,7 +95,7 @@ def _inputs(opened: OpenStudy, untrained: bool) -> dict[str, Any]:
         "sample": opened.study.distances.model_dump(include={"n_sequences", "length", "seed"}),
         "further": settings.further,
         "blocks": _sizes(opened),
-        "gradients": settings.gradients,
+        "gradients": back if settings.gradients else None,
     }
 
 
