@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from lib import paths
+from lib.models import instructions
 
 COMMONS = paths.ROOT / "commons"
 
@@ -101,3 +102,19 @@ def test_prose_is_prose(name: str, words: int) -> None:
     assert len({row["text"] for row in found}) == len(found)
     for row in found:
         assert not re.search(r"[{}|\\]|```", row["text"]), row["text"][:80]
+
+
+@pytest.mark.parametrize("name", ["lessons", "exam"])
+def test_instructions_are_apart_from_what_is_asked(name: str) -> None:
+    """No run of six words stands in a question or a passage, nor an instruction twice."""
+    found = list(instructions.of_files(COMMONS / "text" / f"{name}.jsonl"))
+    other = {"lessons": "exam", "exam": "lessons"}[name]
+    twin = {row["instruction"] for row in rows(f"text/{other}.jsonl")}
+    assert len({(one.instruction, one.input) for one in found}) == len(found) >= 500
+    assert not {one.instruction for one in found} & twin
+    asked = [row["question"] for row in rows("questions.jsonl") + rows("examples.jsonl")]
+    asked += [row[part] for row in rows("passages.jsonl") for part in ("passage", "question")]
+    seen = set().union(*(runs(text, 6) for text in asked))
+    for one in found:
+        for text in one:
+            assert not runs(text, 6) & seen, one

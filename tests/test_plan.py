@@ -288,6 +288,7 @@ def test_of_activations_fewer_at_once_fit(monkeypatch):
         studies.load("almanac"),
         healing={"batch": 12},
         which_layers={"strategies": [], "healed": []},
+        what_layers_do={"gradients": 0},
         what_to_train={"recipes": []},
         last_layer={"recipes": []},
         step_by_step={"recipes": [], "strategies": []},

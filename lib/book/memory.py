@@ -107,7 +107,7 @@ def check_memory(study: Study, shape: Shape) -> None:
     )
     if short == "gradients":
         wanted = ", ".join(_gradients_for(study))
-        raise UserError(f"{line}a smaller batch, or without these strategies: {wanted}")
+        raise UserError(f"{line}a smaller batch, or without {wanted}")
     if short == "healing":
         checkpointed = study.model_copy(
             update={"healing": study.healing.model_copy(update={"gradient_checkpointing": True})}
