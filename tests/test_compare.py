@@ -20,7 +20,7 @@ from lib.sections import controls, tables
 from lib.sections.pages import count_verdicts
 from lib.statistics import transitions
 
-AGREE = "study mine: this run and the published one agree in all 65 records"
+AGREE = "study mine: this run and the published one agree in all 68 records"
 EDITED = "Damaged, edited or out of date"
 Change = Callable[[dict[str, Any]], Any]
 
@@ -248,14 +248,14 @@ def test_records_taken_out_put_in_or_torn_are_named(runs, capsys):
     code, out = outcome(runs, capsys)
     assert code == 1
     assert [line.removeprefix("published/mine/evidence.jsonl") for line in part(out, EDITED)] == [
-        ":66: of the same inputs as one before it",
-        ":67: not of schema 1",
-        ": 67 of 65 records",
+        ":69: of the same inputs as one before it",
+        ":70: not of schema 1",
+        ": 70 of 68 records",
     ]
     path.write_text("\n".join(lines)[:-50])
     (runs.published / "study.json").write_text("{}")
     faults = part(outcome(runs, capsys)[1], EDITED)
-    assert faults[0] == "published/mine/evidence.jsonl:65: cut off or not JSON"
+    assert faults[0] == "published/mine/evidence.jsonl:68: cut off or not JSON"
     assert faults[1].startswith("published/mine/study.json: missing, damaged")
 
 
@@ -290,7 +290,7 @@ def test_records_of_another_checkpoint_are_not_this_studys(runs, capsys, tmp_pat
     shutil.rmtree(runs.own / "tables")
     code, out = outcome(runs._replace(study=str(study)), capsys)
     assert code == 1
-    assert out.splitlines()[-1].endswith("do not agree (records not measured here: 65)")
+    assert out.splitlines()[-1].endswith("do not agree (records not measured here: 68)")
     shutil.rmtree(checkpoint)
     assert compare.main(["--study", str(study)]) == 1
     assert "no checkpoint there" in capsys.readouterr().err
