@@ -114,8 +114,11 @@ def likeness(x: Side, y: Side) -> Measured:
 
 
 def _jackknifed(values: list[float]) -> tuple[float, float]:
-    """The value of all groups, with the error that those without one of them give; NaN of one."""
+    """The value of all groups, with the error that those without one of them give; NaN of one. Where
+    some of these are not known, neither is the value taken for known."""
     whole, *left = values
+    if np.isnan(left).any():
+        return float("nan"), float("nan")
     return whole, float(np.sqrt((len(left) - 1) * np.var(left))) if left else float("nan")
 
 

@@ -30,8 +30,9 @@ def layers(opened: OpenStudy) -> pd.DataFrame:
         sample = {"tokens": found["tokens"], "windows": found["windows"], "width": found["width"]}
         for name, of in found["measures"].items():
             for layer, (value, stderr) in enumerate(zip(of["value"], of["stderr"], strict=True)):
-                row = about | {"measure": name, "layer": layer}
-                rows.append(row | {"value": value, "stderr": stderr} | sample)
+                if value is not None:
+                    row = about | {"measure": name, "layer": layer}
+                    rows.append(row | {"value": value, "stderr": stderr} | sample)
     return pd.DataFrame(rows, columns=list(LAYERS)).astype({"value": float, "stderr": float})
 
 
@@ -75,7 +76,7 @@ def predictors(opened: OpenStudy) -> pd.DataFrame:
     rows = []
     for name, of in measured[measured["model"] == OWN].groupby("measure", sort=False):
         none = NAMES[name][1]
-        values = of.sort_values("layer")["value"].to_numpy()
+        values = of.set_index("layer")["value"].reindex(range(opened.n_layers)).to_numpy()
         change = none - values if none == 1 else values  # how much the layer does
         for cost in ("loss", "accuracy") if len(lost) else ():
             found = correlated(change, lost[cost].to_numpy(dtype=float))
@@ -127,7 +128,7 @@ LAYERS = {
     "`attention`, `ffn`: norms of what is added, over that norm; `dimension` of what enters it; "
     "`gradient`: norm of that of its weights",
     "layer": "counted from 0",
-    "value": "of the measure; empty: not known",
+    "value": "of the measure; a layer of which it is not known has no row",
     "stderr": "its standard error: over windows; of `cka`, `svcca` and `procrustes` by a jackknife "
     "over five groups of windows, of `linear` and `linear_update` over these groups, each held out "
     "once; of `gradient` over batches",
