@@ -114,8 +114,8 @@ def likeness(x: Side, y: Side) -> Measured:
 
 
 def _jackknifed(values: list[float]) -> tuple[float, float]:
-    """The value of all groups, with the error that those without one of them give; NaN of one. Where
-    some of these are not known, neither is the value taken for known."""
+    """The value of all groups, with the error that those without one of them give; NaN of one.
+    Where some of these are not known, neither is the value."""
     whole, *left = values
     if np.isnan(left).any():
         return float("nan"), float("nan")
