@@ -18,6 +18,12 @@ def check(study: "Study") -> None:
     names = [task.name for task in study.tasks]
     if study.prompts.task is not None and study.prompts.task not in names:
         raise ValueError(f"prompts.task is none of the study's tasks, {', '.join(names)}")
+    chosen = [task.name for task in study.tasks if task.role != "generation"]
+    if study.what_layers_do.task and study.what_layers_do.task not in chosen:
+        raise ValueError(
+            "what_layers_do.task is none of the study's tasks whose answers are chosen, "
+            f"{', '.join(chosen) or 'of which there are none'}"
+        )
 
 
 def _check_lists(study: "Study") -> None:

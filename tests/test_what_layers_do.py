@@ -8,6 +8,7 @@ import pytest
 from conftest import Studies
 
 from lib import study
+from lib.errors import UserError
 from lib.evidence.records import records
 from lib.experiments import layer_measures
 from lib.experiments.further_conditions import single_layers
@@ -112,3 +113,13 @@ def test_of_few_layers_nothing_is_said() -> None:
     gaps = np.array([np.nan, *range(FEWEST - 1)])
     assert np.isnan(correlated(gaps, gaps).rho) and correlated(gaps, gaps).count == FEWEST - 1
     assert np.isnan(correlated(np.ones(20), np.arange(20.0)).rho)
+
+
+@pytest.mark.parametrize("task", ["nowhere", "sums"])
+def test_the_lens_wants_a_task_whose_answers_are_chosen(
+    task: str, tmp_path: Path, write_study: Studies
+) -> None:
+    tasks = [{"name": "quiz", "role": "knowledge"}, {"name": "sums", "role": "generation"}]
+    path = write_study(tmp_path, tasks=tasks, what_layers_do={"task": task})
+    with pytest.raises(UserError, match="what_layers_do.task is none of .* are chosen, quiz"):
+        study.load(str(path))

@@ -1,7 +1,6 @@
 """What a study's model does to the residual stream, layer by layer, and its untrained twin beside
 it: one forward pass for all that needs no head, and one backward for the gradients."""
 
-import json
 from collections import deque
 from itertools import pairwise
 from math import isnan
@@ -78,13 +77,7 @@ def lens(opened: OpenStudy) -> dict[str, Any] | None:
 
 
 def _inputs(opened: OpenStudy, untrained: bool) -> dict[str, Any]:
-    model: dict[str, Any] = {"checkpoint": opened.checkpoint}
-    if untrained:
-        config = json.loads(opened.config.to_json_string(use_diff=False))
-        for key in ("transformers_version", "_name_or_path"):  # say nothing about the weights
-            config.pop(key, None)
-        model = {"untrained": config, "seed": opened.study.controls.seed}
-        model["tokenizer"] = opened.checkpoint
+    model = opened.twin_inputs if untrained else {"checkpoint": opened.checkpoint}
     settings = opened.study.what_layers_do
     # Of the mean loss of a batch: other batches have other gradients.
     back = {"windows": settings.gradients, "batch": opened.study.batch}

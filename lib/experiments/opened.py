@@ -238,18 +238,22 @@ class OpenStudy:
 
     def measure_untrained_distances(self) -> dict[str, Any]:
         """The same of the untrained twin, on the same windows."""
-        # As config.json has it, where infinity is spelt in a way that a record can hold.
-        config = json.loads(self.config.to_json_string(use_diff=False))
-        for key in ("transformers_version", "_name_or_path"):  # say nothing about the weights
-            config.pop(key, None)
-        inputs = {"untrained": config, "seed": self.study.controls.seed}
-        inputs["tokenizer"] = self.checkpoint
 
         def twin() -> PreTrainedModel:
             self.release()  # the two need not be in memory together
             return checkpoints.untrained_twin(self.study)
 
-        return self._distances(inputs, twin, "untrained ")
+        return self._distances(self.twin_inputs, twin, "untrained ")
+
+    @property
+    def twin_inputs(self) -> dict[str, Any]:
+        """What decides the untrained twin, and the tokens that it reads."""
+        # As config.json has it, where infinity is spelt in a way that a record can hold.
+        config = json.loads(self.config.to_json_string(use_diff=False))
+        for key in ("transformers_version", "_name_or_path"):  # say nothing about the weights
+            config.pop(key, None)
+        seed = self.study.controls.seed
+        return {"untrained": config, "seed": seed, "tokenizer": self.checkpoint}
 
     def _distances(
         self,
