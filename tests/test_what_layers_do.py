@@ -121,5 +121,5 @@ def test_the_lens_wants_a_task_whose_answers_are_chosen(
 ) -> None:
     tasks = [{"name": "quiz", "role": "knowledge"}, {"name": "sums", "role": "generation"}]
     path = write_study(tmp_path, tasks=tasks, what_layers_do={"task": task})
-    with pytest.raises(UserError, match="what_layers_do.task is none of .* are chosen, quiz"):
+    with pytest.raises(UserError, match=r"what_layers_do\.task is none of .* are chosen, quiz"):
         study.load(str(path))
