@@ -18,7 +18,7 @@ def check(study: "Study") -> None:
     names = [task.name for task in study.tasks]
     if study.prompts.task is not None and study.prompts.task not in names:
         raise ValueError(f"prompts.task is none of the study's tasks, {', '.join(names)}")
-    chosen = [task.name for task in study.tasks if task.role != "generation"]
+    chosen = list(dict.fromkeys(one.name for one in study.tasks if one.role != "generation"))
     if study.what_layers_do.task and study.what_layers_do.task not in chosen:
         raise ValueError(
             "what_layers_do.task is none of the study's tasks whose answers are chosen, "

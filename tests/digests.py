@@ -282,7 +282,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "what_layers_do.further": (3, "Yy"),
     "what_layers_do.fractions": ([0.5], "Yy"),
     "what_layers_do.gradients": (2, "Yy"),
-    "what_layers_do.task": ("other", "V"),
+    "what_layers_do.task": ("quiz", ""),
     "what_layers_do.leave_one_out": (True, ""),
     "other_texts.name": ("stories", ""),
     "other_texts.loss": (True, ""),
