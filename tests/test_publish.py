@@ -75,7 +75,7 @@ def test_a_published_run_is_whole_and_says_nothing_of_this_machine(
     for path in folder.rglob("*.*"):
         assert str(Path(measured.file).parent) not in path.read_text("utf-8")
     records = [json.loads(line) for line in (folder / "evidence.jsonl").read_text().splitlines()]
-    kinds = {"distances", "qa", "loss", "healing", "writing", "cost"}
+    kinds = {"distances", "qa", "loss", "healing", "writing", "cost", "layers", "lens"}
     assert {record["kind"] for record in records} == kinds
     assert "of older settings" not in {record["name"] for record in records}
     for record in records:
