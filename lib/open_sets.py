@@ -1,8 +1,9 @@
-"""Open sets: pruning strategies and healing recipes. Each is one file in a folder of its own, and
-its name is the file's. Who adds one has nothing to list anywhere. Its settings stand in a study
-beside its name, and are checked as its file says.
+"""Open sets: pruning strategies, repairs and healing recipes. Each is one file in a folder of its
+own, and its name is the file's. Who adds one has nothing to list anywhere. Its settings stand in a
+study beside its name, and are checked as its file says; repairs have none.
 
-Files of open sets import torch and peft inside functions: a study is read without them.
+Files of strategies and recipes import torch and peft inside functions: a study is read without
+them.
 """
 
 import importlib
@@ -39,7 +40,11 @@ Targets = (
     | None
 )
 
-FOLDERS = {"strategy": "lib.pruning.strategies", "recipe": "lib.healing.recipes"}
+FOLDERS = {
+    "strategy": "lib.pruning.strategies",
+    "repair": "lib.pruning.repairs",
+    "recipe": "lib.healing.recipes",
+}
 
 
 @cache
