@@ -1,5 +1,5 @@
-"""Repairing a cut without training. Without the block [s, t) the residual stream x⁽ˢ⁾ enters layer t
-in place of x⁽ᵗ⁾. A repair brings the two together again, by sums over calibration text in one
+"""Repairing a cut without training. Without the block [s, t) the residual stream x⁽ˢ⁾ enters layer
+t in place of x⁽ᵗ⁾. A repair brings the two together again, by sums over calibration text in one
 forward pass, and changes weights that are there already: it adds none, and no code.
 
     report = repair(model, span(21, 29), windows, batch=8, how=load("linear"))
