@@ -56,6 +56,8 @@ def _check_lists(study: "Study") -> None:
         "on_what.recipes": [one.name for one in study.on_what.recipes],
         "on_what.pruned_by": study.on_what.pruned_by,
         "on_what.seeds": study.on_what.seeds,
+        "repair.repairs": study.repair.repairs,
+        "repair.strategies": study.repair.strategies,
         "healing_data": [data.name for data in study.healing_data],
         "other_texts": [text.name for text in study.other_texts],
         "controls.studies": study.controls.studies,
@@ -73,6 +75,8 @@ def _check_texts(study: "Study") -> None:
         raise ValueError(
             "what_to_train.learning_rates go with held_out_text, on which they are compared"
         )
+    if study.repair.repairs and study.calibration is None:
+        raise ValueError("repair.repairs go with calibration, the text that they are fitted on")
 
 
 def _check_strategies(study: "Study") -> None:
@@ -94,6 +98,7 @@ def _check_strategies(study: "Study") -> None:
     asked = [("what_to_train.strategies", name) for name in study.what_to_train.strategies]
     asked += [("last_layer.keeps", last.keeps), ("last_layer.drops", last.drops)]
     asked += [("step_by_step.strategies", name) for name in study.step_by_step.strategies]
+    asked += [("repair.strategies", name) for name in study.repair.strategies]
     for key in ("strategies", "searches", "pruned_by"):
         asked += [(f"on_what.{key}", name) for name in getattr(study.on_what, key)]
     for key, name in asked:

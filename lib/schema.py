@@ -49,6 +49,7 @@ from lib.section_settings import (
     OnWhat,
     Prompts,
     Ranks,
+    Repairs,
     Seeds,
     StepByStep,
     Teacher,
@@ -154,6 +155,7 @@ class Study(Group):
     step_by_step: StepByStep = StepByStep()
     on_what: OnWhat = OnWhat()
     what_layers_do: WhatLayersDo = WhatLayersDo()
+    repair: Repairs = Repairs()
     other_texts: list[NamedText] = []
     writing: Writing = Writing()
     cost: Cost = Cost()

@@ -17,7 +17,7 @@ from lib.fields import (
     Several,
     Shots,
 )
-from lib.open_sets import LAST_LAYER, Chosen, Healing, read_healing
+from lib.open_sets import LAST_LAYER, Chosen, Healing, known, read_healing
 
 
 class Ranks(Group):
@@ -155,6 +155,23 @@ class WhatLayersDo(Group):
     gradients: Annotated[int, Field(ge=0, le=MOST)] = 0
     task: str = ""
     leave_one_out: bool = False
+
+
+class Repairs(Group):
+    """Prunings of `strategies` (empty: of the study's main one) repaired without training in each
+    of these ways, by what is summed over the calibration text; with none there is no such
+    comparison."""
+
+    repairs: list[str] = []
+    strategies: list[str] = []
+    fractions: Annotated[list[Fraction], Field(min_length=1)] = [0.25, 0.5]
+
+    @model_validator(mode="after")
+    def shipped(self) -> "Repairs":
+        for name in self.repairs:
+            if name not in known("repair"):
+                raise ValueError(f"repairs: '{name}' is none of {', '.join(known('repair'))}")
+        return self
 
 
 class Writing(Group):

@@ -35,8 +35,8 @@ KINDS = {
     "scores of a strategy": "S", "a further choice": "C", "questions": "Q", "with examples": "E",
     "question-free": "F", "loss": "L", "loss on another text": "l", "perplexity": "P",
     "writing": "W", "healing": "H", "loss, healed": "h",
-    "cost": "M", "cost in 4-bit": "m", "what layers do": "Y", "what those of the twin do": "y",
-    "logit lens": "V",
+    "loss, repaired": "R", "cost": "M", "cost in 4-bit": "m", "what layers do": "Y",
+    "what those of the twin do": "y", "logit lens": "V",
 }  # fmt: skip
 LETTERS = "".join(KINDS.values())
 
@@ -63,6 +63,7 @@ def of(study: Study, config: Any = None) -> dict[str, str]:
     other = probes.OtherLoss(study.other_texts[0], study.loss)
     plain = Condition("given", span(1, 2), opened.weights)
     healed = Condition("given", span(1, 2), opened.weights_of(healing), healing)
+    repaired = Condition("given", span(1, 2), opened.weights, repair="linear")
     steps = [schedules.Step("simple", 1, healing), schedules.Step("mine", 1, None)]
     mine = opened.strategy(study.strategies[0].name)
 
@@ -85,6 +86,7 @@ def of(study: Study, config: Any = None) -> dict[str, str]:
         "W": probes.probe_inputs(opened, plain, study.writing),
         "H": probes.condition_inputs(opened, healed),
         "h": probes.probe_inputs(opened, healed, study.loss),
+        "R": probes.probe_inputs(opened, repaired, study.loss),
         "M": noted(lambda: costs._measured(opened, opened.weights)),
         "m": noted(lambda: costs._measured(opened, "nf4")),
         "Y": noted(lambda: layer_measures.measures(opened)),
@@ -139,7 +141,7 @@ SETTINGS: dict[tuple[str, str], tuple[Any, bool]] = {
 }
 
 ALL = LETTERS
-TEXT, HEALING, ASKED, TASKS = "DTSCLWhYy", "CHh", "QEFV", "QEFPV"
+TEXT, HEALING, ASKED, TASKS = "DTSCLWhRYy", "CHh", "QEFV", "QEFPV"
 SAME = "the same elsewhere"  # a copy, at another place
 # Key → another value, and the kinds of records whose digest it moves: none where a key only chooses
 # which records there are, where to compute, or what things are called.
@@ -164,13 +166,13 @@ KEYS: dict[str, tuple[Any, str]] = {
     "validation_text.split": ("test", TEXT),
     "validation_text.revision": ("v2", TEXT),
     "calibration.path": (None, ""),
-    "calibration.dataset": ("other/text", "SC"),
-    "calibration.config": ("de", "SC"),
-    "calibration.split": ("test", "SC"),
-    "calibration.revision": ("v2", "SC"),
-    "calibration.n_sequences": (5, "SC"),
-    "calibration.length": (9, "SC"),
-    "calibration.seed": (1, "SC"),
+    "calibration.dataset": ("other/text", "SCR"),
+    "calibration.config": ("de", "SCR"),
+    "calibration.split": ("test", "SCR"),
+    "calibration.revision": ("v2", "SCR"),
+    "calibration.n_sequences": (5, "SCR"),
+    "calibration.length": (9, "SCR"),
+    "calibration.seed": (1, "SCR"),
     "healing_text.path": (SAME, ""),
     "healing_data.name": (None, ""),  # another is asked for
     "healing_data.path": (SAME, ""),
@@ -197,15 +199,15 @@ KEYS: dict[str, tuple[Any, str]] = {
     "tasks.role": ("reading", "V"),
     "tasks.metric": ("acc_norm", ""),
     "tasks.order": (1, "E"),
-    "distances.n_sequences": (5, "DTOSCYy"),
-    "distances.length": (9, "DTOSCYy"),
+    "distances.n_sequences": (5, "DTOSCRYy"),
+    "distances.length": (9, "DTOSCRYy"),
     "distances.tokens": ("all", "DTOC"),
-    "distances.seed": (1, "DTOSCYy"),
+    "distances.seed": (1, "DTOSCRYy"),
     "distances.bootstrap": (101, "DTO"),
-    "loss.n_sequences": (5, "Llh"),
-    "loss.length": (17, "Llh"),
-    "loss.sample": ("first", "Llh"),
-    "loss.seed": (1, "Llh"),
+    "loss.n_sequences": (5, "LlhR"),
+    "loss.length": (17, "LlhR"),
+    "loss.sample": ("first", "LlhR"),
+    "loss.seed": (1, "LlhR"),
     "perplexity.name": ("other", "P"),
     "perplexity.limit": (3, "P"),
     "pruned_layers": ([1], ""),
@@ -284,6 +286,9 @@ KEYS: dict[str, tuple[Any, str]] = {
     "what_layers_do.gradients": (2, "Yy"),
     "what_layers_do.task": ("quiz", ""),
     "what_layers_do.leave_one_out": (True, ""),
+    "repair.repairs": (["linear"], ""),
+    "repair.strategies": (["mine"], ""),
+    "repair.fractions": ([0.5], ""),
     "other_texts.name": ("stories", ""),
     "other_texts.loss": (True, ""),
     "other_texts.path": (SAME, ""),
@@ -370,6 +375,7 @@ def by_key(path: Path) -> dict[str, str]:
     partial = {"recipe": "partial", "steps": 2, "batch": 2, "length": 16, "layers": 2}
     bases |= dict.fromkeys(PARTIAL, settings | {"healing": partial})
     bases["calibration"] = settings | {"calibration": hub}
+    bases["repair"] = bases["calibration"]
     bases["held_out_text"] = settings | {"held_out_text": hub}
     beside = {"held_out_text": hub, "what_to_train": {"recipes": [{"recipe": "full"}]}}
     bases |= dict.fromkeys(("what_to_train", "last_layer", "step_by_step"), settings | beside)

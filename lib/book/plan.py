@@ -116,7 +116,8 @@ class Part:
         group = self.name.removeprefix(_named(one)).strip("-")
         steps = f"in {len(one.before) + 1} steps" if one.before else ""
         seed = f"seed {one.healing.seed}" if one.healing else ""
-        return ", ".join(filter(None, (layers, steps, one.recipe, seed, group)))
+        how = f"repaired: {one.repair}" if one.repair else one.recipe
+        return ", ".join(filter(None, (layers, steps, how, seed, group)))
 
 
 def _named(condition: Condition) -> str:
@@ -126,7 +127,8 @@ def _named(condition: Condition) -> str:
     before = [[one.dropped.n, repr(one.healing)] for one in condition.before]
     steps = f"-after-{digest(before, 6)}" if before else ""
     seed = f"-seed{condition.healing.seed}" if condition.healing else ""
-    return f"{which}{steps}-{condition.recipe}{seed}"
+    repaired = f"-repaired-{condition.repair}" if condition.repair else ""
+    return f"{which}{steps}-{condition.recipe}{seed}{repaired}"
 
 
 def part_name(opened: OpenStudy, condition: Condition, group: str) -> str:
@@ -190,8 +192,11 @@ def extras(opened: OpenStudy) -> Extras:
 
 
 def training_passes(opened: Planned, part: Part) -> Passes:
-    """Of a layer over a token, all that healing takes; of a pruning in steps, in all steps."""
+    """Of a layer over a token, all that healing takes, or a repair; of a pruning in steps, in all
+    steps."""
     one, gone, forward, back = part.conditions[0], set(), 0.0, 0.0
+    if one.repair and (text := opened.study.calibration):
+        forward += text.n_sequences * text.length * opened.n_layers
     for step in (*one.before, one):
         gone |= {*step.dropped}
         if (healing := step.healing) is None:
@@ -273,10 +278,11 @@ def rows(opened: Planned, pace: Speed) -> dict[str, tuple[int, float]]:
         for extra, _ in extras(opened).values()
     }
     for part in parts(opened).values():
-        own = f"section {part.sections[0]}, healed" if part.healed else part.what
+        done = ("repaired", "repair") if part.conditions[0].repair else ("healed", "healing")
+        own = f"section {part.sections[0]}, {done[0]}" if part.healed else part.what
         work = {f"{own}: questions and loss": pace.asking(opened, part)}
         if part.healed:
-            work = {f"{own}: healing": pace.healing(opened, part)} | work
+            work = {f"{own}: {done[1]}": pace.healing(opened, part)} | work
         for what, seconds in work.items():
             models, before = found.get(what, (0, 0.0))
             found[what] = models + len(part.conditions), before + seconds

@@ -25,13 +25,15 @@ class Done:
 class Condition:
     """One model to evaluate: everything that is dropped and why, in which weights, healed or not.
 
-    before: the earlier steps, where it was pruned in several; `healing` is that of the last."""
+    before: the earlier steps, where it was pruned in several; `healing` is that of the last.
+    repair: how the cut was repaired without training, of one step that is not healed."""
 
     strategy: str
     dropped: Dropped
     weights: str
     healing: Healing | None = None
     before: tuple[Done, ...] = ()
+    repair: str | None = None
 
     @property
     def recipe(self) -> str:
@@ -43,7 +45,8 @@ class Condition:
             f"drop {step.dropped} {step.healing.name if step.healing else 'none'} then "
             for step in self.before
         )
-        return f"{steps}drop {self.last} {self.weights} {self.recipe}"
+        repaired = f" repaired {self.repair}" if self.repair else ""
+        return f"{steps}drop {self.last} {self.weights} {self.recipe}{repaired}"
 
     @property
     def last(self) -> Dropped:
@@ -53,9 +56,9 @@ class Condition:
 
     @property
     def alone(self) -> bool:
-        """Whether it is made for itself, and shares no pass with others: it was healed, or pruned
-        in steps."""
-        return self.healing is not None or bool(self.before)
+        """Whether it is made for itself, and shares no pass with others: it was healed, repaired,
+        or pruned in steps."""
+        return self.healing is not None or self.repair is not None or bool(self.before)
 
 
 def previous(opened: OpenStudy, condition: Condition) -> Condition:
@@ -190,13 +193,15 @@ def prompted(opened: OpenStudy, condition: Condition) -> bool:
 
 
 def beside(opened: OpenStudy, condition: Condition) -> bool:
-    """Whether a model is of a strategy beside the study's own. It is asked to choose, not to write,
-    and its loss is taken on the study's own text alone."""
+    """Whether a model is repaired, or of a strategy beside the study's own. It is asked to choose,
+    not to write, and its loss is taken on the study's own text alone."""
+    if condition.repair:
+        return True
     study = opened.study
     named = [one.name for one in study.which_layers.strategies]
     named += [*study.what_to_train.strategies, study.last_layer.keeps, study.last_layer.drops]
     named += [*study.step_by_step.strategies, *study.on_what.pruned_by]
-    named += [*study.on_what.strategies, *study.on_what.searches]
+    named += [*study.on_what.strategies, *study.on_what.searches, *study.repair.strategies]
     named.append(ONE_LAYER)
     return condition.strategy in named and condition.strategy not in opened.strategies
 

@@ -121,6 +121,24 @@ def data_conditions(opened: OpenStudy) -> list[Condition]:
     return _with_controls(opened, found)
 
 
+def repair_conditions(opened: OpenStudy) -> list[Condition]:
+    """Prunings as they are, repaired in each way, and healed with the study's own recipe where the
+    study heals them anyway, after the unpruned model. Blocks alone that a layer stands before can
+    be repaired; others are left out."""
+    study, settings, found = opened.study, opened.study.repair, [unpruned(opened)]
+    also = opened.healed_ns(study.fractions) if study.healing else []
+    for strategy in (settings.strategies or opened.strategies[:1]) if settings.repairs else []:
+        for n in opened.healed_ns(settings.fractions):
+            plain = Condition(strategy, opened.chosen(strategy, n), opened.weights)
+            if not plain.dropped.contiguous or plain.dropped.start == 0:
+                continue
+            found += [plain, *(replace(plain, repair=name) for name in settings.repairs)]
+            if n in also and strategy in opened.strategies:
+                weights = opened.weights_of(study.healing)
+                found.append(replace(plain, weights=weights, healing=study.healing))
+    return found
+
+
 def _with_controls(opened: OpenStudy, trained: list[Condition]) -> list[Condition]:
     """Healed models, after the unpruned one and what they are without training, unhealed in the
     study's number format and in that of the recipe."""

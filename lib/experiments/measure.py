@@ -31,6 +31,7 @@ from lib.experiments.probes import (
     probe_inputs,
     probes,
     recorded,
+    repair_record,
 )
 from lib.pruning.dropped import UNPRUNED, Dropped
 from lib.schema import Loss, Perplexity, Task
@@ -43,6 +44,8 @@ def _missing(opened: OpenStudy, condition: Condition) -> bool:
     found = [recorded(opened, condition, probe) for probe in probes(opened, condition)]
     if condition.healing:
         found.append(healing_record(opened, condition))
+    if condition.repair:
+        found.append(repair_record(opened, condition))
     return any(value is None for value in found)
 
 

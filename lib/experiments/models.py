@@ -25,6 +25,7 @@ from lib.experiments.probes import adapters, broken, condition_inputs, healing_r
 from lib.files import claimed
 from lib.healing import recipe as recipes
 from lib.models import checkpoints, four_bit
+from lib.pruning import repair as repairs
 from lib.pruning.dropped import UNPRUNED, Dropped
 from lib.pruning.surgery import save_pruned
 from lib.schema import Study
@@ -39,7 +40,11 @@ HEALING_TAKES = (
 @contextmanager
 def materialised(opened: OpenStudy, condition: Condition) -> Iterator[PreTrainedModel]:
     """A healed condition's model, which leaves its training report as evidence; for one that was
-    pruned in steps the pruned model; for any other the unpruned one in the condition's weights."""
+    repaired, or pruned in steps, the pruned model; for any other the unpruned one in the
+    condition's weights."""
+    if condition.repair:
+        yield _repaired(opened, condition)
+        return
     if condition.weights != "nf4" and condition.healing is None and not condition.before:
         yield opened.model
         return
@@ -64,6 +69,17 @@ def materialised(opened: OpenStudy, condition: Condition) -> Iterator[PreTrained
     shutil.rmtree(keep, ignore_errors=True)
     with suppress(OSError):
         keep.parent.rmdir()
+
+
+def _repaired(opened: OpenStudy, condition: Condition) -> PreTrainedModel:
+    """A copy of its own: the unpruned model stays what it is. What the repair found is evidence."""
+    study, how = opened.study, repairs.load(condition.repair)
+    windows = opened.windows(study.calibration, study.calibration)
+    opened.release()
+    model = checkpoints.load_model(study)
+    report = repairs.repair(model, condition.dropped, windows, study.batch, how)
+    opened.store.put("repair", condition.name, condition_inputs(opened, condition), report)
+    return model
 
 
 def _healed(opened: OpenStudy, condition: Condition, keep: Path, kept: Path) -> PreTrainedModel:

@@ -18,6 +18,7 @@ from lib.fields import Data, NamedText
 from lib.healing import recipe as recipes
 from lib.models import four_bit
 from lib.open_sets import Healing
+from lib.pruning import repair
 from lib.schema import Loss, Perplexity, Study, Task
 from lib.section_settings import Writing
 
@@ -47,6 +48,9 @@ def condition_inputs(opened: OpenStudy, condition: Condition) -> dict[str, Any]:
             inputs["evaluated"] = "in 4-bit"
     if condition.healing:
         inputs["healing"] = healing_inputs(opened, condition.healing)
+    if condition.repair:
+        how = {"repair": condition.repair, "method": repair.load(condition.repair).METHOD}
+        inputs["repair"] = how | opened.windows_inputs(opened.study.calibration)
     if condition.before:
         inputs["before"] = [
             step.dropped.key()
@@ -127,6 +131,11 @@ def healing_provenance(opened: OpenStudy, condition: Condition) -> dict[str, Any
     """When, how long and on what a model was healed; empty where it was not."""
     path = opened.store.path("healing", condition.name, condition_inputs(opened, condition))
     return read(path)[0].get("provenance", {}) if path.exists() else {}
+
+
+def repair_record(opened: OpenStudy, condition: Condition) -> dict[str, Any] | None:
+    """What a model's repair found on the calibration text, or None."""
+    return opened.store.get("repair", condition.name, condition_inputs(opened, condition))
 
 
 def adapters(opened: OpenStudy, condition: Condition) -> Path:

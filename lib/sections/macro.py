@@ -174,7 +174,7 @@ def points(difference: float, stderr: float) -> str:
 
 
 def _models(side: Side) -> set[str]:
-    return {repr((one.dropped, one.weights, one.healing, one.before)) for one in side}
+    return {repr((one.dropped, one.weights, one.healing, one.before, one.repair)) for one in side}
 
 
 def _sums(by_question: np.ndarray, signs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

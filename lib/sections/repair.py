@@ -1,0 +1,132 @@
+"""Cuts repaired without training, beside the same cuts left as they are, and healed."""
+
+import math
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lib.experiments.conditions import Condition, unpruned
+from lib.experiments.further_conditions import repair_conditions
+from lib.experiments.opened import OpenStudy
+from lib.experiments.probes import repair_record
+from lib.sections import macro
+from lib.sections.columns import DROPPED, MODEL
+from lib.sections.figures import GREY, MARKS, SHADES, fraction_axis, grid, nothing, shared_legend
+from lib.sections.section import Section, Table
+from lib.sections.tables import columns, loss_table, sound
+
+AS_IT_IS, HEALED = "as it is", "healed"
+
+
+def _way(one: Condition) -> str:
+    return one.repair or (HEALED if one.healing else AS_IT_IS)
+
+
+def _pruned(opened: OpenStudy) -> list[Condition]:
+    return [one for one in sound(opened, repair_conditions(opened)) if one.dropped]
+
+
+def models(opened: OpenStudy) -> pd.DataFrame:
+    """Mean accuracy over the tasks that the unpruned model can do, and loss, by way of repair; and
+    what is left of the gap at the cut on the calibration text."""
+    found, answered, rows = _pruned(opened), macro.Answers(opened), []
+    for one in found and [unpruned(opened), *found]:
+        (loss,) = loss_table(opened, [one]).itertuples()
+        way = _way(one) if one.dropped else ""
+        fit = repair_record(opened, one) if one.repair else {}
+        about = {"way": way} | {key: fit.get(key, math.nan) for key in ("gap", "left", "factor")}
+        rows.append(columns(opened, one) | about | answered.outcome(one, loss))
+    return pd.DataFrame(rows, columns=list(OUTCOMES)).astype({"seed": "Int64"})
+
+
+def compared(opened: OpenStudy) -> pd.DataFrame:
+    """What each repair, and healing, gains on the cut as it is; and on each other."""
+    of: dict[tuple[str, int], dict[str, Condition]] = {}
+    for one in _pruned(opened):
+        of.setdefault((one.strategy, one.dropped.n), {})[_way(one)] = one
+    answered, rows = macro.Answers(opened), []
+    for (strategy, n), ways in of.items():
+        about = {"strategy": strategy, "n": n, "fraction": opened.fraction(n)}
+        names = [*ways]
+        for number, base in enumerate(names):
+            for way in names[number + 1 :]:
+                found = answered.compared(way, [ways[way]], base, [ways[base]])
+                rows += [about | row for row in found]
+    return pd.DataFrame(rows, columns=list(COMPARED))
+
+
+def panels(table: pd.DataFrame) -> Figure:
+    """Accuracy and loss against the fraction dropped, a curve for each way, with two standard
+    errors; a column for each strategy."""
+    rows = table[table["way"] != ""]
+    if rows.empty:
+        return nothing("This study repairs nothing without training.")
+    whole = table[table["way"] == ""].iloc[0]
+    named, ways = list(rows.groupby("strategy", sort=False)), list(dict.fromkeys(rows["way"]))
+    figure, axes_of = grid(2, len(named), width=7 if len(named) == 1 else 4.4, height=2.7)
+    for column, (strategy, of) in enumerate(named):
+        for row, (value, error) in enumerate(VALUES):
+            axes = axes_of[row, column]
+            for number, way in enumerate(ways):
+                points = of[of["way"] == way]
+                axes.errorbar(
+                    points["fraction"],
+                    points[value],
+                    yerr=2 * points[error],
+                    color=SHADES[number % len(SHADES)],
+                    marker=MARKS[number % len(MARKS)],
+                    capsize=3,
+                    label=way,
+                )
+            axes.axhline(whole[value], color=GREY, linewidth=1, label="unpruned")
+            fraction_axis(axes)
+        axes_of[0, column].set_title(f"layers by {strategy}", fontsize="medium")
+    axes_of[0, 0].set_ylabel("Accuracy")
+    axes_of[1, 0].set_ylabel("Loss / ln V")
+    shared_legend(figure, axes_of)
+    return figure
+
+
+def in_short(compared: pd.DataFrame) -> pd.DataFrame:
+    """The gains in points with their standard errors, over all tasks, for reading."""
+    rows = [
+        {"layers": one.strategy, "dropped": one.n, "gain of": one.compared, "on": one.base}
+        | {"accuracy, points": macro.points(one.difference, one.stderr)}
+        | {"loss / ln V, points": macro.points(one.loss_difference, one.loss_stderr)}
+        | {"questions": one.n_questions}
+        for one in compared[compared["role"] == "all"].itertuples()
+    ]
+    return pd.DataFrame(rows)
+
+
+def fits(table: pd.DataFrame) -> pd.DataFrame:
+    """What the repairs found on the calibration text, for reading."""
+    rows = table[table["left"].notna()]
+    shown = rows[["strategy", "n", "way", "factor", "gap", "left"]]
+    return shown.rename(columns={"strategy": "layers", "n": "dropped"})
+
+
+VALUES = (("accuracy", "stderr"), ("normalized_loss", "loss_stderr"))
+OUTCOMES = {
+    **MODEL,
+    "way": f"name of the repair; `{AS_IT_IS}`; `{HEALED}` with the study's own recipe; empty: "
+    "unpruned",
+    "gap": "squared distance of what enters after the cut from what entered before it was made, "
+    "over all tokens of the calibration text, as a share of the square of the latter; empty: not "
+    "repaired",
+    "left": "the same once it is repaired",
+    "factor": "by which what enters after the cut is multiplied; empty: by none",
+    **macro.OUTCOME,
+}
+COMPARED = {
+    "strategy": MODEL["strategy"],
+    **DROPPED,
+    **macro.compared_columns(f"name of a repair, `{AS_IT_IS}` or `{HEALED}`"),
+}
+SECTION = Section(
+    conditions=lambda opened: {"": repair_conditions(opened)},
+    tables=(
+        Table("repair", models, "a model", OUTCOMES),
+        Table("repairs_compared", compared, "a pruning and two ways of repair", COMPARED),
+    ),
+)

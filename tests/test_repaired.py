@@ -1,0 +1,114 @@
+"""Repaired models among those of a study: which there are, what they are asked, its record."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Studies
+from test_selection import calibration_text
+
+from lib import study
+from lib.book.plan import Planned, parts
+from lib.errors import UserError
+from lib.experiments.conditions import Condition, unpruned
+from lib.experiments.further_conditions import repair_conditions
+from lib.experiments.measure import measure
+from lib.experiments.models import materialised
+from lib.experiments.opened import OpenStudy
+from lib.experiments.probes import condition_inputs, probes, recorded, repair_record
+from lib.pruning.dropped import span
+from lib.pruning.repair import load, repair
+from lib.sections import repair as section
+
+
+@pytest.fixture
+def opened(tmp_path: Path, results_dir: Path, write_study: Studies) -> OpenStudy:
+    settings = {"repairs": ["linear", "rescale"], "fractions": [0.34, 0.5]}
+    calibration = {"path": str(calibration_text(tmp_path)), "n_sequences": 6, "length": 16}
+    changes = {"strategies": ["simple"], "repair": settings, "calibration": calibration}
+    return OpenStudy(study.load(str(write_study(tmp_path, **changes))))
+
+
+def test_which_models_there_are(opened: OpenStudy) -> None:
+    found = [(one.dropped, one.repair, one.recipe) for one in repair_conditions(opened)[1:]]
+    ways = [(None, "none"), ("linear", "none"), ("rescale", "none")]
+    assert found == [
+        *((span(3, 5), *way) for way in ways),
+        *((span(2, 5), *way) for way in [*ways, (None, opened.study.healing.name)]),
+    ]
+    planned = parts(Planned(opened.study, opened.config))
+    own = {name: one for name, one in planned.items() if one.conditions[0].repair}
+    assert [*own] == [f"simple-{n}-none-repaired-{way}" for n in (2, 3) for way, _ in ways[1:]]
+    assert own["simple-2-none-repaired-linear"].what == "simple, 2 layers dropped, repaired: linear"
+
+
+def test_blocks_that_nothing_stands_before_are_left_out(opened: OpenStudy) -> None:
+    settings = opened.study.repair.model_copy(update={"strategies": ["first"]})
+    one = OpenStudy(opened.study.model_copy(update={"repair": settings}))
+    assert repair_conditions(one) == [unpruned(one)]
+
+
+def test_what_is_measured_is_that_of_the_repaired_model(opened: OpenStudy) -> None:
+    conditions = [one for one in repair_conditions(opened) if one.healing is None]
+    measure(opened, conditions)
+    windows = opened.windows(opened.study.calibration, opened.study.calibration)
+    losses = {}
+    for one in conditions[1:]:
+        model = OpenStudy(opened.study).model
+        losses[one] = recorded(opened, one, opened.study.loss)["loss"]
+        if one.repair:
+            report = repair(model, one.dropped, windows, opened.study.batch, load(one.repair))
+            assert repair_record(opened, one) == pytest.approx(report)
+            assert probes(opened, one) == [*opened.study.tasks, opened.study.loss]
+            with materialised(opened, one) as made, torch.inference_mode():
+                ids = windows[:2]
+                assert torch.equal(made(ids).logits, model(ids).logits)
+    assert len(set(losses.values())) == len(losses)
+    unhealed = OpenStudy(opened.study.model_copy(update={"healing": None}))
+    table = section.models(unhealed)
+    assert list(table["way"]) == ["", *2 * ["as it is", "linear", "rescale"]]
+    assert (table["left"].dropna() < table["gap"].dropna()).all()
+    assert table["factor"].notna().sum() == 2
+    assert len(section.fits(table)) == 4 and section.panels(table).axes
+    assert [*section.compared(unhealed)] == [*section.COMPARED]
+
+
+def test_text_and_repair_decide_what_is_recorded(opened: OpenStudy) -> None:
+    plain = Condition("simple", span(2, 4), opened.weights)
+    both = [
+        Condition("simple", span(2, 4), opened.weights, repair=one) for one in ("linear", "rescale")
+    ]
+    found = [condition_inputs(opened, one) for one in (plain, *both)]
+    assert "repair" not in found[0] and found[1] != found[2]
+    more = opened.study.calibration.model_copy(update={"n_sequences": 5})
+    other = OpenStudy(opened.study.model_copy(update={"calibration": more}))
+    assert condition_inputs(other, both[0]) != found[1]
+    assert condition_inputs(other, plain) == found[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"repair": {"repairs": ["linear"]}}, "repair.repairs go with calibration"),
+        ({"repair": {"repairs": ["glue"]}}, "'glue' is none of linear, rescale"),
+        (
+            {"repair": {"repairs": ["linear", "linear"]}},
+            "repair.repairs lists the same value twice",
+        ),
+        ({"repair": {"strategies": ["taylor"]}}, "repair.strategies: 'taylor' is none of"),
+    ],
+)
+def test_settings_that_do_not_go_together(
+    changes: dict, says: str, tmp_path: Path, write_study: Studies
+) -> None:
+    with pytest.raises(UserError, match=says):
+        study.load(str(write_study(tmp_path, **changes)))
+
+
+def test_nothing_is_repaired_where_nothing_is_listed(tmp_path: Path, write_study: Studies) -> None:
+    one = OpenStudy(study.load(str(write_study(tmp_path))))
+    assert repair_conditions(one) == [unpruned(one)]
+    for table in section.SECTION.tables:
+        made = table.make(one)
+        assert made.empty and [*made] == [*table.columns]
+    assert "This study" in section.panels(section.models(one)).axes[0].texts[0].get_text()
