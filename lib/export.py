@@ -1,14 +1,16 @@
-"""A healed model to take away: pruned, healed with the study's recipe, adapters merged.
+"""A healed or repaired model to take away: pruned, and healed with the study's recipe, adapters
+merged; or repaired without training.
 
     python -m lib.export OUT --study mine.yaml --similarity 8    # the most similar block
     python -m lib.export OUT --study mine.yaml --simple 8        # deepest 8, last one kept
     python -m lib.export OUT --study mine.yaml --strategy NAME 8  # any strategy
     python -m lib.export OUT --study mine.yaml --drop 21:29      # layers 21–28; or 3,5:8
     python -m lib.export OUT --study mine.yaml --simple 8 --recipe partial-head-norm-last3
+    python -m lib.export OUT --study mine.yaml --simple 8 --repair linear   # not healed
 
 What the book has healed already is not healed again, and a healing that was stopped goes on. OUT is
-an ordinary checkpoint in float32; OUT/adapter holds the adapters alone, in peft's format, for the
-pruned checkpoint that `lib.pruning` writes. It appears whole or not at all.
+an ordinary checkpoint, in float32 where it was healed; OUT/adapter holds the adapters alone, in
+peft's format, for the pruned checkpoint that `lib.pruning` writes. It appears whole or not at all.
 """
 
 import argparse
@@ -38,10 +40,18 @@ from lib.healing import recipe as recipes
 from lib.models import checkpoints, four_bit
 from lib.models.shapes import shape_of
 from lib.open_sets import Healing
-from lib.pruning.dropped import parse_layers
+from lib.pruning import repair as repairs
+from lib.pruning.dropped import Dropped, parse_layers
 from lib.pruning.on_disk import SLACK, add_choices, asked_strategy
 from lib.schema import Study
 
+LOADING = """```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("PATH")
+tokenizer = AutoTokenizer.from_pretrained("PATH")
+```
+"""
 ADAPTERS = "adapter_config.json"  # by which peft knows a folder of adapters
 
 
@@ -51,9 +61,11 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("out", help="the folder to write; it must not exist or be empty")
     parser.add_argument("--study", required=True, help="name or path of a YAML file")
-    parser.add_argument(
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument(
         "--recipe", help="one of the study's recipes, by what tables call it; else its `healing`"
     )
+    how.add_argument("--repair", metavar="NAME", help="repaired without training, and not healed")
     add_choices(parser)
     options = parser.parse_args(arguments)
     try:
@@ -77,22 +89,38 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _condition(opened: OpenStudy, options: argparse.Namespace) -> Condition:
     """The model that is asked for, as the sections name it, so that theirs is found."""
+    if options.repair is not None:
+        return _repaired(opened, options)
     recipe = _recipe(opened.study, options.recipe)
     if recipe is None:
         raise UserError(
             f"study {opened.study.name}: heals nothing (healing: none), so there is no healed "
             "model to write; python -m lib.pruning writes pruned ones"
         )
-    if options.drop is not None:
-        strategy, dropped = "given", parse_layers(options.drop, opened.n_layers)
-        if recipe.teacher and not dropped.contiguous:
-            raise UserError(
-                f"--drop {options.drop}: healing with a teacher is of one block, as in 21:29"
-            )
-    else:
-        strategy, n = asked_strategy(options)
-        dropped = opened.chosen(strategy, n)
+    strategy, dropped = _dropped(opened, options)
+    if options.drop is not None and recipe.teacher and not dropped.contiguous:
+        raise UserError(
+            f"--drop {options.drop}: healing with a teacher is of one block, as in 21:29"
+        )
     return Condition(strategy, dropped, opened.weights_of(recipe), recipe)
+
+
+def _repaired(opened: OpenStudy, options: argparse.Namespace) -> Condition:
+    repairs.load(options.repair)  # else it is known only once layers are chosen
+    if opened.study.calibration is None:
+        raise UserError(
+            f"--repair {options.repair}: study {opened.study.name} has no calibration, the text "
+            "that it is fitted on"
+        )
+    return Condition(*_dropped(opened, options), opened.weights, repair=options.repair)
+
+
+def _dropped(opened: OpenStudy, options: argparse.Namespace) -> tuple[str, Dropped]:
+    """What tables call the strategy, and the layers that go."""
+    if options.drop is not None:
+        return "given", parse_layers(options.drop, opened.n_layers)
+    strategy, n = asked_strategy(options)
+    return strategy, opened.chosen(strategy, n)
 
 
 def _recipe(chosen: Study, name: str | None) -> Healing | None:
@@ -110,13 +138,14 @@ def _check_room(opened: OpenStudy, condition: Condition, out: Path) -> None:
     if not probes.adapters(opened, condition).exists():
         check_writable(paths.results(opened.study.name))
     check_writable(out.parent)
-    shape = shape_of(opened.config, condition.healing.adapted)
-    added = recipes.of(condition.healing).added(shape, condition.healing)
+    healing = condition.healing
+    shape = shape_of(opened.config, healing.adapted if healing else [])
+    added = recipes.of(healing).added(shape, healing) if healing else 0
     check_space(out, torch.float32.itemsize * (shape.pruned(condition.dropped) + added) + SLACK)
 
 
 def export(opened: OpenStudy, condition: Condition, out: Path) -> None:
-    """Write the healed model of a condition as a checkpoint, with its tokenizer, adapters and card.
+    """Write the model of a condition as a checkpoint, with its tokenizer, adapters and card.
 
     Raises UserError when its healing broke down, and when the folder cannot be written."""
     with models.materialised(opened, condition) as model:
@@ -136,7 +165,8 @@ def export(opened: OpenStudy, condition: Condition, out: Path) -> None:
                 _name_base(unfinished / "adapter" / ADAPTERS, opened)
             model.save_pretrained(unfinished)
             checkpoints.save_tokenizer(opened.tokenizer, unfinished)
-            (unfinished / "README.md").write_text(_card(opened, condition), encoding="utf-8")
+            card = _repaired_card if condition.repair else _card
+            (unfinished / "README.md").write_text(card(opened, condition), encoding="utf-8")
 
 
 def _name(opened: OpenStudy) -> str:
@@ -149,6 +179,26 @@ def _name_base(file: Path, opened: OpenStudy) -> None:
     settings = json.loads(file.read_text("utf-8"))
     settings["base_model_name_or_path"] = _name(opened)
     file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def _repaired_card(opened: OpenStudy, condition: Condition) -> str:
+    dropped, report = condition.dropped, probes.repair_record(opened, condition)
+    return f"""---
+library_name: transformers
+tags: [layer-pruning]
+---
+
+# {_name(opened)}, {opened.n_layers - dropped.n} of {opened.n_layers} layers, repaired
+
+| | |
+|---|---|
+| original | `{_name(opened)}` |
+| pruned | {dropped.in_words(opened.n_layers)} (counted from 0) |
+| repaired | `{condition.repair}`, without training, on {report["tokens"]:,} tokens |
+| squared distance across the cut, before and after | {report["gap"]:.3f}, {report["left"]:.3f} \
+of that of the residual stream |
+
+{LOADING}"""
 
 
 def _card(opened: OpenStudy, condition: Condition) -> str:
@@ -181,13 +231,7 @@ The weights are in float32{
         else ""
     }.
 
-```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-model = AutoModelForCausalLM.from_pretrained("PATH")
-tokenizer = AutoTokenizer.from_pretrained("PATH")
-```
-"""
+{LOADING}"""
 
 
 if __name__ == "__main__":

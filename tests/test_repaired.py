@@ -6,8 +6,9 @@ import pytest
 import torch
 from conftest import Studies
 from test_selection import calibration_text
+from transformers import AutoModelForCausalLM
 
-from lib import study
+from lib import export, study
 from lib.book.plan import Planned, parts
 from lib.errors import UserError
 from lib.experiments.conditions import Condition, unpruned
@@ -71,6 +72,53 @@ def test_what_is_measured_is_that_of_the_repaired_model(opened: OpenStudy) -> No
     assert table["factor"].notna().sum() == 2
     assert len(section.fits(table)) == 4 and section.panels(table).axes
     assert [*section.compared(unhealed)] == [*section.COMPARED]
+
+
+def test_export_writes_the_model_that_was_evaluated(
+    opened: OpenStudy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--study", str(opened.study.file), "--repair", "linear", "--simple", "2"]
+    assert export.main([str(tmp_path / "out"), *options]) == 0
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+    one = Condition("simple", span(3, 5), opened.weights, repair="linear")
+    with materialised(opened, one) as model:
+        assert all(map(torch.equal, plain.parameters(), model.parameters()))
+    card = (tmp_path / "out/README.md").read_text()
+    assert "| repaired | `linear`, without training, on 96 tokens |" in card
+    assert "drop layers 3–4, keep 0–2 and 5" in card
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--repair", "glue", "--simple", "2"], "unknown repair 'glue'; known are linear, rescale"),
+        (
+            ["--repair", "linear", "--drop", "1,3"],
+            "is of one block of layers, as 21:29, not of 1,3",
+        ),
+        (["--repair", "linear", "--drop", "0:2"], "there is none before layers 0:2"),
+    ],
+)
+def test_what_cannot_be_exported_is_one_line(
+    options: list[str],
+    says: str,
+    opened: OpenStudy,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = [str(tmp_path / "out"), "--study", str(opened.study.file), *options]
+    assert export.main(given) == 1
+    (line,) = [one for one in capsys.readouterr().err.splitlines() if one.startswith("error")]
+    assert says in line and not (tmp_path / "out").exists()
+
+
+def test_without_calibration_text_nothing_is_exported(
+    tmp_path: Path, results_dir: Path, write_study: Studies, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_study(tmp_path)
+    given = [str(tmp_path / "out"), "--study", str(path), "--repair", "linear", "--simple", "2"]
+    assert export.main(given) == 1
+    assert "--repair linear: study mine has no calibration, the text" in capsys.readouterr().err
 
 
 def test_text_and_repair_decide_what_is_recorded(opened: OpenStudy) -> None:
