@@ -6,7 +6,7 @@ merged; or repaired without training.
     python -m lib.export OUT --study mine.yaml --strategy NAME 8  # any strategy
     python -m lib.export OUT --study mine.yaml --drop 21:29      # layers 21–28; or 3,5:8
     python -m lib.export OUT --study mine.yaml --simple 8 --recipe partial-head-norm-last3
-    python -m lib.export OUT --study mine.yaml --simple 8 --repair linear   # not healed
+    python -m lib.export OUT --study mine.yaml --simple 8 --repair linear-map   # not healed
 
 What the book has healed already is not healed again, and a healing that was stopped goes on. OUT is
 an ordinary checkpoint, in float32 where it was healed; OUT/adapter holds the adapters alone, in

@@ -160,11 +160,13 @@ class WhatLayersDo(Group):
 class Repairs(Group):
     """Prunings of `strategies` (empty: of the study's main one) repaired without training in each
     of these ways, by what is summed over the calibration text; with none there is no such
-    comparison."""
+    comparison. At the `healed` ones of the fractions repaired models are healed afterwards, too,
+    and pruned ones on as many tokens as the calibration text has."""
 
     repairs: list[str] = []
     strategies: list[str] = []
     fractions: Annotated[list[Fraction], Field(min_length=1)] = [0.25, 0.5]
+    healed: list[Fraction] = []
 
     @model_validator(mode="after")
     def shipped(self) -> "Repairs":

@@ -63,7 +63,7 @@ def of(study: Study, config: Any = None) -> dict[str, str]:
     other = probes.OtherLoss(study.other_texts[0], study.loss)
     plain = Condition("given", span(1, 2), opened.weights)
     healed = Condition("given", span(1, 2), opened.weights_of(healing), healing)
-    repaired = Condition("given", span(1, 2), opened.weights, repair="linear")
+    repaired = Condition("given", span(1, 2), opened.weights, repair="linear-map")
     steps = [schedules.Step("simple", 1, healing), schedules.Step("mine", 1, None)]
     mine = opened.strategy(study.strategies[0].name)
 
@@ -286,9 +286,10 @@ KEYS: dict[str, tuple[Any, str]] = {
     "what_layers_do.gradients": (2, "Yy"),
     "what_layers_do.task": ("quiz", ""),
     "what_layers_do.leave_one_out": (True, ""),
-    "repair.repairs": (["linear"], ""),
+    "repair.repairs": (["linear-map"], ""),
     "repair.strategies": (["mine"], ""),
     "repair.fractions": ([0.5], ""),
+    "repair.healed": ([0.5], ""),
     "other_texts.name": ("stories", ""),
     "other_texts.loss": (True, ""),
     "other_texts.path": (SAME, ""),

@@ -99,7 +99,7 @@ def test_a_block_that_is_linear_in_the_ffn_before_it_is_replaced(family: str) ->
     layers(model)[2].forward = lambda stream, *_args, **_kwargs: stream + kept[-1] @ extra
     layers(model)[3].forward = lambda stream, *_args, **_kwargs: stream
     expected, before = logits_of(model, TOKENS), weight(writer).clone()
-    report = repaired(model, "linear")
+    report = repaired(model, "linear-map")
     assert report["left"] < 1e-4 * report["gap"]
     close(weight(writer), before + extra.T @ before, 1e-3)
     close(logits_of(model, TOKENS), expected, 1e-3)
@@ -114,7 +114,7 @@ def test_the_map_is_that_of_least_squares_folded_in(form: str) -> None:
     expected = t.T @ weight(writer).detach()
     with replaced(writer, lambda output: output @ t):
         logits = looped(model, stack_of(model), [0, 1, 4, 5], TOKENS)
-    repaired(model, "linear")
+    repaired(model, "linear-map")
     close(weight(writer), expected, 1e-5)
     if bias is not None:
         close(writer.bias, bias, 1e-5)
@@ -138,7 +138,7 @@ def test_the_factor_is_that_of_least_squares_whatever_is_divided_by_it(form: str
     close(logits_of(model, TOKENS), expected, 1e-4)
 
 
-@pytest.mark.parametrize("name", ["linear", "rescale"])
+@pytest.mark.parametrize("name", ["linear-map", "rescale"])
 @pytest.mark.parametrize("form", sorted(NO_MAP))
 def test_a_family_without_such_maps_is_refused_and_left_alone(form: str, name: str) -> None:
     model = random_variant(form)
@@ -196,7 +196,7 @@ def test_batches_change_nothing() -> None:
     found = []
     for batch in (1, 7, 24):
         model = random_model("phi")
-        repair(model, BLOCK, WINDOWS, batch, load("linear"))
+        repair(model, BLOCK, WINDOWS, batch, load("linear-map"))
         found.append(logits_of(model, TOKENS))
     close(found[1], found[0], 1e-4)
     close(found[2], found[0], 1e-4)

@@ -59,7 +59,7 @@ def test_more_text_takes_no_more_room(name: str) -> None:
 
 def test_in_16_bits_sums_and_the_fold_are_taken_in_64() -> None:
     exact, rounded = random_model("llama").bfloat16().float(), random_model("llama").bfloat16()
-    reports = [repaired(model, "linear") for model in (exact, rounded)]
+    reports = [repaired(model, "linear-map") for model in (exact, rounded)]
     assert reports[1]["left"] == pytest.approx(reports[0]["left"], rel=0.02)
     assert rounded.model.layers[1].mlp.down_proj.weight.dtype == torch.bfloat16
     found, expected = (one.model.layers[1].mlp.down_proj.weight.float() for one in (rounded, exact))
@@ -84,8 +84,12 @@ def test_a_factor_needs_no_layer_before_the_cut() -> None:
 @pytest.mark.parametrize(
     ("name", "dropped", "says"),
     [
-        ("linear", span(0, 2), "repair linear: .* there is none before layers 0:2"),
-        ("linear", (1, 3), "repair linear: is of one block of layers, as 21:29, not of 1,3"),
+        ("linear-map", span(0, 2), "repair linear-map: .* there is none before layers 0:2"),
+        (
+            "linear-map",
+            (1, 3),
+            "repair linear-map: is of one block of layers, as 21:29, not of 1,3",
+        ),
         ("rescale", (), "repair rescale: is of one block .* not of none"),
         ("rescale", range(6), "drops all 6 layers"),
     ],
@@ -104,7 +108,7 @@ def test_a_model_that_cannot_be_pruned_is_found_out_before_it_is_changed() -> No
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model.config.is_encoder_decoder = True
     with pytest.raises(UserError, match="encoder-decoder"):
-        repaired(model, "linear")
+        repaired(model, "linear-map")
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
@@ -135,5 +139,5 @@ def test_a_model_that_sees_how_large_its_stream_is_has_no_factor() -> None:
 
 
 def test_an_unknown_repair_is_named() -> None:
-    with pytest.raises(UserError, match="unknown repair 'glue'; known are linear, rescale"):
+    with pytest.raises(UserError, match="unknown repair 'glue'; known are linear-map, rescale"):
         load("glue")

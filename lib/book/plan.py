@@ -116,8 +116,9 @@ class Part:
         group = self.name.removeprefix(_named(one)).strip("-")
         steps = f"in {len(one.before) + 1} steps" if one.before else ""
         seed = f"seed {one.healing.seed}" if one.healing else ""
-        how = f"repaired: {one.repair}" if one.repair else one.recipe
-        return ", ".join(filter(None, (layers, steps, how, seed, group)))
+        repaired = f"repaired: {one.repair}" if one.repair else ""
+        how = one.recipe if one.healing or not repaired else ""
+        return ", ".join(filter(None, (layers, steps, repaired, how, seed, group)))
 
 
 def _named(condition: Condition) -> str:
@@ -278,7 +279,9 @@ def rows(opened: Planned, pace: Speed) -> dict[str, tuple[int, float]]:
         for extra, _ in extras(opened).values()
     }
     for part in parts(opened).values():
-        done = ("repaired", "repair") if part.conditions[0].repair else ("healed", "healing")
+        one = part.conditions[0]
+        unhealed = one.repair and one.healing is None
+        done = ("repaired", "repair") if unhealed else ("healed", "healing")
         own = f"section {part.sections[0]}, {done[0]}" if part.healed else part.what
         work = {f"{own}: questions and loss": pace.asking(opened, part)}
         if part.healed:

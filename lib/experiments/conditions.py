@@ -26,7 +26,7 @@ class Condition:
     """One model to evaluate: everything that is dropped and why, in which weights, healed or not.
 
     before: the earlier steps, where it was pruned in several; `healing` is that of the last.
-    repair: how the cut was repaired without training, of one step that is not healed."""
+    repair: how the cut of a single step was repaired without training, before any healing."""
 
     strategy: str
     dropped: Dropped
@@ -67,6 +67,11 @@ def previous(opened: OpenStudy, condition: Condition) -> Condition:
     gone = {layer for step in condition.before for layer in step.dropped}
     weights = opened.weights_of(last.healing) if last.healing else opened.weights
     return Condition(condition.strategy, Dropped(gone), weights, last.healing, tuple(earlier))
+
+
+def not_healed(opened: OpenStudy, condition: Condition) -> Condition:
+    """What a repaired model is before it is healed."""
+    return replace(condition, weights=opened.weights, healing=None)
 
 
 def unhealed(opened: OpenStudy) -> list[Condition]:

@@ -122,21 +122,37 @@ def data_conditions(opened: OpenStudy) -> list[Condition]:
 
 
 def repair_conditions(opened: OpenStudy) -> list[Condition]:
-    """Prunings as they are, repaired in each way, and healed with the study's own recipe where the
-    study heals them anyway, after the unpruned model. Blocks alone that a layer stands before can
-    be repaired; others are left out."""
+    """Prunings as they are and repaired in each way, after the unpruned model; and healed with the
+    study's own recipe, where the study heals them anyway or is to here. There the repaired ones are
+    healed, too, and pruned ones on as many tokens as repairs read. Blocks alone that a layer stands
+    before can be repaired; others are left out."""
     study, settings, found = opened.study, opened.study.repair, [unpruned(opened)]
-    also = opened.healed_ns(study.fractions) if study.healing else []
+    anyway = opened.healed_ns(study.fractions) if study.healing else []
+    wanted = opened.healed_ns(settings.healed) if study.healing else []
     for strategy in (settings.strategies or opened.strategies[:1]) if settings.repairs else []:
         for n in opened.healed_ns(settings.fractions):
             plain = Condition(strategy, opened.chosen(strategy, n), opened.weights)
             if not plain.dropped.contiguous or plain.dropped.start == 0:
                 continue
-            found += [plain, *(replace(plain, repair=name) for name in settings.repairs)]
-            if n in also and strategy in opened.strategies:
-                weights = opened.weights_of(study.healing)
-                found.append(replace(plain, weights=weights, healing=study.healing))
-    return found
+            repaired = [replace(plain, repair=name) for name in settings.repairs]
+            found += [plain, *repaired]
+            if n in wanted:
+                few = study.healing.model_copy(update={"steps": equal_data_steps(opened)})
+                found += [_healed(opened, one, study.healing) for one in (plain, *repaired)]
+                found.append(_healed(opened, plain, few))
+            elif n in anyway and strategy in opened.strategies:
+                found.append(_healed(opened, plain, study.healing))
+    return distinct(found)
+
+
+def equal_data_steps(opened: OpenStudy) -> int:
+    """Steps in which the study's own recipe reads as many tokens as repairs do."""
+    text, recipe = opened.study.calibration, opened.study.healing
+    return max(1, round(text.n_sequences * text.length / (recipe.batch * recipe.length)))
+
+
+def _healed(opened: OpenStudy, one: Condition, recipe: Healing) -> Condition:
+    return replace(one, weights=opened.weights_of(recipe), healing=recipe)
 
 
 def _with_controls(opened: OpenStudy, trained: list[Condition]) -> list[Condition]:

@@ -44,7 +44,7 @@ def _missing(opened: OpenStudy, condition: Condition) -> bool:
     found = [recorded(opened, condition, probe) for probe in probes(opened, condition)]
     if condition.healing:
         found.append(healing_record(opened, condition))
-    if condition.repair:
+    if condition.repair and condition.healing is None:
         found.append(repair_record(opened, condition))
     return any(value is None for value in found)
 

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from lib.errors import UserError
 from lib.evidence import sums
-from lib.experiments.conditions import Condition, previous
+from lib.experiments.conditions import Condition, not_healed, previous
 from lib.experiments.opened import OpenStudy
 from lib.experiments.probes import adapters, broken, condition_inputs, healing_record
 from lib.files import claimed
@@ -42,7 +42,7 @@ def materialised(opened: OpenStudy, condition: Condition) -> Iterator[PreTrained
     """A healed condition's model, which leaves its training report as evidence; for one that was
     repaired, or pruned in steps, the pruned model; for any other the unpruned one in the
     condition's weights."""
-    if condition.repair:
+    if condition.repair and condition.healing is None:
         yield _repaired(opened, condition)
         return
     if condition.weights != "nf4" and condition.healing is None and not condition.before:
@@ -106,7 +106,12 @@ def _healed(opened: OpenStudy, condition: Condition, keep: Path, kept: Path) -> 
 @contextmanager
 def source(opened: OpenStudy, condition: Condition) -> Iterator[tuple[Study, Dropped]]:
     """The study whose checkpoint the last step of a condition starts from, and what that step drops
-    by the numbers of its layers: the study's own, or one that is what the steps before left."""
+    by the numbers of its layers: the study's own, or one that is what the steps before left, or
+    what a repair did."""
+    if condition.repair and condition.healing:
+        with going_on(opened, not_healed(opened, condition)) as study:
+            yield study, UNPRUNED
+        return
     if not condition.before:
         yield opened.study, condition.dropped
         return

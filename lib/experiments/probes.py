@@ -51,6 +51,8 @@ def condition_inputs(opened: OpenStudy, condition: Condition) -> dict[str, Any]:
     if condition.repair:
         how = {"repair": condition.repair, "method": repair.load(condition.repair).METHOD}
         inputs["repair"] = how | opened.windows_inputs(opened.study.calibration)
+        if condition.healing:
+            inputs["from"] = "float32"  # what was repaired goes on in full precision
     if condition.before:
         inputs["before"] = [
             step.dropped.key()

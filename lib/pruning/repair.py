@@ -2,7 +2,7 @@
 t in place of x⁽ᵗ⁾. A repair brings the two together again, by sums over calibration text in one
 forward pass, and changes weights that are there already: it adds none, and no code.
 
-    report = repair(model, span(21, 29), windows, batch=8, how=load("linear"))
+    report = repair(model, span(21, 29), windows, batch=8, how=load("linear-map"))
 
 Each repair is one file in lib/pruning/repairs/, a class `Repair` derived from the one here. It has
 no settings: a study names it.

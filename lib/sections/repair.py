@@ -1,6 +1,8 @@
 """Cuts repaired without training, beside the same cuts left as they are, and healed."""
 
 import math
+from itertools import combinations
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -15,11 +17,15 @@ from lib.sections.figures import GREY, MARKS, SHADES, fraction_axis, grid, nothi
 from lib.sections.section import Section, Table
 from lib.sections.tables import columns, loss_table, sound
 
-AS_IT_IS, HEALED = "as it is", "healed"
+AS_IT_IS, HEALED, EQUAL = "as it is", "healed", "healed on as many tokens"
 
 
-def _way(one: Condition) -> str:
-    return one.repair or (HEALED if one.healing else AS_IT_IS)
+def _way(opened: OpenStudy, one: Condition) -> str:
+    if one.healing is None:
+        return one.repair or AS_IT_IS
+    if one.repair:
+        return f"{one.repair}, then {HEALED}"
+    return HEALED if one.healing == opened.study.healing else EQUAL
 
 
 def _pruned(opened: OpenStudy) -> list[Condition]:
@@ -32,27 +38,36 @@ def models(opened: OpenStudy) -> pd.DataFrame:
     found, answered, rows = _pruned(opened), macro.Answers(opened), []
     for one in found and [unpruned(opened), *found]:
         (loss,) = loss_table(opened, [one]).itertuples()
-        way = _way(one) if one.dropped else ""
-        fit = repair_record(opened, one) if one.repair else {}
+        way = _way(opened, one) if one.dropped else ""
+        fit = repair_record(opened, one) if one.repair and one.healing is None else {}
         about = {"way": way} | {key: fit.get(key, math.nan) for key in ("gap", "left", "factor")}
         rows.append(columns(opened, one) | about | answered.outcome(one, loss))
     return pd.DataFrame(rows, columns=list(OUTCOMES)).astype({"seed": "Int64"})
 
 
 def compared(opened: OpenStudy) -> pd.DataFrame:
-    """What each repair, and healing, gains on the cut as it is; and on each other."""
+    """What each repair, and healing, gains on the cut as it is; repairs on each other and on
+    healing with as many tokens; healing of what was repaired on healing alone."""
     of: dict[tuple[str, int], dict[str, Condition]] = {}
     for one in _pruned(opened):
-        of.setdefault((one.strategy, one.dropped.n), {})[_way(one)] = one
+        of.setdefault((one.strategy, one.dropped.n), {})[_way(opened, one)] = one
     answered, rows = macro.Answers(opened), []
     for (strategy, n), ways in of.items():
         about = {"strategy": strategy, "n": n, "fraction": opened.fraction(n)}
-        names = [*ways]
-        for number, base in enumerate(names):
-            for way in names[number + 1 :]:
-                found = answered.compared(way, [ways[way]], base, [ways[base]])
-                rows += [about | row for row in found]
+        for way, base in pairs(ways):
+            found = answered.compared(way, [ways[way]], base, [ways[base]])
+            rows += [about | row for row in found]
     return pd.DataFrame(rows, columns=list(COMPARED))
+
+
+def pairs(ways: dict[str, Condition]) -> list[tuple[str, str]]:
+    """What is compared, and with what."""
+    repairs = [way for way, one in ways.items() if one.repair and one.healing is None]
+    found = [(way, AS_IT_IS) for way in ways if way != AS_IT_IS]
+    found += combinations(repairs, 2)
+    found += [(way, EQUAL) for way in repairs]
+    found += [(way, HEALED) for way, one in ways.items() if one.repair and one.healing]
+    return [(way, base) for way, base in found if base in ways]
 
 
 def panels(table: pd.DataFrame) -> Figure:
@@ -62,22 +77,16 @@ def panels(table: pd.DataFrame) -> Figure:
     if rows.empty:
         return nothing("This study repairs nothing without training.")
     whole = table[table["way"] == ""].iloc[0]
-    named, ways = list(rows.groupby("strategy", sort=False)), list(dict.fromkeys(rows["way"]))
+    named = list(rows.groupby("strategy", sort=False))
+    looks = _looks(list(dict.fromkeys(rows["way"])))
     figure, axes_of = grid(2, len(named), width=7 if len(named) == 1 else 4.4, height=2.7)
     for column, (strategy, of) in enumerate(named):
         for row, (value, error) in enumerate(VALUES):
             axes = axes_of[row, column]
-            for number, way in enumerate(ways):
+            for way, look in looks.items():
                 points = of[of["way"] == way]
-                axes.errorbar(
-                    points["fraction"],
-                    points[value],
-                    yerr=2 * points[error],
-                    color=SHADES[number % len(SHADES)],
-                    marker=MARKS[number % len(MARKS)],
-                    capsize=3,
-                    label=way,
-                )
+                spread = {"yerr": 2 * points[error], "capsize": 3}
+                axes.errorbar(points["fraction"], points[value], **spread, **look, label=way)
             axes.axhline(whole[value], color=GREY, linewidth=1, label="unpruned")
             fraction_axis(axes)
         axes_of[0, column].set_title(f"layers by {strategy}", fontsize="medium")
@@ -85,6 +94,19 @@ def panels(table: pd.DataFrame) -> Figure:
     axes_of[1, 0].set_ylabel("Loss / ln V")
     shared_legend(figure, axes_of)
     return figure
+
+
+def _looks(ways: list[str]) -> dict[str, dict[str, Any]]:
+    """A colour for each repair and none, a line for not healed, healed and healed little."""
+    kinds = {way: way.split(", then ")[0] for way in ways}
+    kinds |= dict.fromkeys((HEALED, EQUAL), AS_IT_IS)
+    found = {}
+    for way in ways:
+        number = list(dict.fromkeys(kinds[one] for one in ways)).index(kinds[way])
+        line = ":" if way == EQUAL else "--" if HEALED in way else "-"
+        look = {"color": SHADES[number], "marker": MARKS[number], "linestyle": line}
+        found[way] = look | ({"markerfacecolor": "white"} if line != "-" else {})
+    return found
 
 
 def in_short(compared: pd.DataFrame) -> pd.DataFrame:
@@ -109,11 +131,11 @@ def fits(table: pd.DataFrame) -> pd.DataFrame:
 VALUES = (("accuracy", "stderr"), ("normalized_loss", "loss_stderr"))
 OUTCOMES = {
     **MODEL,
-    "way": f"name of the repair; `{AS_IT_IS}`; `{HEALED}` with the study's own recipe; empty: "
-    "unpruned",
+    "way": f"name of the repair; `{AS_IT_IS}`; `{HEALED}` with the study's own recipe, `then "
+    f"{HEALED}` after a repair; `{EQUAL}` as the repair read; empty: unpruned",
     "gap": "squared distance of what enters after the cut from what entered before it was made, "
     "over all tokens of the calibration text, as a share of the square of the latter; empty: not "
-    "repaired",
+    "repaired, or healed afterwards",
     "left": "the same once it is repaired",
     "factor": "by which what enters after the cut is multiplied; empty: by none",
     **macro.OUTCOME,
@@ -121,7 +143,7 @@ OUTCOMES = {
 COMPARED = {
     "strategy": MODEL["strategy"],
     **DROPPED,
-    **macro.compared_columns(f"name of a repair, `{AS_IT_IS}` or `{HEALED}`"),
+    **macro.compared_columns("a way, as in `repair.csv`"),
 }
 SECTION = Section(
     conditions=lambda opened: {"": repair_conditions(opened)},
