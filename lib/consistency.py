@@ -16,6 +16,7 @@ def check(study: "Study") -> None:
     _check_recipes(study)
     _check_used(study)
     names = [task.name for task in study.tasks]
+    _check_abilities(study, names)
     if study.prompts.task is not None and study.prompts.task not in names:
         raise ValueError(f"prompts.task is none of the study's tasks, {', '.join(names)}")
     chosen = list(dict.fromkeys(one.name for one in study.tasks if one.role != "generation"))
@@ -24,6 +25,17 @@ def check(study: "Study") -> None:
             "what_layers_do.task is none of the study's tasks whose answers are chosen, "
             f"{', '.join(chosen) or 'of which there are none'}"
         )
+
+
+def _check_abilities(study: "Study", names: list[str]) -> None:
+    named = [task for tasks in study.abilities.values() for task in tasks]
+    for task in named:
+        if task not in names:
+            raise ValueError(
+                f"abilities: '{task}' is none of the study's tasks, {', '.join(names)}"
+            )
+        if named.count(task) > 1:
+            raise ValueError(f"abilities: task '{task}' is named twice")
 
 
 def _check_lists(study: "Study") -> None:

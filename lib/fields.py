@@ -3,7 +3,14 @@
 import unicodedata
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 MOST = 1_000_000_000  # of anything that is counted: more is a slip, and counts are multiplied
@@ -27,6 +34,10 @@ Shots = Annotated[int, Field(ge=0, le=MOST_EXAMPLES)]
 Line = Annotated[str, AfterValidator(_on_one_line)]
 Name = Annotated[str, AfterValidator(_on_one_line), Field(min_length=1)]
 Sign = Annotated[Name, Field(max_length=40)]
+# One, or a list of them.
+Folders = Annotated[
+    list[str], BeforeValidator(lambda given: [given] if isinstance(given, str) else given or [])
+]
 
 
 class Group(BaseModel):

@@ -20,6 +20,7 @@ from lib import consistency
 from lib.fields import (
     Calibration,
     Data,
+    Folders,
     Group,
     Line,
     Name,
@@ -123,7 +124,7 @@ class Study(Group):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     batch: Positive = 32
-    task_path: str | None = None
+    task_path: Folders = []
     chat_template: bool = False
     validation_text: Text = Text(dataset="allenai/c4", config="en", split="validation")
     healing_text: Text = Text(dataset="allenai/c4", config="en", split="train")
@@ -134,6 +135,7 @@ class Study(Group):
         Task(name="mmlu", shots=0, limit=10, role="knowledge"),
         Task(name="boolq", shots=0, limit=200, role="reading"),
     ]
+    abilities: dict[Name, Annotated[list[Name], Field(min_length=1)]] = {}
     distances: Distances = Distances()
     loss: Loss = Loss()
     perplexity: list[Perplexity] = []
@@ -183,6 +185,16 @@ class Study(Group):
         """Of the layers dropped: where models are healed; and, where none is, those that are asked
         the same as healed ones."""
         return self.healing.fractions if self.healing else FRACTIONS
+
+    @property
+    def by_ability(self) -> dict[str, list[Task]]:
+        """Every task once, the first of its name, by what its questions ask for: as `abilities`
+        say, then by their roles those that none of these names."""
+        tasks = {task.name: task for task in reversed(self.tasks)}
+        found = {name: [tasks.pop(task) for task in of] for name, of in self.abilities.items()}
+        for task in reversed(tasks.values()):
+            found.setdefault(task.role or "other", []).append(task)
+        return found
 
     @property
     def every_strategy(self) -> list[Chosen]:

@@ -263,7 +263,7 @@ def _resolved(study: Study, folder: Path) -> Study:
     return study.model_copy(
         update={
             "model": local(study.model),
-            "task_path": local(study.task_path, always=True),
+            "task_path": [local(folder, always=True) for folder in study.task_path],
             "validation_text": text(study.validation_text),
             "healing_text": text(study.healing_text),
             "healing_data": [text(source) for source in study.healing_data],

@@ -197,6 +197,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "tasks.shots": (3, "E"),
     "tasks.limit": (3, "QFV"),
     "tasks.role": ("reading", "V"),
+    "abilities": ({"facts": ["quiz"]}, ""),
     "tasks.metric": ("acc_norm", ""),
     "tasks.order": (1, "E"),
     "distances.n_sequences": (5, "DTOSCRYy"),

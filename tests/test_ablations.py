@@ -268,7 +268,7 @@ def test_a_healed_model_is_asked_more_without_being_trained_again(ablated, monke
     folder.mkdir()
     write_task(folder, "later", 40)
     later = Task(name="later")
-    tasks = {"tasks": [*ablated.study.tasks, later], "task_path": str(folder)}
+    tasks = {"tasks": [*ablated.study.tasks, later], "task_path": [str(folder)]}
     write_task(folder)
     more = OpenStudy(ablated.study.model_copy(update=tasks))
     wanted = similar(more, healed=True)

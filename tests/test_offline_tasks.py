@@ -259,7 +259,8 @@ def test_the_studies_in_the_guide_can_be_read(tmp_path):
         study = studies.load(str(tmp_path / "shown.yaml"))
         names = {task.name for task in study.tasks}
         assert (
-            names <= harness.local_tasks(study.model_copy(update={"task_path": str(TASKS)})).keys()
+            names
+            <= harness.local_tasks(study.model_copy(update={"task_path": [str(TASKS)]})).keys()
         )
         assert study.task_path and study.model_is_local
         assert study.validation_text.path and study.healing_text.path

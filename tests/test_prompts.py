@@ -90,7 +90,7 @@ def asked(
 
 
 def rows_of(opened: OpenStudy) -> list[dict[str, Any]]:
-    text = Path(opened.study.task_path, "quiz_test.jsonl").read_text("utf-8")
+    text = Path(*opened.study.task_path, "quiz_test.jsonl").read_text("utf-8")
     return [json.loads(line) for line in text.splitlines()]
 
 
@@ -110,7 +110,7 @@ def written(opened: OpenStudy, ids: list[int], count: int) -> list[int]:
 
 def changed_task(opened: OpenStudy, **changes: Any) -> Task:
     """The study's task with other keys, as a task of its own name."""
-    folder = Path(opened.study.task_path)
+    folder = Path(*opened.study.task_path)
     settings = yaml.safe_load((folder / "quiz.yaml").read_text("utf-8"))
     settings |= changes | {"task": "other"}
     (folder / "other.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), "utf-8")
@@ -139,7 +139,7 @@ def test_an_answer_is_written_behind_the_prompt(asked) -> None:
     for i, row in enumerate(rows):
         text = plain.decode(written(opened, ids(row["question"]), 3), skip_special_tokens=True)
         row["answer"] = "another" if i % 2 else text.partition("\n")[0]
-    file = Path(opened.study.task_path, "quiz_test.jsonl")
+    file = Path(*opened.study.task_path, "quiz_test.jsonl")
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     generation = {"until": ["\n"], "max_gen_toks": 3, "do_sample": False}
     settings = {"output_type": "generate_until", "generation_kwargs": generation}

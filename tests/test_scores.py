@@ -199,7 +199,7 @@ def test_tasks_of_other_kinds_are_refused_wherever_they_come_from(
 ) -> None:
     """lm-eval's own are looked at like those in the study's folder."""
     opened, _ = world
-    study = opened.study if local else opened.study.model_copy(update={"task_path": None})
+    study = opened.study if local else opened.study.model_copy(update={"task_path": []})
     with pytest.raises(UserError, match=says):
         harness.check_tasks(study, opened.task_manager, [Task(name=name)])
     harness.check_tasks(study, opened.task_manager, [Task(name="mass"), Task(name="several")])

@@ -165,8 +165,11 @@ def test_local_paths_are_relative_to_the_file(
     assert load("model: ~/mine").model == str(tmp_path / "home/mine")
     assert load("model: /abs/olute").model == "/abs/olute"
     found = load("model: x\ntask_path: tasks\nvalidation_text: {path: text.jsonl}")
-    assert found.task_path == str(tmp_path / "tasks")
+    assert found.task_path == [str(tmp_path / "tasks")]
     assert found.validation_text.path == str(tmp_path / "text.jsonl")
+    found = load("model: x\ntask_path: [tasks, ../more]")
+    assert found.task_path == [str(tmp_path / "tasks"), str(tmp_path.parent / "more")]
+    assert load("model: x\ntask_path:").task_path == []
 
 
 @pytest.mark.parametrize("model", ["gpt2", "meta-llama/Llama-2-7b-hf"])
@@ -255,3 +258,17 @@ def test_like_reads_a_file_beside_it_once(tmp_path: Path, load: Load) -> None:
     assert "unknown study 'nosuch'" in refusal(lambda: load("like: nosuch"))
     assert "there is no such file" in refusal(lambda: load("like: ./nosuch.yaml"))
     assert "key 'batch'" in refusal(lambda: load("like: ./base.yaml\nbatch: x"))
+
+
+def test_tasks_go_by_the_abilities_that_they_are_said_to_ask_for(load: Load) -> None:
+    tasks = "{name: a, role: knowledge}, {name: b, role: generation}, {name: c, role: reading}"
+    text = f"model: x\ntasks: [{tasks}, {{name: a, role: knowledge, shots: 5}}]\n"
+    found = load(text + "abilities: {sums: [b]}").by_ability
+    assert {name: [(one.name, one.shots) for one in of] for name, of in found.items()} == {
+        "sums": [("b", 0)],
+        "knowledge": [("a", 0)],
+        "reading": [("c", 0)],
+    }
+    for given, says in {"{sums: [d]}": "'d' is none of", "{x: [a], y: [a]}": "named twice"}.items():
+        with pytest.raises(UserError, match=says):
+            load(f"{text}abilities: {given}")

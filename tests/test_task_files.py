@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Studies
+from conftest import Studies, write_task
 
 from lib import study as studies
+from lib.errors import UserError
 from lib.evaluation import harness, task_files
 from lib.pruning.strategy import Own
 from lib.schema import Study
@@ -54,9 +55,23 @@ def test_a_task_of_its_folder_alone_has_the_inputs_that_it_always_had(study: Stu
     assert source(study).keys() == {"harness", "files", "documents"}
 
 
+def test_folders_side_by_side_decide_for_themselves(tmp_path: Path, study: Study) -> None:
+    """What is added to one folder leaves the questions of another what they are."""
+    alone = source(study)
+    (tmp_path / "more").mkdir()
+    write_task(tmp_path / "more", "puzzle")
+    both = study.model_copy(update={"task_path": [*study.task_path, str(tmp_path / "more")]})
+    assert source(both) == alone and source(both, "puzzle")["files"].keys() == {
+        *("puzzle.yaml", "puzzle_dev.jsonl", "puzzle_test.jsonl")
+    }
+    write_task(tmp_path / "more", "quiz")
+    with pytest.raises(UserError, match=r"more: 'quiz' is in .*tasks, too"):
+        harness.local_tasks(both)
+
+
 def test_other_questions_of_the_same_size_and_time_are_read(study: Study) -> None:
     """`datasets` keeps what it has read of a file for any of the same place and time."""
-    file = Path(study.task_path) / "quiz_test.jsonl"
+    file = Path(*study.task_path) / "quiz_test.jsonl"
     os.utime(file, (1, 1))
     before = source(study)
     assert documents(study)[0]["question"].startswith("On day 0 Ada")
@@ -67,7 +82,7 @@ def test_other_questions_of_the_same_size_and_time_are_read(study: Study) -> Non
 
 def test_another_helper_of_the_same_size_and_time_is_run(study: Study) -> None:
     """Python and lm-eval keep what they have compiled of one."""
-    folder = Path(study.task_path)
+    folder = Path(*study.task_path)
     (folder / "helpers.py").write_text(HELPER)
     os.utime(folder / "helpers.py", (1, 1))
     (folder / "own.yaml").write_text(
@@ -92,7 +107,7 @@ def test_another_strategy_of_the_same_size_and_time_is_run(tmp_path: Path) -> No
 
 def test_what_code_says_of_a_document_counts(study: Study) -> None:
     """Whatever it reads, from wherever."""
-    folder = Path(study.task_path)
+    folder = Path(*study.task_path)
     aside = folder.parent / "aside"
     aside.mkdir()
     (aside / "template.txt").write_text("Question: ")
@@ -113,7 +128,7 @@ def test_what_code_says_of_a_document_counts(study: Study) -> None:
 
 
 def test_what_a_task_of_its_own_class_says_counts(study: Study) -> None:
-    folder = Path(study.task_path)
+    folder = Path(*study.task_path)
     (folder / "kind.py").write_text(
         "import os\n\nfrom lm_eval.api.task import ConfigurableTask\n\n\n"
         "class Kind(ConfigurableTask):\n    def __init__(self, config):\n"
@@ -132,7 +147,7 @@ def test_what_a_task_of_its_own_class_says_counts(study: Study) -> None:
 
 
 def test_questions_that_are_shuffled_as_they_load_have_one_digest(study: Study) -> None:
-    folder = Path(study.task_path)
+    folder = Path(*study.task_path)
     (folder / "shuffle.py").write_text(
         "import random\n\n\ndef mix(docs):\n"
         "    return docs.select(random.sample(range(len(docs)), len(docs)))\n"
@@ -190,7 +205,7 @@ def test_what_a_task_pulls_in(
 
 
 def test_a_helper_that_fails_is_one_line(study: Study) -> None:
-    folder = Path(study.task_path)
+    folder = Path(*study.task_path)
     (folder / "text.py").write_text(
         "def text(doc):\n    return doc['question' if 'Ada' in doc['question'] else 'nothing']\n"
     )

@@ -111,7 +111,7 @@ def of_study(study: Study) -> dict[str, Any]:
         "settings": settings,
         "code": helpers(_named(settings)),
         "model": _checkpoint(study.model) if study.model_is_local else study.model,
-        "tasks": _tasks(study.task_path),
+        "tasks": {k: v for folder in study.task_path for k, v in _tasks(Path(folder)).items()},
         "data": _folder(data),
         "texts": [_said(text) for text in texts],
         "controls": {name: _folder(paths.published(name)) for name in study.controls.studies},
@@ -155,13 +155,11 @@ def _checkpoint(folder: str) -> str | dict[str, str]:
         return {}  # the check of the study says what is wrong
 
 
-def _tasks(folder: str | None) -> dict[str, str]:
+def _tasks(folder: Path) -> dict[str, str]:
     """The files of a task path, what they pull in from elsewhere, and the data that they name."""
-    if folder is None:
-        return {}
-    tasks = sorted(Path(folder).glob("**/*.yaml"))
-    named = task_files.named_in(Path(folder), tasks, paths.ROOT)
-    return _folder(folder) | _digests(task_files.pulled_in(Path(folder), tasks) | named)
+    tasks = sorted(folder.glob("**/*.yaml"))
+    named = task_files.named_in(folder, tasks, paths.ROOT)
+    return _folder(folder) | _digests(task_files.pulled_in(folder, tasks) | named)
 
 
 def _said(text: Text) -> dict[str, Any]:

@@ -147,30 +147,39 @@ class Questions:
 
 
 def local_tasks(study: Study) -> dict[str, Path]:
-    """Names of tasks, groups and tags in the study's `task_path` → the YAML that defines them."""
-    if study.task_path is None:
-        return {}
-    folder = Path(study.task_path)
-    if not folder.is_dir():
-        raise UserError(f"study {study.name}: task_path {folder}: there is no such folder")
-    from lm_eval.tasks._index import TaskIndex
+    """Names of tasks, groups and tags in the study's `task_path` → the YAML that defines them.
 
-    try:
-        index = TaskIndex.build([folder])
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"study {study.name}: task_path {folder}: {reason}") from None
-    return {name: entry.yaml_path for name, entry in index.items()}
+    Raises UserError for a folder that is not there or cannot be read, and for a name that two
+    folders have."""
+    found: dict[str, Path] = {}
+    for folder in study.task_path:
+        if not Path(folder).is_dir():
+            raise UserError(f"study {study.name}: task_path {folder}: there is no such folder")
+        from lm_eval.tasks._index import TaskIndex
+
+        try:
+            index = TaskIndex.build([Path(folder)])
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"study {study.name}: task_path {folder}: {reason}") from None
+        if twice := sorted(found.keys() & index.keys()):
+            raise UserError(
+                f"study {study.name}: task_path {folder}: '{twice[0]}' is in "
+                f"{found[twice[0]].parent}, too"
+            )
+        found |= {name: entry.yaml_path for name, entry in index.items()}
+    return found
 
 
 def try_local_tasks(study: Study) -> None:
     """The YAML files of the study's `task_path` can be read, soon and in little memory.
 
     Raises UserError otherwise."""
-    for path in sorted(Path(study.task_path).rglob("*.yaml")) if study.task_path else []:
+    folders = ", ".join(study.task_path)
+    for path in sorted(path for one in study.task_path for path in Path(one).rglob("*.yaml")):
         if not path.is_file():
             raise UserError(f"task_path {path}: is no file: a pipe, a device, a folder, or no link")
-    trial(f"study {study.name}: task_path {study.task_path}", lambda: local_tasks(study))
+    trial(f"study {study.name}: task_path {folders}", lambda: local_tasks(study))
 
 
 def task_manager(study: Study) -> Any:
@@ -180,8 +189,8 @@ def task_manager(study: Study) -> Any:
 
     asked = [*study.tasks, *study.perplexity]
     elsewhere = _shipped({task.name for task in asked} - own.keys())
-    manager = TaskManager(include_path=study.task_path, include_defaults=bool(elsewhere))
-    nowhere = f"none readable in {study.task_path}" if study.task_path else "none"
+    manager = TaskManager(include_path=study.task_path or None, include_defaults=bool(elsewhere))
+    nowhere = f"none readable in {', '.join(study.task_path)}" if study.task_path else "none"
     unknown = [
         f"study {study.name}: unknown lm-eval task '{task.name}'; local tasks: "
         f"{_some(sorted(own)) or nowhere}; all others: `lm-eval ls tasks`"
@@ -284,9 +293,9 @@ def check_tasks(study: Study, manager: Any, asked: Sequence[Task]) -> None:
 
 
 def task_source(study: Study, task: Task, manager: Any) -> dict[str, Any]:
-    """What decides a task's questions and prompts: the documents themselves, the files of
-    `task_path` for a local task and what they pull in from elsewhere, prompts that Python puts
-    together, and the harness version.
+    """What decides a task's questions and prompts: the documents themselves, the files of its
+    folder in `task_path` for a local task and what they pull in from elsewhere, prompts that Python
+    puts together, and the harness version.
 
     Raises UserError when the questions cannot be loaded."""
     source: dict[str, Any] = {"harness": metadata.version("lm_eval")}
@@ -294,7 +303,7 @@ def task_source(study: Study, task: Task, manager: Any) -> dict[str, Any]:
     np.random.seed(SEEDS["examples"])
     loaded, own = load(manager, task.name), local_tasks(study)
     if task.name in own:
-        folder = Path(study.task_path)
+        (folder,) = (one for one in map(Path, study.task_path) if one in own[task.name].parents)
         files = files_below(folder)
         source["files"] = {name: file_digest(path) for name, path in files.items()}
         named = {task.name, *loaded["tasks"], *loaded["groups"]} & own.keys()
