@@ -16,7 +16,7 @@ def check(study: "Study") -> None:
     _check_recipes(study)
     _check_used(study)
     names = [task.name for task in study.tasks]
-    _check_abilities(study, names)
+    _check_abilities(study)
     if study.prompts.task is not None and study.prompts.task not in names:
         raise ValueError(f"prompts.task is none of the study's tasks, {', '.join(names)}")
     chosen = list(dict.fromkeys(one.name for one in study.tasks if one.role != "generation"))
@@ -27,7 +27,11 @@ def check(study: "Study") -> None:
         )
 
 
-def _check_abilities(study: "Study", names: list[str]) -> None:
+def _check_abilities(study: "Study") -> None:
+    names = [task.name for task in study.every_task]
+    for task in study.what_breaks.tasks:
+        if names.count(task.name) > 1:
+            raise ValueError(f"what_breaks.tasks: '{task.name}' stands twice, or in tasks, too")
     named = [task for tasks in study.abilities.values() for task in tasks]
     for task in named:
         if task not in names:

@@ -28,8 +28,8 @@ from lib.fields import (
     Positive,
     Seed,
     Several,
-    Shots,
     Sign,
+    Task,
     Text,
 )
 from lib.open_sets import (
@@ -54,6 +54,7 @@ from lib.section_settings import (
     Seeds,
     StepByStep,
     Teacher,
+    WhatBreaks,
     WhatLayersDo,
     WhatToTrain,
     WhichLayers,
@@ -70,23 +71,6 @@ class Distances(Group):
     tokens: Literal["last", "all"] = "last"
     seed: Seed = 0
     bootstrap: Annotated[int, Field(ge=100, le=100_000)] = 1000
-
-
-class Task(Group):
-    """An lm-eval task; `shots` examples in the prompt, `limit` questions (all when empty; of a
-    group, of each of its tasks). The score is `acc`, or `exact_match` of generated answers. `role`:
-    what the questions ask for, which claims tell apart; a study's file has to say it. `metric`:
-    which score tables and figures show of a task that has both; each is recorded.
-
-    `order`: 0 for the examples as the harness gives them, another number for a permutation of
-    them with that seed, the same for every question."""
-
-    name: Name
-    shots: Shots = 0
-    limit: Positive | None = None
-    role: Literal["knowledge", "reading", "generation"] | None = None
-    metric: Literal["acc", "acc_norm"] = "acc"
-    order: Seed = 0
 
 
 class Perplexity(Group):
@@ -157,6 +141,7 @@ class Study(Group):
     step_by_step: StepByStep = StepByStep()
     on_what: OnWhat = OnWhat()
     what_layers_do: WhatLayersDo = WhatLayersDo()
+    what_breaks: WhatBreaks = WhatBreaks()
     repair: Repairs = Repairs()
     other_texts: list[NamedText] = []
     writing: Writing = Writing()
@@ -187,10 +172,15 @@ class Study(Group):
         return self.healing.fractions if self.healing else FRACTIONS
 
     @property
+    def every_task(self) -> list[Task]:
+        """Its own tasks, then those that some models alone are asked."""
+        return [*self.tasks, *self.what_breaks.tasks]
+
+    @property
     def by_ability(self) -> dict[str, list[Task]]:
         """Every task once, the first of its name, by what its questions ask for: as `abilities`
         say, then by their roles those that none of these names."""
-        tasks = {task.name: task for task in reversed(self.tasks)}
+        tasks = {task.name: task for task in reversed(self.every_task)}
         found = {name: [tasks.pop(task) for task in of] for name, of in self.abilities.items()}
         for task in reversed(tasks.values()):
             found.setdefault(task.role or "other", []).append(task)

@@ -16,6 +16,7 @@ from lib.fields import (
     Seed,
     Several,
     Shots,
+    Task,
 )
 from lib.open_sets import LAST_LAYER, Chosen, Healing, known, read_healing
 
@@ -157,6 +158,27 @@ class WhatLayersDo(Group):
     leave_one_out: bool = False
 
 
+class Writing(Group):
+    """What the model writes, greedily: `tokens` after the first `prompt_tokens` of `n_prompts`
+    documents of the validation text, and after each of the study's own `prompts`."""
+
+    n_prompts: Annotated[int, Field(ge=0, le=MOST)] = 3
+    prompt_tokens: Positive = 24
+    tokens: Positive = 32
+    prompts: list[Annotated[str, Field(min_length=1)]] = []
+    seed: Seed = 0
+
+
+class WhatBreaks(Group):
+    """What is lost first, of abilities: the study's own tasks tell, and further `tasks`, which
+    prunings by the main strategy are asked at these `fractions`, and what is healed there. These
+    models write, too, to see how fluently; with no fractions nothing further is asked."""
+
+    tasks: list[Task] = []
+    fractions: list[Fraction] = []
+    writing: Writing = Writing(n_prompts=24, tokens=48)
+
+
 class Repairs(Group):
     """Prunings of `strategies` (empty: of the study's main one) repaired without training in each
     of these ways, by what is summed over the calibration text; with none there is no such
@@ -174,17 +196,6 @@ class Repairs(Group):
             if name not in known("repair"):
                 raise ValueError(f"repairs: '{name}' is none of {', '.join(known('repair'))}")
         return self
-
-
-class Writing(Group):
-    """What the model writes, greedily: `tokens` after the first `prompt_tokens` of `n_prompts`
-    documents of the validation text, and after each of the study's own `prompts`."""
-
-    n_prompts: Annotated[int, Field(ge=0, le=MOST)] = 3
-    prompt_tokens: Positive = 24
-    tokens: Positive = 32
-    prompts: list[Annotated[str, Field(min_length=1)]] = []
-    seed: Seed = 0
 
 
 class Cost(Group):

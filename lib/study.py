@@ -94,9 +94,10 @@ def load(name: str) -> Study:
     except TypeError:
         raise UserError(f"study {path.name}: keys must be text") from None
     missing = [
-        f"study {path.name}: key 'tasks.{number}.role' is missing ({task.name}): say knowledge, "
+        f"study {path.name}: key '{key}.{number}.role' is missing ({task.name}): say knowledge, "
         "reading or generation; claims about healing tell these apart"
-        for number, task in enumerate(study.tasks)
+        for key, one in {"tasks": study, "what_breaks.tasks": study.what_breaks}.items()
+        for number, task in enumerate(one.tasks)
         if task.role is None
     ]
     if missing:

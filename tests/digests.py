@@ -22,7 +22,7 @@ from lib import open_sets
 from lib import study as studies
 from lib.evidence.records import digest
 from lib.evidence.store import Store
-from lib.experiments import costs, layer_measures, measure, probes, schedules
+from lib.experiments import costs, layer_measures, measure, probes, schedules, written
 from lib.experiments.choosing import Asked
 from lib.experiments.conditions import Condition
 from lib.experiments.opened import OpenStudy
@@ -36,7 +36,7 @@ KINDS = {
     "question-free": "F", "loss": "L", "loss on another text": "l", "perplexity": "P",
     "writing": "W", "healing": "H", "loss, healed": "h",
     "loss, repaired": "R", "cost": "M", "cost in 4-bit": "m", "what layers do": "Y",
-    "what those of the twin do": "y", "logit lens": "V",
+    "what those of the twin do": "y", "logit lens": "V", "what was written, read": "w",
 }  # fmt: skip
 LETTERS = "".join(KINDS.values())
 
@@ -92,6 +92,7 @@ def of(study: Study, config: Any = None) -> dict[str, str]:
         "Y": noted(lambda: layer_measures.measures(opened)),
         "y": noted(lambda: layer_measures.measures(opened, untrained=True)),
         "V": noted(lambda: layer_measures.lens(opened)),
+        "w": written.inputs(opened, plain),
     }
     return {letter: digest(found) for letter, found in inputs.items()}
 
@@ -141,7 +142,8 @@ SETTINGS: dict[tuple[str, str], tuple[Any, bool]] = {
 }
 
 ALL = LETTERS
-TEXT, HEALING, ASKED, TASKS = "DTSCLWhRYy", "CHh", "QEFV", "QEFPV"
+TEXT, HEALING, ASKED, TASKS = "DTSCLWhRYyw", "CHh", "QEFV", "QEFPV"
+TASK = ("name", "shots", "limit", "role", "metric", "order")
 SAME = "the same elsewhere"  # a copy, at another place
 # Key → another value, and the kinds of records whose digest it moves: none where a key only chooses
 # which records there are, where to compute, or what things are called.
@@ -287,6 +289,14 @@ KEYS: dict[str, tuple[Any, str]] = {
     "what_layers_do.gradients": (2, "Yy"),
     "what_layers_do.task": ("quiz", ""),
     "what_layers_do.leave_one_out": (True, ""),
+    # As of "tasks", where the base has none; what is written is read.
+    **dict.fromkeys((f"what_breaks.tasks.{key}" for key in TASK), (None, "")),
+    "what_breaks.fractions": ([0.5], ""),
+    "what_breaks.writing.n_prompts": (2, "w"),
+    "what_breaks.writing.prompt_tokens": (5, "w"),
+    "what_breaks.writing.tokens": (5, "w"),
+    "what_breaks.writing.prompts": (["Once"], "w"),
+    "what_breaks.writing.seed": (1, "w"),
     "repair.repairs": (["linear-map"], ""),
     "repair.strategies": (["mine"], ""),
     "repair.fractions": ([0.5], ""),

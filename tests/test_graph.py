@@ -106,7 +106,7 @@ def test_a_notebook_waits_for_all_that_its_verdicts_read(smoke: plan.Planned) ->
 
 
 def test_what_a_job_asks_of_its_models_is_part_of_it(smoke: plan.Planned) -> None:
-    healing = smoke.study.healing.model_copy(update={"steps": 3})
+    healing = smoke.study.healing.model_copy(update={"learning_rate": 1e-4})
     other = plan.Planned(smoke.study.model_copy(update={"healing": healing}), smoke.config)
     both = [jobs.listed(one, PACE, "models", 1) for one in (smoke, other)]
     for one, two in zip(*both, strict=True):

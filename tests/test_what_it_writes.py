@@ -200,7 +200,9 @@ def test_texts_are_those_that_were_recorded(world):
                     known.add((prompt, side, one.dropped.n, one.dropped.n / 6, text))
     assert set(table.itertuples(index=False, name=None)) == known
     assert len(table) == len(known) == 3 * 2 * 3
-    assert list(dict.fromkeys(table["prompt"])) == sorted(opened.writing_prompts)
+    assert list(dict.fromkeys(table["prompt"])) == sorted(
+        opened.writing_prompts(opened.study.writing)
+    )
 
 
 def test_with_nothing_to_write_there_is_an_empty_table(world, monkeypatch):
@@ -250,7 +252,7 @@ def test_line_breaks_are_shown_on_one_line():
 def test_texts_stand_side_by_side(world):
     opened, _ = world
     texts = what_it_writes.texts_table(opened)
-    prompt = opened.writing_prompts[0]
+    prompt = opened.writing_prompts(opened.study.writing)[0]
     wide = what_it_writes.side_by_side(texts, prompt)
     assert list(wide.columns) == ["dropped", "unhealed", "healed"]
     assert list(wide["dropped"]) == ["0%", "33.3%", "66.7%"]
@@ -291,7 +293,7 @@ def test_every_prompt_has_a_table(world):
     page = what_it_writes.written(what_it_writes.texts_table(opened)).data
     seen = Seen(page)
     assert page.count("<table") == 3
-    for prompt in opened.writing_prompts:
+    for prompt in opened.writing_prompts(opened.study.writing):
         assert " ".join(words(prompt)) in " ".join(words(seen.text))
 
 

@@ -233,10 +233,12 @@ def _check_lengths(opened: OpenStudy, sound: Sound) -> None:
     lengths = {f"{part}.length": getattr(study, part).length for part in parts}
     if study.healing:
         lengths["healing.length"] = max(one.length for one in study.every_recipe)
-    own = [len(prompts.prompt_ids(opened.tokenizer, prompt)) for prompt in study.writing.prompts]
-    lengths["writing: prompt and tokens,"] = (
-        max([study.writing.prompt_tokens, *own]) + study.writing.tokens
-    )
+    written = {"writing": study.writing}
+    if study.what_breaks.fractions:
+        written["what_breaks.writing"] = study.what_breaks.writing
+    for key, one in written.items():
+        own = [len(prompts.prompt_ids(opened.tokenizer, prompt)) for prompt in one.prompts]
+        lengths[f"{key}: prompt and tokens,"] = max([one.prompt_tokens, *own]) + one.tokens
 
     def check_length(name: str, length: int) -> None:
         if longest is not None and length > longest:
@@ -352,7 +354,7 @@ def _most_steps(opened: OpenStudy) -> int:
 
 def _check_tasks(opened: OpenStudy, sound: Sound) -> None:
     study = opened.study
-    asked = [*study.tasks, *opened.prompt_tasks]
+    asked = [*study.every_task, *opened.prompt_tasks]
     if not sound(harness.try_local_tasks, study):
         return
     if not sound(lambda: opened.task_manager):
@@ -361,6 +363,9 @@ def _check_tasks(opened: OpenStudy, sound: Sound) -> None:
         asked = [task for task in asked if task.name in own]
         left = {
             "tasks": [t for t in study.tasks if t.name in own],
+            "what_breaks": study.what_breaks.model_copy(
+                update={"tasks": [t for t in study.what_breaks.tasks if t.name in own]}
+            ),
             "perplexity": [t for t in study.perplexity if t.name in own],
         }
         study = study.model_copy(update=left)

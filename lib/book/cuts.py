@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from transformers import PretrainedConfig
 
 from lib.errors import UserError
-from lib.experiments.conditions import Condition, writes
+from lib.experiments.conditions import Condition, breaking, writes
 from lib.experiments.opened import OpenStudy
 from lib.pruning.dropped import Dropped, simple, span
 from lib.pruning.surgery import slice_config
@@ -27,7 +27,7 @@ def check_cuts(opened: OpenStudy, evaluated: Iterable[Condition], times: bool) -
     made = {
         (one.strategy, one.dropped)
         for one in evaluated
-        if one.dropped and (one.alone or (prompts and writes(opened, one)))
+        if one.dropped and (one.alone or (prompts and writes(opened, one)) or breaking(opened, one))
     }
     for strategy, dropped in sorted(made):
         by_rule = opened.strategy(strategy).by_rule

@@ -89,7 +89,7 @@ class Planned(OpenStudy):
     def unknown(self) -> bool:
         """Whether the size of one of the study's tasks is not known; it is counted as nothing."""
         texts = map(whole_texts.as_task, self.study.perplexity)
-        return any(self.size(task).source == UNKNOWN for task in (*self.study.tasks, *texts))
+        return any(self.size(task).source == UNKNOWN for task in (*self.study.every_task, *texts))
 
 
 @dataclass(frozen=True)
@@ -319,7 +319,7 @@ def plan(study: Study) -> str:
             f"  less {n} layers ({n / shape.n_layers:.0%}): {shape.pruned(dropped):,}; healing "
             f"trains {trained:,}" + (f" and adds {added:,} for a head of its own" if added else "")
         )
-    for task in (*study.tasks, *map(whole_texts.as_task, study.perplexity)):
+    for task in (*study.every_task, *map(whole_texts.as_task, study.perplexity)):
         size = opened.size(task)
         words = f"{size.questions:,} questions ({size.source}), about {size.read:,} tokens"
         lines.append(

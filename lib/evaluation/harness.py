@@ -187,7 +187,7 @@ def task_manager(study: Study) -> Any:
     own = local_tasks(study)
     from lm_eval.tasks import TaskManager
 
-    asked = [*study.tasks, *study.perplexity]
+    asked = [*study.every_task, *study.perplexity]
     elsewhere = _shipped({task.name for task in asked} - own.keys())
     manager = TaskManager(include_path=study.task_path or None, include_defaults=bool(elsewhere))
     nowhere = f"none readable in {', '.join(study.task_path)}" if study.task_path else "none"

@@ -221,8 +221,24 @@ def asked(opened: OpenStudy, condition: Condition) -> list[Task]:
     if beside(opened, condition):
         return choices(opened.study)
     tasks = opened.study.tasks
-    more = opened.prompt_tasks if prompted(opened, condition) else []
+    more = [*opened.prompt_tasks] if prompted(opened, condition) else []
+    more += opened.study.what_breaks.tasks if breaking(opened, condition) else []
     return [*tasks, *(task for task in more if task not in tasks)]
+
+
+def breaking(opened: OpenStudy, condition: Condition) -> bool:
+    """Whether a model is asked the further tasks of what breaks first, and how fluently it
+    writes: prunings by the main strategy, unhealed or healed with the study's own recipe."""
+    settings, whole = opened.study.what_breaks, condition.strategy == "none"
+    if not settings.fractions or not (whole or condition.strategy == opened.strategies[0]):
+        return False
+    if condition.repair or condition.before:
+        return False
+    if not (whole or condition.dropped.n in opened.healed_ns(settings.fractions)):
+        return False
+    if condition.healing is None:
+        return condition.weights == opened.weights
+    return not whole and condition.healing == opened.study.healing
 
 
 def writes(opened: OpenStudy, condition: Condition) -> bool:

@@ -3,7 +3,14 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from lib.experiments.conditions import ONE_LAYER, Condition, healed, unpruned, untrained
+from lib.experiments.conditions import (
+    ONE_LAYER,
+    Condition,
+    healed,
+    main_conditions,
+    unpruned,
+    untrained,
+)
 from lib.experiments.opened import OpenStudy
 from lib.healing import recipe as recipes
 from lib.open_sets import Healing
@@ -63,6 +70,15 @@ def single_layers(opened: OpenStudy) -> list[Condition]:
         every = range(opened.n_layers)
         found += [Condition(ONE_LAYER, Dropped([layer]), opened.weights) for layer in every]
     return found
+
+
+def breaking_conditions(opened: OpenStudy) -> list[Condition]:
+    """The models of most sections, and the main strategy's prunings at the fractions of what breaks
+    first."""
+    name = opened.strategies[0]
+    ns = opened.healed_ns(opened.study.what_breaks.fractions)
+    more = [Condition(name, opened.chosen(name, n), opened.weights) for n in ns]
+    return distinct([*main_conditions(opened), *more])
 
 
 def recipe_conditions(opened: OpenStudy) -> list[Condition]:

@@ -126,7 +126,9 @@ def _values(
     if isinstance(probe, Writing):
         if not journal.whole:
             return []
-        return writing.continuations(model, text, blocks, opened.writing_prompts, probe.tokens)
+        return writing.continuations(
+            model, text, blocks, opened.writing_prompts(probe), probe.tokens
+        )
     if isinstance(probe, Perplexity):
         manager = opened.task_manager
         return whole_texts.perplexities(model, text, probe, manager, blocks, batch, journal)

@@ -27,6 +27,7 @@ from lib.pruning import geometry
 from lib.pruning.dropped import Dropped, layers_to_drop
 from lib.pruning.strategy import Strategy, load, shipped
 from lib.schema import Distances, Loss, Study, Task
+from lib.section_settings import Writing
 
 WEIGHTS = {torch.float32: "float32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
@@ -133,10 +134,9 @@ class OpenStudy:
             )
         return self._documents[text, sample]
 
-    @cached_property
-    def writing_prompts(self) -> list[str]:
-        """Beginnings of documents of the validation text, then the study's own prompts."""
-        writing, found = self.study.writing, []
+    def writing_prompts(self, writing: Writing) -> list[str]:
+        """Beginnings of documents of the validation text, then prompts of one's own."""
+        found: list[str] = []
         if writing.n_prompts:
             ids = corpora.document_sequences(
                 self.study.validation_text,

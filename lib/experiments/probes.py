@@ -12,7 +12,7 @@ from typing import Any
 
 from lib.evaluation import evaluate, whole_texts, writing
 from lib.evidence.records import digest, read
-from lib.experiments.conditions import Condition, asked, beside, previous, writes
+from lib.experiments.conditions import Condition, asked, beside, breaking, previous, writes
 from lib.experiments.opened import OpenStudy
 from lib.fields import Data, NamedText
 from lib.healing import recipe as recipes
@@ -157,6 +157,7 @@ def probes(opened: OpenStudy, condition: Condition) -> list[Probe]:
     if beside(opened, condition):
         return [*asked(opened, condition), study.loss]
     writing = [study.writing] if writes(opened, condition) else []
+    writing += [study.what_breaks.writing] if breaking(opened, condition) else []
     texts = [study.loss, *other_losses(study), *study.perplexity]
     return [*asked(opened, condition), *texts, *writing]
 
