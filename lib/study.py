@@ -146,6 +146,8 @@ def _inherited(raw: dict[str, object], path: Path) -> dict[str, object]:
         given = raw.get(key)
         if changed in raw and not (isinstance(given, dict) and names in given):
             settings[key] = settings[key] | {names: []}
+    if {"tasks", "abilities"} & raw.keys():  # which name tasks
+        settings["abilities"] = raw.get("abilities", {})
     healing, own_healing = settings["healing"], raw.get("healing")
     says = isinstance(own_healing, dict) and "data" in own_healing
     if "healing_text" in raw and isinstance(healing, dict) and not says:

@@ -272,3 +272,11 @@ def test_tasks_go_by_the_abilities_that_they_are_said_to_ask_for(load: Load) -> 
     for given, says in {"{sums: [d]}": "'d' is none of", "{x: [a], y: [a]}": "named twice"}.items():
         with pytest.raises(UserError, match=says):
             load(f"{text}abilities: {given}")
+
+
+def test_abilities_are_inherited_with_their_tasks(load: Load) -> None:
+    tasks = "tasks: [{name: a, role: knowledge}, {name: b, role: reading}]\n"
+    load(f"model: x\n{tasks}abilities: {{sums: [b], facts: [a]}}", "whole.yaml")
+    assert [*load("like: ./whole.yaml").abilities] == ["sums", "facts"]
+    assert load("like: ./whole.yaml\nabilities: {more: [b]}").abilities == {"more": ["b"]}
+    assert load("like: ./whole.yaml\ntasks: [{name: c, role: reading}]").abilities == {}
