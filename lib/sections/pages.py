@@ -151,8 +151,9 @@ def _card(row: tuple) -> str:
     claim = claims.find(f"{row.paper}-{row.claim}")
     kind = "Question" if claim.question else "Claim"
     return (
-        f'<div class="claim"><p class="claim-head"><span class="claim-number">{kind} {row.claim}'
-        f'</span> {badge(row.verdict)} <span class="claim-where">{escape(row.where)}</span></p>'
+        f'<div class="claim" id="claim-{escape(row.paper)}-{row.claim}"><p class="claim-head">'
+        f'<span class="claim-number">{kind} {row.claim}</span> {badge(row.verdict)} '
+        f'<span class="claim-where">{escape(row.where)}</span></p>'
         f'<p class="claim-statement">{escape(row.statement)}</p>'
         f'<p class="claim-reason">{escape(_sentence(row.reason))}.</p>'
         f"<details><summary>Rule, and what would change the verdict</summary>"
