@@ -195,8 +195,8 @@ tags: [layer-pruning]
 | original | `{_name(opened)}` |
 | pruned | {dropped.in_words(opened.n_layers)} (counted from 0) |
 | repaired | `{condition.repair}`, without training, on {report["tokens"]:,} tokens |
-| squared distance across the cut, before and after | {report["gap"]:.3f}, {report["left"]:.3f} \
-of that of the residual stream |
+| squared distance across the cut, before and after | {report["gap"]:.3f}, \
+{report["left_elsewhere"]:.3f} of that of the residual stream, on text that it was not fitted on |
 
 {LOADING}"""
 

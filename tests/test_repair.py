@@ -9,7 +9,7 @@ import pytest
 import torch
 from mending import BLOCK, REPAIRS, TOKENS, WINDOWS, close, repaired, replaced, silence
 from safetensors import safe_open
-from tiny import FORMS, logits_of, looped, random_model, random_variant, save
+from tiny import FORMS, logits_of, looped, random_model, random_tokens, random_variant, save
 from transformers import PreTrainedModel
 
 from lib.errors import UserError
@@ -172,7 +172,7 @@ def test_plain_transformers_loads_them_bit_for_bit(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr.decode()
 
 
-@pytest.mark.parametrize("rows", [1, 24])  # 20 tokens for a map of 64 × 64, and 480
+@pytest.mark.parametrize("rows", [2, 24])  # 40 tokens for a map of 64 × 64, and 480
 @pytest.mark.parametrize("name", REPAIRS)
 def test_on_the_calibration_text_the_error_is_never_above_that_of_nothing(
     name: str, rows: int
@@ -190,6 +190,26 @@ def test_on_the_calibration_text_the_error_is_never_above_that_of_nothing(
         found = stream[2].double().flatten(0, 1).numpy() * report.get("factor", 1)
         error = ((found - leaving) ** 2).sum() / whole
         assert error == pytest.approx(report["left"], rel=1e-4, abs=1e-9)
+
+
+def test_what_a_factor_leaves_on_other_text_is_tried_on_the_other_half() -> None:
+    model = random_model("llama")
+    x, y = ([states(model, WINDOWS[half::2])[which] for half in (0, 1)] for which in (1, 2))
+    factors = [(a * b).sum() / (a * a).sum() for a, b in zip(x, y, strict=True)]
+    left = sum(((factors[1 - i] * x[i] - y[i]) ** 2).sum() for i in (0, 1))
+    report = repaired(model, "rescale")
+    expected = left / sum((one**2).sum() for one in y)
+    assert report["left_elsewhere"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_map_of_too_little_text_is_seen_on_other_text() -> None:
+    """Of 40 tokens a map of 64 × 64 makes what it likes; of many it cannot."""
+    few, many = (
+        repair(random_model("llama"), BLOCK, windows, 5, load("linear-map"))
+        for windows in (WINDOWS[:2], random_tokens(400, 20))
+    )
+    assert few["left"] < 0.01 * few["gap"] < few["left_elsewhere"]
+    assert many["left"] < many["left_elsewhere"] < 1.2 * many["left"]
 
 
 def test_batches_change_nothing() -> None:

@@ -49,7 +49,7 @@ class Peak(TorchDispatchMode):
 @pytest.mark.parametrize("name", REPAIRS)
 def test_more_text_takes_no_more_room(name: str) -> None:
     windows, most = random_tokens(300, 20), []
-    for rows in (15, 300):
+    for rows in (30, 300):
         model = random_model("llama")
         with Peak() as peak:
             repair(model, BLOCK, windows[:rows], 5, load(name))

@@ -10,10 +10,12 @@ no settings: a study names it.
 
 import copy
 import math
+import operator
 from abc import ABC, abstractmethod
-from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, fields
+from functools import reduce
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -48,13 +50,33 @@ class Sums:
         """Σ ‖x⁽ˢ⁾ − x⁽ᵗ⁾‖², what is to be repaired."""
         return self.entering - 2 * self.inner + self.leaving
 
-    def report(self, left: float) -> dict[str, Any]:
-        """Of what a repair leaves of the gap, and the gap, each as a share of Σ ‖x⁽ᵗ⁾‖²."""
-        return {
-            "tokens": self.tokens,
-            "gap": self.gap / self.leaving,
-            "left": left / self.leaving,
-        }
+    def __add__(self, other: "Sums") -> "Sums":
+        def added(key: str) -> Any:
+            one, two = getattr(self, key), getattr(other, key)
+            return None if one is None else one + two
+
+        return Sums(**{key.name: added(key.name) for key in fields(self)})
+
+
+Solved = TypeVar("Solved")
+
+
+def fitted(
+    halves: tuple[Sums, Sums],
+    solve: Callable[[Sums], Solved],
+    left: Callable[[Sums, Solved], float],
+) -> tuple[Solved, dict[str, Any]]:
+    """What all of the calibration text says, and of the squared distance at the cut, as a share of
+    Σ ‖x⁽ᵗ⁾‖²: `gap`, before; `left`, after, on the text that it was fitted on; `left_elsewhere`, on
+    text that it was not: what each half says is tried on the other. solve: a repair by sums; left:
+    what it leaves of the gap by others."""
+    one, two = halves
+    whole = one + two
+    found = solve(whole)
+    elsewhere = left(one, solve(two)) + left(two, solve(one))
+    shares = {"gap": whole.gap, "left": left(whole, found), "left_elsewhere": elsewhere}
+    report = {name: value / whole.leaving for name, value in shares.items()}
+    return found, {"tokens": whole.tokens} | report
 
 
 class Repair(ABC):
@@ -70,10 +92,11 @@ class Repair(ABC):
         self, model: PreTrainedModel, block: Dropped, windows: torch.Tensor, batch: int
     ) -> dict[str, Any]:
         """Change weights of the whole model so that it is repaired once the block is dropped;
-        returns what was found, as plain values: `Sums.report`, and more.
+        returns what was found, as plain values: the report of `fitted`, and more.
 
-        windows: token ids [n_sequences, length], of which the model reads `batch` at once. Raises
-        UserError, the model untouched, where the model has no weights that it could change so."""
+        windows: token ids [n_sequences, length], two or more, of which the model reads `batch` at
+        once. Raises UserError, the model untouched, where the model has no weights that it could
+        change so."""
 
 
 def repair(
@@ -105,9 +128,10 @@ def measure(
     windows: torch.Tensor,
     batch: int,
     changed: nn.Module | None = None,
-) -> Sums:
-    """The sums of a cut over windows of token ids [n_sequences, length], each token counting alike.
-    changed: the map whose output m is looked at, too. The decoder runs without its head.
+) -> tuple[Sums, Sums]:
+    """The sums of a cut over every other window of token ids [n_sequences, length], and over the
+    rest, each token counting alike. changed: the map whose output m is looked at, too. The decoder
+    runs without its head.
 
     Raises UserError where an activation is not finite, or all are zero."""
     states: dict[str, torch.Tensor] = {}
@@ -124,30 +148,35 @@ def measure(
     stack, whole = layers(model), decoder(model)
     hooks = [(stack[block.stop - 1], after)] + ([(changed, mapped)] if changed else [])
     handle = stack[block.start].register_forward_pre_hook(before, with_kwargs=True)
-    entering = leaving = inner = 0.0
-    gram = cross = None
+
+    def read(rows: torch.Tensor) -> Sums:
+        whole(rows.to(model.device), use_cache=False)
+        return _sums({name: _in_64_bit(state) for name, state in states.items()})
+
     try:
         with hooked(*hooks):
-            for rows in windows.split(batch):
-                whole(rows.to(model.device), use_cache=False)
-                found = {name: _in_64_bit(state) for name, state in states.items()}
-                x, y = found["entering"], found["leaving"]
-                entering += float((x * x).sum())
-                leaving += float((y * y).sum())
-                inner += float((x * y).sum())
-                if changed:
-                    m = found["m"]
-                    squares, products = m.T @ m, m.T @ (y - x)
-                    gram = squares if gram is None else gram.add_(squares)
-                    cross = products if cross is None else cross.add_(products)
+            halves = [
+                reduce(operator.add, map(read, half.split(batch)))
+                for half in (windows[::2], windows[1::2])
+            ]
     finally:
         handle.remove()
-    if not (math.isfinite(entering + leaving + inner) and entering and leaving):
-        raise UserError(
-            f"activations around layers {block} are zero or not finite on the calibration text; "
-            "try dtype: float32"
-        )
-    return Sums(windows.numel(), entering, leaving, inner, gram, cross)
+    for one in halves:
+        known = math.isfinite(one.entering + one.leaving + one.inner)
+        if not (known and one.entering and one.leaving):
+            raise UserError(
+                f"activations around layers {block} are zero or not finite on the calibration "
+                "text; try dtype: float32"
+            )
+    return halves[0], halves[1]
+
+
+def _sums(states: dict[str, torch.Tensor]) -> Sums:
+    """Of some tokens; each state [tokens, width]."""
+    x, y, m = states["entering"], states["leaving"], states.get("m")
+    products = (float((one * two).sum()) for one, two in ((x, x), (y, y), (x, y)))
+    maps = (None, None) if m is None else (m.T @ m, m.T @ (y - x))
+    return Sums(len(x), *products, *maps)
 
 
 def _in_64_bit(state: torch.Tensor) -> torch.Tensor:

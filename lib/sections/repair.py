@@ -40,7 +40,7 @@ def models(opened: OpenStudy) -> pd.DataFrame:
         (loss,) = loss_table(opened, [one]).itertuples()
         way = _way(opened, one) if one.dropped else ""
         fit = repair_record(opened, one) if one.repair and one.healing is None else {}
-        about = {"way": way} | {key: fit.get(key, math.nan) for key in ("gap", "left", "factor")}
+        about = {"way": way} | {key: fit.get(key, math.nan) for key in FIT}
         rows.append(columns(opened, one) | about | answered.outcome(one, loss))
     return pd.DataFrame(rows, columns=list(OUTCOMES)).astype({"seed": "Int64"})
 
@@ -124,10 +124,13 @@ def in_short(compared: pd.DataFrame) -> pd.DataFrame:
 def fits(table: pd.DataFrame) -> pd.DataFrame:
     """What the repairs found on the calibration text, for reading."""
     rows = table[table["left"].notna()]
-    shown = rows[["strategy", "n", "way", "factor", "gap", "left"]]
-    return shown.rename(columns={"strategy": "layers", "n": "dropped"})
+    shown = rows[["strategy", "n", "way", *FIT]]
+    return shown.rename(
+        columns={"strategy": "layers", "n": "dropped", "left_elsewhere": "on text not fitted"}
+    )
 
 
+FIT = ("factor", "gap", "left", "left_elsewhere")
 VALUES = (("accuracy", "stderr"), ("normalized_loss", "loss_stderr"))
 OUTCOMES = {
     **MODEL,
@@ -137,6 +140,8 @@ OUTCOMES = {
     "over all tokens of the calibration text, as a share of the square of the latter; empty: not "
     "repaired, or healed afterwards",
     "left": "the same once it is repaired",
+    "left_elsewhere": "the same on text that it was not fitted on: what each half of the text "
+    "says, tried on the other",
     "factor": "by which what enters after the cut is multiplied; empty: by none",
     **macro.OUTCOME,
 }

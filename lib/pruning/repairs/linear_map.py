@@ -30,19 +30,23 @@ class Repair(repair.Repair):
                 f"there is none before layers {block}"
             )
         writer = last_writer(model, block.start - 1, windows[0])
-        sums = repair.measure(model, block, windows, batch, writer)
-        change = _solved(sums.gram, sums.cross)
-        left = sums.gap + float((change * (sums.gram @ change - 2 * sums.cross)).sum())
+        halves = repair.measure(model, block, windows, batch, writer)
+        change, report = repair.fitted(halves, _solved, _left)
         with torch.no_grad():
             for part in (weight(writer), writer.bias):
                 if part is not None:
                     old = part.double() if part.device == change.device else part.cpu().double()
                     part.copy_(old + change.T @ old)
-        return sums.report(left)
+        return report
 
 
-def _solved(gram: torch.Tensor, cross: torch.Tensor) -> torch.Tensor:
-    """D [width, width] of G and Σ m rᵀ, both in float64. An FFN that adds nothing changes
-    nothing."""
+def _solved(sums: repair.Sums) -> torch.Tensor:
+    """D [width, width], in float64. An FFN that adds nothing changes nothing."""
+    gram = sums.gram
     ridge = RIDGE * float(gram.diagonal().mean()) or 1.0
-    return torch.linalg.solve(gram + ridge * torch.eye(len(gram)).to(gram), cross)
+    return torch.linalg.solve(gram + ridge * torch.eye(len(gram)).to(gram), sums.cross)
+
+
+def _left(sums: repair.Sums, change: torch.Tensor) -> float:
+    """Σ ‖x⁽ˢ⁾ + Dᵀ m − x⁽ᵗ⁾‖²"""
+    return sums.gap + float((change * (sums.gram @ change - 2 * sums.cross)).sum())

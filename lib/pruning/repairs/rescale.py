@@ -38,8 +38,8 @@ class Repair(repair.Repair):
     ) -> dict[str, Any]:
         after = range(block.stop, len(layers(model)))
         written = [one for layer in after for one in writers(model, layer, windows[0])]
-        sums = repair.measure(model, block, windows, batch)
-        factor = sums.inner / sums.entering
+        halves = repair.measure(model, block, windows, batch)
+        factor, report = repair.fitted(halves, lambda sums: sums.inner / sums.entering, _left)
         if factor <= 0:
             raise UserError(
                 f"repair {self.name}: the best factor is {factor:.3g}; norms see its sign"
@@ -54,8 +54,12 @@ class Repair(repair.Repair):
                 for part in (weight(module), module.bias):
                     if part is not None:
                         part.div_(factor)
-        left = factor**2 * sums.entering - 2 * factor * sums.inner + sums.leaving
-        return sums.report(left) | {"factor": factor}
+        return report | {"factor": factor}
+
+
+def _left(sums: repair.Sums, factor: float) -> float:
+    """Σ ‖c x⁽ˢ⁾ − x⁽ᵗ⁾‖²"""
+    return factor**2 * sums.entering - 2 * factor * sums.inner + sums.leaving
 
 
 @torch.inference_mode()
