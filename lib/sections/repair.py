@@ -83,10 +83,11 @@ def panels(table: pd.DataFrame) -> Figure:
     for column, (strategy, of) in enumerate(named):
         for row, (value, error) in enumerate(VALUES):
             axes = axes_of[row, column]
-            for way, look in looks.items():
+            for number, (way, look) in enumerate(looks.items()):
                 points = of[of["way"] == way]
+                beside = points["fraction"] + APART * (number - (len(looks) - 1) / 2)
                 spread = {"yerr": 2 * points[error], "capsize": 3}
-                axes.errorbar(points["fraction"], points[value], **spread, **look, label=way)
+                axes.errorbar(beside, points[value], **spread, **look, label=way)
             axes.axhline(whole[value], color=GREY, linewidth=1, label="unpruned")
             fraction_axis(axes)
         axes_of[0, column].set_title(f"layers by {strategy}", fontsize="medium")
@@ -130,6 +131,7 @@ def fits(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+APART = 0.008  # of marks at the same fraction
 FIT = ("factor", "gap", "left", "left_elsewhere")
 VALUES = (("accuracy", "stderr"), ("normalized_loss", "loss_stderr"))
 OUTCOMES = {

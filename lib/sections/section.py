@@ -153,6 +153,7 @@ def writers() -> dict[str, str]:
 
     Raises UserError for a table that two sections write."""
     found: dict[str, str] = {}
+    written = []
     for name in names():
         for table in load(name).tables:
             if table.name in found:
@@ -161,7 +162,8 @@ def writers() -> dict[str, str]:
                     "already; give it another name"
                 )
             found[table.name] = name
-    return {name: section for name, section in found.items() if tables()[name].written}
+            written += [table.name] * table.written
+    return {table: found[table] for table in written}
 
 
 def reads(name: str) -> list[str]:
