@@ -13,13 +13,14 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from lib import paths, study
-from lib.book import page_tables
+from lib.book import citing, figure_sources, finish, page_tables, repository, status
 from lib.errors import UserError
 from lib.evidence.records import digest
 from lib.schema import Study
@@ -63,7 +64,9 @@ def build(chosen: Study) -> int:
     studies = present(chosen)
     shutil.rmtree(STAGE, ignore_errors=True)
     STAGE.mkdir(parents=True)
-    shutil.copy(paths.ROOT / "_config.yml", STAGE)
+    config = repository.configured()
+    config["html"]["extra_footer"] = finish.FOOT
+    _dump(config, STAGE / repository.CONFIG)
     shutil.copytree(paths.ROOT / "book", STAGE / "book")
     shutil.copytree(paths.ROOT / "book" / "_static", STAGE / "_static")
     page_tables.write(STAGE / "book" / "tables")
@@ -71,17 +74,37 @@ def build(chosen: Study) -> int:
     for one in studies:
         stage_study(one, named[one.name])
     link_pages(studies[0], named[studies[0].name])
-    (STAGE / "_toc.yml").write_text(
-        yaml.safe_dump(contents(studies), sort_keys=False, allow_unicode=True), encoding="utf-8"
-    )
+    folders = {one.name: page_folder(one) for one in studies}
+    tables = STAGE / "book" / "tables"
+    (tables / "status.md").write_text(status.markdown(studies, folders), encoding="utf-8")
+    (tables / "cite.md").write_text(citing.markdown(), encoding="utf-8")
+    _dump(contents(studies), STAGE / "_toc.yml")
     for old in ("html", ".doctrees", "jupyter_execute"):
         shutil.rmtree(paths.BUILD / old, ignore_errors=True)
     options = ["--path-output", str(paths.ROOT), "-W", "-n", "--keep-going"]
     program = [sys.executable, "-c", JUPYTER_BOOK, "build", str(STAGE)]
-    code = subprocess.run([*program, *options]).returncode
-    for one in studies if code == 0 else ():
-        redirect(one)
+    # From the repository, whose lib has the extension that _config.yml names.
+    code = subprocess.run([*program, *options], cwd=paths.ROOT).returncode
+    if code == 0:
+        finish.finish(paths.BUILD / "html", config["title"], feet(studies))
+        for one in studies:
+            redirect(one)
     return code
+
+
+def _dump(settings: dict[str, Any], path: Path) -> None:
+    text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def feet(studies: list[Study]) -> Callable[[str], str]:
+    """The foot of a page by its path: of its own run, where it is the page of a section."""
+    runs = {
+        f"{page_folder(one)}/{path.stem}": status.run_of(one.name, path.name)
+        for one in studies
+        for path in paths.sections().values()
+    }
+    return lambda page: status.foot(runs.get(page, {}))
 
 
 def redirect(one: Study) -> None:
@@ -135,8 +158,11 @@ def stage_study(one: Study, suffix: str) -> None:
         own = set().union(*(labels(notebook) for notebook in notebooks.values()))
         for notebook in notebooks.values():
             rename_labels(notebook, own, suffix)
+    tables = {table.stem for table in (folder / "tables").iterdir()}
     for name, notebook in notebooks.items():
         tidy(notebook)
+        commit = notebook["metadata"].get("run", {}).get("commit", "")
+        figure_sources.add(notebook, tables, commit if commit != "unknown" else "")
         (folder / name).write_text(json.dumps(notebook, ensure_ascii=False), encoding="utf-8")
 
 

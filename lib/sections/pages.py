@@ -144,7 +144,10 @@ def verdicts(opened: OpenStudy, ids: list[str] | None = None) -> HTML:
 
 def _heading(paper: str) -> str:
     found = claims.papers()[paper]
-    return f'<h3 class="paper">{escape(found.title)} <span>{escape(found.cite)}</span></h3>'
+    title = escape(found.title)
+    if found.arxiv:
+        title = f'<a href="https://arxiv.org/abs/{found.arxiv}">{title}</a>'
+    return f'<h3 class="paper">{title} <span>{escape(found.cite)}</span></h3>'
 
 
 def _card(row: tuple) -> str:
@@ -308,4 +311,9 @@ def show(table: pd.DataFrame, digits: int = 3, words: bool = False) -> HTML:
         html = table.to_html(
             index=False, na_rep="", float_format=lambda value: f"{value:.{digits}f}", border=0
         )
-    return HTML(f'<div class="table-box mathjax_ignore{" words" if words else ""}">{html}</div>')
+    html = html.replace("<th>", '<th scope="col">')
+    named = escape(f"Table of {', '.join(map(str, table.columns))}")  # for those who hear the page
+    return HTML(
+        f'<div class="table-box mathjax_ignore{" words" if words else ""}" tabindex="0" '
+        f'role="region" aria-label="{named}">{html}</div>'
+    )
