@@ -1,4 +1,4 @@
-"""What the site adds to its pages: sources of figures, feet, descriptions, BibTeX; what it drops."""
+"""What the site adds to its pages: sources of figures, feet, descriptions, BibTeX; what goes."""
 
 import json
 import re
