@@ -29,6 +29,7 @@ from lib.evidence import ownership
 from lib.evidence.records import verify
 
 DEFAULT_PROFILE = paths.ROOT / "profiles" / "default"
+BARS = ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
 PATIENCE = 15.0  # seconds that jobs on this machine have to end in order
 
 
@@ -50,6 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
+    if not sys.stderr.isatty():  # bars are drawn over and over: a file keeps them all
+        for key in BARS:
+            os.environ.setdefault(key, "1")
     try:
         with ending.heeded():
             return _run(options)
@@ -97,7 +101,10 @@ def _run(options: argparse.Namespace) -> int:
     elif options.what == "book":
         return book(options.study, options.sections, options.profile, options.dry_run)
     else:
-        section(options.what, options.study, parse(options.parameters), options.checked)
+        done = section(options.what, options.study, parse(options.parameters), options.checked)
+        from lib.book import one_page
+
+        one_page.show(study.load(options.study), paths.section(options.what), done)
     return 0
 
 

@@ -343,8 +343,8 @@ def _edit_task(old: str, new: str) -> Callable[[Path], object]:
         (_edit_task("multiple_choice", "generate_until"), ["'quiz'", "is generate_until with acc"]),
         (_edit_task("metric: acc", "metric: exact_match"), ["'quiz'", "exact_match", "with acc"]),
         (_edit_task("{{choices}}", "{{wrong}}"), ["'quiz'", "wrong"]),
-        (_write("healing.jsonl", '{"text": "Short."}'), ["too short"]),
-        (_write("validation.jsonl", '{"text": "Short."}'), ["too short"]),
+        (_write("healing.jsonl", '{"text": "Short."}'), ["too short", "so many asks teacher"]),
+        (_write("validation.jsonl", '{"text": "Short."}'), ["too short", "asks distances"]),
     ],
     ids=[
         "task",

@@ -9,7 +9,9 @@ import yaml
 
 from lib import paths
 from lib.book import citing, figure_sources, finish, repository, status
+from lib.claims.rules.reading import Untestable
 from lib.errors import UserError
+from lib.sections import pages
 
 ADDRESS = "https://example.org/us/book"
 PAGE = """<html><head>
@@ -109,3 +111,16 @@ def test_pages_load_what_they_need_and_say_what_they_are(
     assert "https://book.example.org/book/one.html" in text
     left = {path.relative_to(static).as_posix() for path in static.rglob("*") if path.is_file()}
     assert left == {"mathjax/tex-chtml.js", fonts}
+
+
+def test_a_table_that_is_not_there_says_which_section_writes_it(
+    results_dir: Path, build_dir: Path
+) -> None:
+    found = pages.tables_of("mine")
+    with pytest.raises(Untestable, match=r"run section 02 first, which writes transitions\.csv"):
+        found.transitions  # noqa: B018
+    done = paths.executed("mine", paths.sections()["qa_transitions"].name)
+    done.parent.mkdir(parents=True)
+    done.touch()
+    with pytest.raises(Untestable, match=r"this study does without transitions\.csv"):
+        found.transitions  # noqa: B018

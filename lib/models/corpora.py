@@ -26,6 +26,10 @@ SHUFFLE_BUFFER = 10_000  # documents held while a streamed hub dataset is shuffl
 HELD, EACH = 1 << 28, 200
 
 
+class TooShort(UserError):
+    """A text of which more is asked than it holds."""
+
+
 def describe(text: Text) -> str:
     return text.path or "/".join(filter(None, [text.dataset, text.config, text.split]))
 
@@ -274,7 +278,7 @@ def _load_dataset(name: str, *arguments: str | None, **options: Any) -> Any:
 
 def _enough(found: list, count: int, text: Text, what: str) -> list:
     if len(found) < count:
-        raise UserError(f"text {describe(text)}: too short, it gives {len(found)} {what}")
+        raise TooShort(f"text {describe(text)}: too short, it gives {len(found)} {what}")
     return found
 
 
