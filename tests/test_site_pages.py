@@ -2,13 +2,15 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
+import pydata_sphinx_theme
 import pytest
 import yaml
 
 from lib import paths
-from lib.book import citing, figure_sources, finish, repository, status
+from lib.book import citing, figure_sources, finish, icons, repository, status
 from lib.claims.rules.reading import Untestable
 from lib.errors import UserError
 from lib.sections import pages
@@ -111,6 +113,22 @@ def test_pages_load_what_they_need_and_say_what_they_are(
     assert "https://book.example.org/book/one.html" in text
     left = {path.relative_to(static).as_posix() for path in static.rglob("*") if path.is_file()}
     assert left == {"mathjax/tex-chtml.js", fonts}
+
+
+def test_icons_that_no_page_names_are_left_out(tmp_path: Path) -> None:
+    theme = Path(pydata_sphinx_theme.__file__).parent / "theme/pydata_sphinx_theme/static"
+    static = tmp_path / "_static"
+    for name in ("styles", "vendor"):
+        shutil.copytree(theme / name, static / name)
+    (tmp_path / "a.html").write_text('<i class="fa-solid fa-bars"></i>')
+    icons.keep_used(tmp_path)
+    sheet = (static / "styles/pydata-sphinx-theme.css").read_text("utf-8")
+    assert ".fa-bars:before" in sheet and ".fa-ghost:before" not in sheet
+    fonts = static / "vendor/fontawesome/webfonts"
+    assert {path.name for path in fonts.glob("*.woff*")} == {
+        f"fa-{name}.woff" for name in ("brands-400", "regular-400", "solid-900")
+    }
+    assert ".woff2" not in sheet and (fonts / "fa-solid-900.woff").stat().st_size < 4000
 
 
 def test_a_table_that_is_not_there_says_which_section_writes_it(
