@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from lib import paths, study
-from lib.book import citing, figure_sources, finish, page_tables, repository, status
+from lib.book import figure_sources, finish, page_tables, repository, status
 from lib.errors import UserError
 from lib.evidence.records import digest
 from lib.schema import Study
@@ -70,9 +70,8 @@ def build(chosen: Study) -> int:
         stage_study(one, named[one.name])
     link_pages(studies[0], named[studies[0].name])
     folders = {one.name: page_folder(one) for one in studies}
-    tables = STAGE / "book" / "tables"
-    (tables / "status.md").write_text(status.markdown(studies, folders), encoding="utf-8")
-    (tables / "cite.md").write_text(citing.markdown(), encoding="utf-8")
+    shown = status.markdown(studies, folders)
+    (STAGE / "book" / "tables" / "status.md").write_text(shown, encoding="utf-8")
     stage_settings(STAGE, contents(studies))
     for old in ("html", ".doctrees", "jupyter_execute"):
         shutil.rmtree(paths.BUILD / old, ignore_errors=True)
