@@ -24,7 +24,8 @@ VIEWPORT = re.compile(r'\s*<meta name="viewport"[^>]*>')
 # Of MathJax, TeX to HTML: one script and the fonts that it draws with.
 KEPT = ("tex-chtml.js", "output/chtml/fonts")
 UNUSED = ("scripts/fontawesome.js", "scripts/fontawesome.js.LICENSE.txt", "locales")
-UNUSED_ENDS = (".map", ".ttf")  # for those who debug the theme; for browsers before 2014
+# For those who debug the theme; for browsers before 2014; what the theme's pages were made from.
+UNUSED_ENDS = (".map", ".ttf", "macros.html")
 LONGEST = 200  # characters of a description
 
 
