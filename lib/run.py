@@ -6,6 +6,7 @@ python -m lib.run book --study almanac                     # all of them, then t
 python -m lib.run book --study mine.yaml --plan            # only say what that takes
 python -m lib.run book --study mine.yaml --dry-run         # only list its jobs
 python -m lib.run check --study mine.yaml                  # only look for mistakes
+python -m lib.run fetch --study mine.yaml                  # download what it needs
 python -m lib.run verify --study mine.yaml                 # name damaged evidence
 python -m lib.run publish --study mine.yaml                # make it a reference run
 """
@@ -29,13 +30,15 @@ from lib.evidence import ownership
 from lib.evidence.records import verify
 
 DEFAULT_PROFILE = paths.ROOT / "profiles" / "default"
+BARS = ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
+COMMANDS = ("book", "check", "fetch", "verify", "publish")  # all else is a section
 PATIENCE = 15.0  # seconds that jobs on this machine have to end in order
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m lib.run", description=__doc__.split("\n")[0])
     parser.add_argument(
-        "what", help="a section's number or name, 'book', 'check', 'verify', 'publish'"
+        "what", help="a section's number or name, 'book', 'check', 'fetch', 'verify', 'publish'"
     )
     parser.add_argument("--study", default=paths.DEFAULT_STUDY, help="name or path of a YAML file")
     parser.add_argument(
@@ -50,6 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
+    if not sys.stderr.isatty():  # bars are drawn over and over: a file keeps them all
+        for key in BARS:
+            os.environ.setdefault(key, "1")
     try:
         with ending.heeded():
             return _run(options)
@@ -66,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.parameters and options.what in ("check", "verify", "publish", "book"):
+    if options.parameters and options.what in COMMANDS:
         raise UserError(f"-p goes with a section, not with '{options.what}'")
     if options.what == "check":
         from lib.book.check import check
@@ -76,6 +82,11 @@ def _run(options: argparse.Namespace) -> int:
         check(chosen)
         ownership.check(chosen, checkpoint_digest(chosen))
         print(f"study {chosen.name}: nothing wrong found")
+    elif options.what == "fetch":
+        from lib.book.fetch import fetch
+
+        for line in fetch(study.load(options.study)):
+            print(line, flush=True)
     elif options.what == "verify":
         chosen = study.load(options.study)
         folder = paths.results(chosen.name)
@@ -97,7 +108,10 @@ def _run(options: argparse.Namespace) -> int:
     elif options.what == "book":
         return book(options.study, options.sections, options.profile, options.dry_run)
     else:
-        section(options.what, options.study, parse(options.parameters), options.checked)
+        done = section(options.what, options.study, parse(options.parameters), options.checked)
+        from lib.book import one_page
+
+        one_page.show(study.load(options.study), paths.section(options.what), done)
     return 0
 
 

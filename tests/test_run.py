@@ -214,7 +214,7 @@ def test_a_file_in_a_folder_that_begins_like_studies_is_run_as_itself(
 
     def execute(source: str, target: str, parameters: dict, **_: object) -> None:
         seen.update(parameters)
-        Path(target).write_text("{}")
+        Path(target).write_text('{"metadata": {}}')
 
     monkeypatch.setattr(papermill, "execute_notebook", execute)
     final = notebooks.section("01", str(path), {})
@@ -222,6 +222,7 @@ def test_a_file_in_a_folder_that_begins_like_studies_is_run_as_itself(
     assert final == build_dir / "executed/mine" / paths.sections()["angular_distances"].name
     assert json.loads((final.parent / "study.json").read_text()) == {"file": str(path)}
     assert final.exists() and not list((build_dir / "logs/mine").iterdir())
+    assert {"when", "commit", "packages"} <= json.loads(final.read_text())["metadata"]["run"].keys()
     # With parameters of its own it is a trial: the book's copy goes, and is made again next time.
     trial = notebooks.section("01", str(path), {"length": 5})
     assert seen == {"study": str(path), "length": 5}
@@ -249,7 +250,7 @@ def test_a_kernel_has_sockets_wherever_temporary_files_go(
             one.bind(f"{place.with_suffix('')}-ipc-5")  # as jupyter_client names them
         assert place.parent.stat().st_mode & 0o077 == 0  # nobody else's
         made.append(place)
-        Path(target).write_text("{}")
+        Path(target).write_text('{"metadata": {}}')
 
     monkeypatch.setattr(papermill, "execute_notebook", execute)
     notebooks.section("01", str(write_study(tmp_path)), {}, checked=True)
@@ -343,8 +344,8 @@ def _edit_task(old: str, new: str) -> Callable[[Path], object]:
         (_edit_task("multiple_choice", "generate_until"), ["'quiz'", "is generate_until with acc"]),
         (_edit_task("metric: acc", "metric: exact_match"), ["'quiz'", "exact_match", "with acc"]),
         (_edit_task("{{choices}}", "{{wrong}}"), ["'quiz'", "wrong"]),
-        (_write("healing.jsonl", '{"text": "Short."}'), ["too short"]),
-        (_write("validation.jsonl", '{"text": "Short."}'), ["too short"]),
+        (_write("healing.jsonl", '{"text": "Short."}'), ["too short", "so many asks teacher"]),
+        (_write("validation.jsonl", '{"text": "Short."}'), ["too short", "asks distances"]),
     ],
     ids=[
         "task",

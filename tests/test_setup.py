@@ -101,3 +101,14 @@ def test_an_environment_without_pip_is_one_line(clone: Path) -> None:
     shutil.copy("/bin/true", clone / ".venv/bin/python")
     done, err = said(start(clone))
     assert not done and "error: there is no pip in .venv: delete that folder and run again" in err
+
+
+def test_containers_hold_what_a_run_needs() -> None:
+    """Every folder of the repository that the code reads, and no address of an index."""
+    definition = (paths.ROOT / "containers/book.def").read_text("utf-8")
+    for name in ("almanac", "book", "commons", "lib", "notebooks", "profiles", "published"):
+        assert f"    {name} /book/{name}\n" in definition
+    for name in ("studies", "tasks", "Snakefile", "_config.yml", "_toc.yml", "CITATION.cff"):
+        assert f"    {name} /book/{name}\n" in definition
+    for file in ("containers/book.def", "containers/Dockerfile", "colab/two_sections.ipynb"):
+        assert "http" not in (paths.ROOT / file).read_text("utf-8")

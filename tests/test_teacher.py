@@ -9,7 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from lib import study as studies
-from lib.book import check
+from lib.book import check, check_texts
 from lib.errors import UserError
 from lib.experiments import conditions
 from lib.healing.teacher import Teacher, relative_cost
@@ -51,7 +51,7 @@ def test_the_teacher_runs_up_to_the_end_of_the_block_and_no_further(block, tiny_
 
 def test_no_healing_is_longer_than_what_the_texts_are_checked_for(ablated):
     """Whatever the block, which is not known before distances are measured."""
-    most = check._most_steps(ablated)
+    most = check_texts.most_steps(ablated)
     n_layers, recipe = ablated.n_layers, ablated.study.healing
     possible = [
         conditions.equal_time_steps(ablated, recipe, span(start, start + 3))

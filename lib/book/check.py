@@ -4,38 +4,30 @@ Each check is a function that raises UserError; what stands on something that is
 not looked at, so that one mistake gives one line.
 """
 
-import math
 import sys
 from collections.abc import Callable
-from itertools import product
 
 from transformers import PreTrainedModel
 
 from lib import open_sets, paths
 from lib.book import memory
+from lib.book.check_texts import Sound, check_texts
 from lib.book.cuts import check_cuts
 from lib.book.plan import Planned
 from lib.errors import UserError
 from lib.evaluation import cka, harness, whole_texts
 from lib.experiments import costs
-from lib.experiments.choosing import check_calibrated, elsewhere
-from lib.experiments.conditions import Condition, equal_time_steps
+from lib.experiments.choosing import check_calibrated
+from lib.experiments.conditions import Condition
 from lib.experiments.opened import OpenStudy
-from lib.fields import Calibration, Data, Text
 from lib.healing import recipe as recipes
-from lib.healing.reading import read
-from lib.models import anatomy, checkpoints, corpora, four_bit, prompts, shapes
-from lib.models.vocabulary import beyond, check_ids
+from lib.models import anatomy, checkpoints, four_bit, prompts, shapes
+from lib.models.vocabulary import beyond
 from lib.open_sets import Adapters, Healing
-from lib.pruning.dropped import Dropped, check_n, span
-from lib.schema import Distances, Study
+from lib.pruning.dropped import Dropped, check_n
+from lib.schema import Study
 from lib.sections import section as sections
 from lib.sections.tables import published_title
-
-ENOUGH = 1_000_000  # tokens; a text that has so many is not checked for more
-
-# Runs a check and keeps the mistakes that it finds; whether there were none.
-Sound = Callable[..., bool]
 
 
 def check(study: Study, here: bool = True, section: str | None = None) -> None:
@@ -81,7 +73,7 @@ def check(study: Study, here: bool = True, section: str | None = None) -> None:
         _note(study, beyond(opened.tokenizer, opened.config))
         sound(prompts.check_chat_template, study, opened.tokenizer)
         _check_lengths(opened, sound)
-    _check_texts(opened, sound, tokenizer)
+    check_texts(opened, sound, tokenizer)
     _check_tasks(opened, sound)
     if lines:
         raise UserError(*lines)
@@ -248,108 +240,6 @@ def _check_lengths(opened: OpenStudy, sound: Sound) -> None:
 
     for name, length in lengths.items():
         sound(check_length, name, length)
-
-
-def _check_texts(opened: OpenStudy, sound: Sound, tokenizer: bool) -> None:
-    """The texts are there and can be read; local ones are long enough, where there is a tokenizer
-    to count with."""
-    study = opened.study
-    validation, healing = study.validation_text, _healing_sources(study)
-    calibration = [study.calibration] if study.calibration else []
-    # Texts of other_texts that layers are chosen on, too, are read as that one is.
-    calibration += [sample.calibration for sample in elsewhere(study).values()]
-    held_out = [study.held_out_text] if study.held_out_text and study.healing else []
-    every = (validation, *healing, *calibration, *held_out, *study.other_texts)
-    readable = [text for text in every if sound(_check_readable, text)]
-    losses = (validation, *study.loss_texts)
-    for text, source in (
-        *product(losses, [*healing, *calibration, *held_out]),
-        *product([*calibration, *held_out], healing),
-        *product(calibration, held_out),
-    ):
-        if {text, source} <= {*readable}:
-            sound(corpora.check_disjoint, text, source)
-    for text in study.other_texts:
-        sound(_check_other, study, text.name, text)
-    long = [text for text in readable if text.path is not None and tokenizer]
-    for text in long:
-        if text in healing:
-            sound(_check_healing_text, opened, text)
-        elif text in calibration:
-            sound(_check_windows, opened, text, _most_windows(study, text))
-        elif text in held_out or (sound(_check_windows, opened, text) and text in losses):
-            sound(_check_loss_text, opened, text)
-
-
-def _most_windows(study: Study, text: Text) -> Calibration | None:
-    """Of a text on which layers are scored, as many as its largest draws take together."""
-    own, asked = study.calibration, study.on_what
-    if own is None or text != own:
-        return own
-    drawn = asked.draws * max(asked.samples, default=0) if asked.strategies else 0
-    return own.model_copy(update={"n_sequences": max(own.n_sequences, drawn)})
-
-
-def _check_readable(text: Text) -> None:
-    corpora.source(text)
-    corpora.check(text)
-
-
-def _check_other(study: Study, name: str, text: Text) -> None:
-    if study.text_name == name:
-        raise UserError(
-            f"study {study.name}: other_texts: '{name}' is the name of the validation text"
-        )
-    if corpora.describe(text) == corpora.describe(study.validation_text):
-        raise UserError(f"study {study.name}: other_texts: '{name}' is the validation text itself")
-
-
-def _check_windows(
-    opened: OpenStudy, text: Text, sample: Distances | Calibration | None = None
-) -> None:
-    sample = sample or opened.study.distances
-    count = min(sample.n_sequences, ENOUGH // sample.length)
-    found = corpora.windows(text, opened.tokenizer, count, sample.length, seed=None)
-    check_ids(found.tolist(), opened.config, f"text {corpora.describe(text)}")
-
-
-def _check_loss_text(opened: OpenStudy, text: Text) -> None:
-    found = opened.documents(text, opened.study.loss)
-    check_ids(found, opened.config, f"text {corpora.describe(text)}")
-
-
-def _healing_sources(study: Study) -> list[Text]:
-    """What is healed on: the healing text, where it is, and all data sets."""
-    if study.healing is None:
-        return []
-    own = [study.healing_text] if any(one.data is None for one in study.every_recipe) else []
-    return [*own, *study.healing_data]
-
-
-def _check_healing_text(opened: OpenStudy, text: Text) -> None:
-    """For the recipe that reads most of it, at each length."""
-    study, data = opened.study, text.name if isinstance(text, Data) else None
-    own = study.healing.model_copy(update={"data": data, "steps": _most_steps(opened)})
-    most: dict[tuple[int, bool], int] = {}
-    for one in (own, *(one for one in study.every_recipe if one.data == data)):
-        count = min(math.ceil(one.steps * one.batch / one.epochs), ENOUGH // one.length)
-        how = (one.length, one.packing)
-        most[how] = max(count, most.get(how, 0))
-    for (length, packing), count in most.items():
-        changes = {"length": length, "packing": packing, "epochs": 1}
-        read(study, own.model_copy(update=changes), opened.tokenizer, count, seed=None)
-
-
-def _most_steps(opened: OpenStudy) -> int:
-    """Steps of the longest healing: at equal time with a teacher, at most so many, since the block
-    is not known before distances are measured."""
-    healing, teacher = opened.study.healing, opened.study.teacher
-    if not teacher.seeds or not healing.TEACHABLE:
-        return healing.steps
-    n_layers = opened.n_layers
-    deepest = [span(n_layers - n, n_layers) for n in opened.healed_ns(teacher.fractions)]
-    steps = [equal_time_steps(opened, healing, block) for block in deepest]
-    return max(steps, default=healing.steps)
 
 
 def _check_tasks(opened: OpenStudy, sound: Sound) -> None:

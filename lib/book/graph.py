@@ -252,7 +252,8 @@ def wanted(jobs: list[Job], config: Configuration) -> list[Job]:
 def made_from(study: Study, job: Job, about: dict[str, Any] | None = None) -> str:
     """The digest of everything that a job would be made from now. about: `sources.of_study`."""
     if job.name == SITE:
-        return digest([study.file, sources.of_site(), sources.helpers(["book.site"])])
+        code = sources.helpers(["book.site", "book.reference_list"])
+        return digest([study.file, sources.of_site(), code])
     about = about or sources.of_study(study)
     if not job.notebook:
         return digest([about, job.asks, sources.helpers(job.code)])

@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from lib import paths, strict_yaml, study
 from lib.errors import UserError
-from lib.evidence import ownership
+from lib.evidence import ownership, provenance
 from lib.files import write_atomically
 
 # Threads that wait for each other by spinning stall when another program uses a core: the small
@@ -105,6 +106,7 @@ def section(which: str, name: str, parameters: dict[str, Any], checked: bool = F
         log.parent.mkdir(parents=True, exist_ok=True)
         final.parent.mkdir(parents=True, exist_ok=True)
         print(about, flush=True)
+        start = time.monotonic()
         config = {
             "KernelManager": {"transport": "ipc", "connection_file": f"{runtime}/kernel.json"},
             # A kernel asked to end gracefully is interrupted first, and may say so.
@@ -121,6 +123,7 @@ def section(which: str, name: str, parameters: dict[str, Any], checked: bool = F
                 stderr_file=sys.stderr,
                 config=Config(config),
             )
+        _sign(log, time.monotonic() - start)
         shutil.move(log, final)
         write_atomically(final.parent / "study.json", json.dumps({"file": chosen.file}))
     except PapermillExecutionError as error:
@@ -136,6 +139,15 @@ def section(which: str, name: str, parameters: dict[str, Any], checked: bool = F
     finally:
         shutil.rmtree(runtime, ignore_errors=True)
     return final
+
+
+def _sign(executed: Path, seconds: float) -> None:
+    """Leave in an executed notebook what it was run with, for the foot of its page."""
+    notebook = json.loads(executed.read_text("utf-8"))
+    about = provenance.surroundings()
+    kept = ("when", "processor", "python", "packages", "commit")
+    notebook["metadata"]["run"] = {key: about[key] for key in kept} | {"seconds": round(seconds, 1)}
+    write_atomically(executed, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
 
 
 def _runtime() -> str:

@@ -1,4 +1,4 @@
-"""The tables that pages of the book include.
+"""What pages of the book include: tables, and BibTeX.
 
 python -m lib.book.page_tables FOLDER    # those about models and about tables, which take torch
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from lib import paths
-from lib.book import published_verdicts, sources, took
+from lib.book import citing, published_verdicts, sources, took
 from lib.book.took import Rows
 from lib.claims.rules import lu_printed
 from lib.errors import UserError
@@ -45,6 +45,7 @@ def write(folder: Path) -> None:
     _write(folder, {f"audit_{name}": rows for name, rows in lu_printed.tables().items()})
     found = published_verdicts.tables()
     _write(folder, {f"verdicts_{name}": _as_text(rows) for name, rows in found.items()})
+    (folder / "cite.md").write_text(citing.markdown(), encoding="utf-8")
 
 
 def _write(folder: Path, tables: Mapping[str, Rows]) -> None:

@@ -13,13 +13,14 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from lib import paths, study
-from lib.book import page_tables
+from lib.book import figure_sources, finish, page_tables, repository, status
 from lib.errors import UserError
 from lib.evidence.records import digest
 from lib.schema import Study
@@ -62,26 +63,55 @@ def build(chosen: Study) -> int:
     """Stage everything and build _build/html; warnings are errors. Returns the exit code."""
     studies = present(chosen)
     shutil.rmtree(STAGE, ignore_errors=True)
-    STAGE.mkdir(parents=True)
-    shutil.copy(paths.ROOT / "_config.yml", STAGE)
     shutil.copytree(paths.ROOT / "book", STAGE / "book")
-    shutil.copytree(paths.ROOT / "book" / "_static", STAGE / "_static")
     page_tables.write(STAGE / "book" / "tables")
     named = suffixes(studies)
     for one in studies:
         stage_study(one, named[one.name])
     link_pages(studies[0], named[studies[0].name])
-    (STAGE / "_toc.yml").write_text(
-        yaml.safe_dump(contents(studies), sort_keys=False, allow_unicode=True), encoding="utf-8"
-    )
+    folders = {one.name: page_folder(one) for one in studies}
+    shown = status.markdown(studies, folders)
+    (STAGE / "book" / "tables" / "status.md").write_text(shown, encoding="utf-8")
+    stage_settings(STAGE, contents(studies))
     for old in ("html", ".doctrees", "jupyter_execute"):
         shutil.rmtree(paths.BUILD / old, ignore_errors=True)
-    options = ["--path-output", str(paths.ROOT), "-W", "-n", "--keep-going"]
-    program = [sys.executable, "-c", JUPYTER_BOOK, "build", str(STAGE)]
-    code = subprocess.run([*program, *options]).returncode
+    code = jupyter_book(STAGE, paths.ROOT, ["-W", "-n", "--keep-going"], feet(studies))
     for one in studies if code == 0 else ():
         redirect(one)
     return code
+
+
+def stage_settings(stage: Path, toc: dict[str, Any]) -> None:
+    """What a build of pages needs beside them."""
+    config = repository.configured()
+    config["html"]["extra_footer"] = finish.FOOT
+    for name, settings in ((repository.CONFIG, config), ("_toc.yml", toc)):
+        text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+        (stage / name).write_text(text, encoding="utf-8")
+    shutil.copytree(paths.ROOT / "book" / "_static", stage / "_static")
+
+
+def jupyter_book(
+    stage: Path, out: Path, options: list[str], foot: Callable[[str], str], log: Any = None
+) -> int:
+    """Build out/_build/html of what is staged, finished with feet. log: a file for what is printed.
+    Returns the exit code."""
+    program = [sys.executable, "-c", JUPYTER_BOOK, "build", str(stage), "--path-output", str(out)]
+    # From the repository, whose lib has the extension that _config.yml names.
+    done = subprocess.run([*program, *options], cwd=paths.ROOT, stdout=log, stderr=log)
+    if done.returncode == 0:
+        finish.finish(out / "_build" / "html", repository.settings()["title"], foot)
+    return done.returncode
+
+
+def feet(studies: list[Study]) -> Callable[[str], str]:
+    """The foot of a page by its path: of its own run, where it is the page of a section."""
+    runs = {
+        f"{page_folder(one)}/{path.stem}": status.run_of(one.name, path.name)
+        for one in studies
+        for path in paths.sections().values()
+    }
+    return lambda page: status.foot(runs.get(page, {}))
 
 
 def redirect(one: Study) -> None:
@@ -125,18 +155,25 @@ def page_folder(one: Study) -> str:
 
 def stage_study(one: Study, suffix: str) -> None:
     """suffix: of its labels, where it is not the default study."""
-    folder = STAGE / page_folder(one)
-    (folder / "tables").mkdir(parents=True)
-    for table in paths.tables(one.name).glob("*.csv"):
-        shutil.copy(table, folder / "tables")
     sources = {path.name: paths.executed(one.name, path.name) for path in paths.sections().values()}
     notebooks = {name: json.loads(path.read_text("utf-8")) for name, path in sources.items()}
     if one.name != paths.DEFAULT_STUDY:
         own = set().union(*(labels(notebook) for notebook in notebooks.values()))
         for notebook in notebooks.values():
             rename_labels(notebook, own, suffix)
+    stage_notebooks(STAGE / page_folder(one), one, notebooks)
+
+
+def stage_notebooks(folder: Path, one: Study, notebooks: dict[str, dict[str, Any]]) -> None:
+    """Executed notebooks, by the names of their files, and the study's tables."""
+    (folder / "tables").mkdir(parents=True)
+    for table in paths.tables(one.name).glob("*.csv"):
+        shutil.copy(table, folder / "tables")
+    tables = {table.stem for table in (folder / "tables").iterdir()}
     for name, notebook in notebooks.items():
         tidy(notebook)
+        commit = notebook["metadata"].get("run", {}).get("commit", "")
+        figure_sources.add(notebook, tables, commit if commit != "unknown" else "")
         (folder / name).write_text(json.dumps(notebook, ensure_ascii=False), encoding="utf-8")
 
 

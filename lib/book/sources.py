@@ -204,7 +204,6 @@ def of_site() -> dict[str, str]:
         *paths.STUDIES.glob("*.yaml"),
         *paths.published("").glob("[!.]*/*.json*"),
         *paths.results("").glob("*/jobs/section-*.json"),
-        paths.ROOT / "_config.yml",
-        paths.ROOT / "_toc.yml",
+        *(paths.ROOT / name for name in ("_config.yml", "_toc.yml", "CITATION.cff")),
     ]
     return {str(one): file_digest(one) for one in sorted(files) if one.is_file()}

@@ -4,6 +4,7 @@ None of this decides a value, so none of it is part of a record's digest. Nothin
 """
 
 import datetime
+import os
 import platform
 import resource
 import subprocess
@@ -59,10 +60,12 @@ def _versions() -> dict[str, str]:
 
 @cache
 def _commit() -> str:
+    """Of this clone; of a copy without one, as in a container, what BOOK_COMMIT says."""
+    given = os.environ.get("BOOK_COMMIT") or "unknown"
     try:
         done = subprocess.run(
             ["git", "-C", str(paths.ROOT), "rev-parse", "HEAD"], capture_output=True, text=True
         )
     except OSError:
-        return "unknown"
-    return done.stdout.strip() or "unknown"
+        return given
+    return done.stdout.strip() or given

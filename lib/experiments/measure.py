@@ -62,7 +62,8 @@ def measure(opened: OpenStudy, conditions: list[Condition], share: tuple[int, in
     groups: dict[str, list[Condition]] = defaultdict(list)
     for key, condition in missing.items():
         groups[key if condition.alone else condition.weights].append(condition)
-    with tqdm(total=len(missing), desc="models", unit="model", disable=not missing) as bar:
+    off = {} if missing else {"disable": True}  # else as TQDM_DISABLE says
+    with tqdm(total=len(missing), desc="models", unit="model", **off) as bar:
         for group in groups.values():
             first = group[0].name
             bar.set_postfix_str(first if len(group) == 1 else f"{first} and {len(group) - 1} more")

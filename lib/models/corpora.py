@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lib.errors import UserError
 from lib.fields import Calibration, Data, NamedText, Text
-from lib.models import instructions, text_files
+from lib.models import fetched_texts, instructions, text_files
 from lib.models.hub import explain
 from lib.schema import Loss
 
@@ -24,6 +24,10 @@ SHUFFLE_BUFFER = 10_000  # documents held while a streamed hub dataset is shuffl
 # Characters held while local text is shuffled, which is read once more for each so many; a document
 # counts as some more than it has.
 HELD, EACH = 1 << 28, 200
+
+
+class TooShort(UserError):
+    """A text of which more is asked than it holds."""
 
 
 def describe(text: Text) -> str:
@@ -44,10 +48,13 @@ def _content(text: Text) -> dict[str, Any]:
         return text_files.source(Path(text.path))
     from huggingface_hub import HfApi
 
-    try:
-        commit = HfApi().dataset_info(text.dataset, revision=text.revision, timeout=10).sha
-    except Exception as error:  # many kinds: no network, gated, misspelt
-        raise _hub_error(text, error) from None
+    if (found := fetched_texts.note(text)) is not None:
+        commit = found["commit"]
+    else:
+        try:
+            commit = HfApi().dataset_info(text.dataset, revision=text.revision, timeout=10).sha
+        except Exception as error:  # many kinds: no network, gated, misspelt
+            raise _hub_error(text, error) from None
     return {"dataset": text.dataset, "config": text.config, "split": text.split, "commit": commit}
 
 
@@ -115,9 +122,14 @@ def _documents(text: Text, seed: int | None) -> Iterator[str]:
 
 
 def _stream(text: Text, seed: int | None) -> Iterator[dict[str, Any]]:
-    """The rows of a data set on the hub."""
+    """The rows of a data set on the hub, or of what has been fetched of it."""
+    found = fetched_texts.note(text)
     try:
-        stream = _load_dataset(text.dataset, text.config, split=text.split, revision=text.revision)
+        if found is not None:
+            stream = fetched_texts.stream(found)
+        else:
+            where = {"split": text.split, "revision": text.revision}
+            stream = _load_dataset(text.dataset, text.config, **where)
         if seed is not None:
             stream = stream.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
         yield from stream
@@ -274,7 +286,7 @@ def _load_dataset(name: str, *arguments: str | None, **options: Any) -> Any:
 
 def _enough(found: list, count: int, text: Text, what: str) -> list:
     if len(found) < count:
-        raise UserError(f"text {describe(text)}: too short, it gives {len(found)} {what}")
+        raise TooShort(f"text {describe(text)}: too short, it gives {len(found)} {what}")
     return found
 
 

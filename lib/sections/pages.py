@@ -21,7 +21,7 @@ from lib.claims.rules import reading
 from lib.evidence import ownership
 from lib.experiments.measure import measure
 from lib.experiments.opened import OpenStudy
-from lib.sections import figures
+from lib.sections import figures, section
 from lib.sections.section import Section
 from lib.sections.tables import by_run, save
 
@@ -40,12 +40,12 @@ def open_study(name: str, **parameters: object) -> OpenStudy:
     return opened
 
 
-def measured(opened: OpenStudy, section: Section) -> dict[str, pd.DataFrame]:
+def measured(opened: OpenStudy, one: Section) -> dict[str, pd.DataFrame]:
     """See to it that all is measured that a section needs, and write its tables; returns them by
     name, without those that the study does without."""
-    measure(opened, [one for group in section.conditions(opened).values() for one in group])
-    made = {table.name: table.make(opened) for table in section.tables if table.written}
-    return {name: save(opened, name, one) for name, one in made.items() if one is not None}
+    measure(opened, [model for group in one.conditions(opened).values() for model in group])
+    made = {table.name: table.make(opened) for table in one.tables if table.written}
+    return {name: save(opened, name, table) for name, table in made.items() if table is not None}
 
 
 def sign(opened: OpenStudy) -> HTML:
@@ -126,7 +126,21 @@ def _source(function: Callable) -> str:
 
 
 def tables(opened: OpenStudy) -> claims.Tables:
-    return claims.Tables(paths.tables(opened.study.name))
+    return tables_of(opened.study.name)
+
+
+def tables_of(name: str) -> claims.Tables:
+    """The tables of a study, by its name; of those that are not there, which section to run."""
+
+    def absent(table: str) -> str:
+        stem = paths.sections()[section.writers()[table]].stem
+        if paths.executed(name, f"{stem}.ipynb").exists():
+            return f"this study does without {table}.csv"
+        number = stem.partition("_")[0]
+        first = f"section {number if number.isdigit() else stem}"
+        return f"run {first} first, which writes {table}.csv"
+
+    return claims.Tables(paths.tables(name), absent)
 
 
 def verdicts(opened: OpenStudy, ids: list[str] | None = None) -> HTML:
@@ -144,7 +158,10 @@ def verdicts(opened: OpenStudy, ids: list[str] | None = None) -> HTML:
 
 def _heading(paper: str) -> str:
     found = claims.papers()[paper]
-    return f'<h3 class="paper">{escape(found.title)} <span>{escape(found.cite)}</span></h3>'
+    title = escape(found.title)
+    if found.arxiv:
+        title = f'<a href="https://arxiv.org/abs/{found.arxiv}">{title}</a>'
+    return f'<h3 class="paper">{title} <span>{escape(found.cite)}</span></h3>'
 
 
 def _card(row: tuple) -> str:
@@ -309,4 +326,9 @@ def show(table: pd.DataFrame, digits: int = 3, words: bool = False) -> HTML:
         html = table.to_html(
             index=False, na_rep="", float_format=lambda value: f"{value:.{digits}f}", border=0
         )
-    return HTML(f'<div class="table-box mathjax_ignore{" words" if words else ""}">{html}</div>')
+    html = html.replace("<th>", '<th scope="col">')
+    named = escape(f"Table of {', '.join(map(str, table.columns))}")  # for those who hear the page
+    return HTML(
+        f'<div class="table-box mathjax_ignore{" words" if words else ""}" tabindex="0" '
+        f'role="region" aria-label="{named}">{html}</div>'
+    )

@@ -8,6 +8,7 @@ open; and where open conditions decide which verdict it is, the claim is undecid
 Margins stand here as they were written down before the numbers that they judge were seen.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import erf
@@ -217,3 +218,9 @@ class Paper:
     title: str
     cite: str
     claims: tuple[Claim, ...]
+
+    @property
+    def arxiv(self) -> str:
+        """Its number there, which `cite` says; empty without one."""
+        found = re.search(r"arXiv (\d{4}\.\d{4,5})", self.cite)
+        return found[1] if found else ""

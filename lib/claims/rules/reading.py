@@ -1,5 +1,6 @@
 """What rules read: the tables of one study, and curves in them."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -12,15 +13,17 @@ State = Literal["unhealed", "control", "healed"]
 
 
 class Tables:
-    """The tables of one study by name, as the sections wrote them."""
+    """The tables of one study by name, as the sections wrote them. absent: says of a table's name
+    why it is not there, and what helps."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, absent: Callable[[str], str] | None = None) -> None:
         self.folder = folder
+        self.absent = absent or (lambda name: f"{name}.csv has not been measured yet")
 
     def __getattr__(self, name: str) -> pd.DataFrame:
         path = self.folder / f"{name}.csv"
         if not path.exists():
-            raise Untestable(f"{name}.csv has not been measured yet")
+            raise Untestable(self.absent(name))
         return read(path)
 
     def __contains__(self, name: str) -> bool:
