@@ -134,6 +134,7 @@ def _inherited(raw: dict[str, object], path: Path) -> dict[str, object]:
     of_model = {"revision", "gguf", "shape", "sign", "pretraining_tokens"}
     gone |= of_model if "model" in raw else set()
     gone |= {"text_name"} if "validation_text" in raw else set()
+    gone |= {"abilities"} if "tasks" in raw else set()  # which name tasks
     settings = found.model_dump(exclude=gone)
     for key, value in raw.items():
         both_sections = isinstance(value, dict) and isinstance(settings.get(key), dict)
