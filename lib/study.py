@@ -134,7 +134,6 @@ def _inherited(raw: dict[str, object], path: Path) -> dict[str, object]:
     of_model = {"revision", "gguf", "shape", "sign", "pretraining_tokens"}
     gone |= of_model if "model" in raw else set()
     gone |= {"text_name"} if "validation_text" in raw else set()
-    gone |= {"abilities"} if "tasks" in raw else set()  # which name tasks
     settings = found.model_dump(exclude=gone)
     for key, value in raw.items():
         both_sections = isinstance(value, dict) and isinstance(settings.get(key), dict)
@@ -146,6 +145,8 @@ def _inherited(raw: dict[str, object], path: Path) -> dict[str, object]:
         given = raw.get(key)
         if changed in raw and not (isinstance(given, dict) and names in given):
             settings[key] = settings[key] | {names: []}
+    if {"tasks", "abilities"} & raw.keys():  # which name tasks
+        settings["abilities"] = raw.get("abilities", {})
     healing, own_healing = settings["healing"], raw.get("healing")
     says = isinstance(own_healing, dict) and "data" in own_healing
     if "healing_text" in raw and isinstance(healing, dict) and not says:
