@@ -40,7 +40,8 @@ def test_every_model_of_the_almanac_is_in_one_part(almanac: plan.Planned) -> Non
     # with one, 3 seeds × 2 each. Equal steps without a teacher are among the seeds.
     # The second paper: 3 strategies × 2 fractions with LoRA; two recipes more; twice as long; on
     # lessons; the last layer, kept and dropped, with three layers trained, of which one is there.
-    assert len(healed) == 13 + 12 + 8 + 6 + 6 + 6 + 2 + 1 + 1 + 3
+    # Repaired in 2 ways at 4 fractions; healed afterwards at 2, and there on as many tokens.
+    assert len(healed) == 13 + 12 + 8 + 6 + 6 + 6 + 2 + 1 + 1 + 3 + 8 + 4 + 2
     assert all(len(part.conditions) == 1 for part in healed)
     unhealed = parts["unhealed"].conditions
     assert len(unhealed) == 109 + 16  # and without each layer in turn
@@ -51,6 +52,7 @@ def test_every_model_of_the_almanac_is_in_one_part(almanac: plan.Planned) -> Non
     assert {name: firsts.count(name) for name in firsts} == {
         "qa_transitions": 15, "lora_rank": 12, "healing_seeds": 8, "teacher": 12,
         "which_layers": 6, "what_to_train": 2, "step_by_step": 1, "on_what": 1, "last_layer": 3,
+        "repair": 14,
     }  # fmt: skip
     assert len({part.what for part in parts.values()}) == len(parts)
 
@@ -106,7 +108,7 @@ def test_a_notebook_waits_for_all_that_its_verdicts_read(smoke: plan.Planned) ->
 
 
 def test_what_a_job_asks_of_its_models_is_part_of_it(smoke: plan.Planned) -> None:
-    healing = smoke.study.healing.model_copy(update={"steps": 3})
+    healing = smoke.study.healing.model_copy(update={"learning_rate": 1e-4})
     other = plan.Planned(smoke.study.model_copy(update={"healing": healing}), smoke.config)
     both = [jobs.listed(one, PACE, "models", 1) for one in (smoke, other)]
     for one, two in zip(*both, strict=True):
