@@ -72,6 +72,9 @@ def _check_lists(study: "Study") -> None:
         "on_what.recipes": [one.name for one in study.on_what.recipes],
         "on_what.pruned_by": study.on_what.pruned_by,
         "on_what.seeds": study.on_what.seeds,
+        "what_heals.recipes": [one.name for one in study.what_heals.recipes],
+        "what_heals.pruned_by": study.what_heals.pruned_by,
+        "what_heals.seeds": study.what_heals.seeds,
         "repair.repairs": study.repair.repairs,
         "repair.strategies": study.repair.strategies,
         "healing_data": [data.name for data in study.healing_data],
@@ -84,7 +87,7 @@ def _check_lists(study: "Study") -> None:
 
 
 def _check_texts(study: "Study") -> None:
-    beside = [*study.what_to_train.recipes, *study.on_what.recipes]
+    beside = [*study.what_to_train.recipes, *study.on_what.recipes, *study.what_heals.recipes]
     for one in filter(None, [study.healing, *beside]):
         study.healing_source(one)
     if study.what_to_train.learning_rates and study.held_out_text is None:
@@ -115,6 +118,7 @@ def _check_strategies(study: "Study") -> None:
     asked += [("last_layer.keeps", last.keeps), ("last_layer.drops", last.drops)]
     asked += [("step_by_step.strategies", name) for name in study.step_by_step.strategies]
     asked += [("repair.strategies", name) for name in study.repair.strategies]
+    asked += [("what_heals.pruned_by", name) for name in study.what_heals.pruned_by]
     for key in ("strategies", "searches", "pruned_by"):
         asked += [(f"on_what.{key}", name) for name in getattr(study.on_what, key)]
     for key, name in asked:

@@ -64,17 +64,22 @@ class Text(Group):
 class Data(Text):
     """A data set for healing. `rows`: plain text, or instructions with their responses; of these
     the loss counts the tokens of the response, or all. `template`: what the model is given before
-    a response; a paragraph with {input} is left out where a row has none."""
+    a response; a paragraph with {input} is left out where a row has none. `own_answers`: so many of
+    the first rows alone, with responses that the unpruned model itself writes in place of theirs,
+    of at most `answer_tokens` tokens."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=40)]
     rows: Literal["text", "instructions"] = "text"
     scored: Literal["response", "all"] = "response"
     template: str = "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
+    own_answers: Annotated[int, Field(ge=0, le=MOST)] = 0
+    answer_tokens: Positive = 64
 
     @model_validator(mode="after")
     def of_instructions(self) -> "Data":
         fields = type(self).model_fields
-        given = [key for key in ("scored", "template") if getattr(self, key) != fields[key].default]
+        of_rows = ("scored", "template", "own_answers", "answer_tokens")
+        given = [key for key in of_rows if getattr(self, key) != fields[key].default]
         if self.rows == "text" and given:
             raise ValueError(f"{' and '.join(given)}: only with rows: instructions")
         if "{instruction}" not in self.template:

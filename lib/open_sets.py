@@ -122,14 +122,16 @@ class Chosen(Group):
 class Healing(Group):
     """Training after pruning (App. A.1), what all recipes have. Each recipe, a file in
     lib/healing/recipes/, derives its own settings from these. `teacher` is the weight of the
-    student–teacher loss at the cut (eq. 8); `data` the name of one of the study's `healing_data`,
-    in place of its healing text. With `epochs` fewer rows are read, so many times, each time in
-    another order."""
+    student–teacher loss at the cut (eq. 8); `distillation` the share of the loss whose targets are
+    the unpruned model's probabilities of the next token; `data` the name of one of the study's
+    `healing_data`, in place of its healing text. With `epochs` fewer rows are read, so many times,
+    each time in another order."""
 
     TEACHABLE: ClassVar[bool] = True  # something stays frozen, which the teacher consists of
 
     recipe: str
     teacher: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    distillation: Annotated[float, Field(ge=0, le=1)] = 0.0
     data: str | None = None
     steps: Positive = 50
     batch: Positive = 16
@@ -158,7 +160,11 @@ class Healing(Group):
     def name(self) -> str:
         """What tables call it."""
         data = f"-on-{self.data}" if self.data else ""
-        return f"{self.label}{data}-teacher" if self.teacher else f"{self.label}{data}"
+        # In percent, and without a dot: it becomes part of the names of jobs and files.
+        percent = f"{100 * self.distillation:g}".replace(".", "-")
+        share = "" if self.distillation == 1 else percent
+        distilled = f"-distilled{share}" if self.distillation else ""
+        return f"{self.label}{data}{distilled}{'-teacher' * bool(self.teacher)}"
 
     @property
     def adapted(self) -> Targets:

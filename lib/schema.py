@@ -55,11 +55,14 @@ from lib.section_settings import (
     StepByStep,
     Teacher,
     WhatBreaks,
+    WhatHeals,
     WhatLayersDo,
     WhatToTrain,
     WhichLayers,
     Writing,
 )
+
+BESIDE = ("what_to_train", "on_what", "what_heals")  # keys with recipes laid over `healing`
 
 
 class Distances(Group):
@@ -143,6 +146,7 @@ class Study(Group):
     what_layers_do: WhatLayersDo = WhatLayersDo()
     what_breaks: WhatBreaks = WhatBreaks()
     repair: Repairs = Repairs()
+    what_heals: WhatHeals = WhatHeals()
     other_texts: list[NamedText] = []
     writing: Writing = Writing()
     cost: Cost = Cost()
@@ -152,9 +156,9 @@ class Study(Group):
     def none_by_name(self, value: Healing | None, handler: SerializerFunctionWrapHandler) -> Any:
         return NO_HEALING if value is None else handler(value)
 
-    @field_serializer("what_to_train", "on_what", mode="wrap")
+    @field_serializer(*BESIDE, mode="wrap")
     def recipes_by_difference(
-        self, value: WhatToTrain | OnWhat, handler: SerializerFunctionWrapHandler
+        self, value: WhatToTrain | OnWhat | WhatHeals, handler: SerializerFunctionWrapHandler
     ) -> Any:
         """As in a file: what is their own, laid over `healing` again when it is read."""
         found = handler(value)
@@ -212,9 +216,16 @@ class Study(Group):
         return [one.model_copy(update=own) for one in self.on_what.recipes if self.healing]
 
     @property
+    def ways_of_healing(self) -> list[Healing]:
+        """Those that differ in what they read and what the loss asks of it, likewise."""
+        own = {"fractions": self.what_heals.fractions}
+        return [one.model_copy(update=own) for one in self.what_heals.recipes if self.healing]
+
+    @property
     def every_recipe(self) -> list[Healing]:
         """All with which something is healed."""
-        return [self.healing, *self.recipes, *self.recipes_on_data] if self.healing else []
+        beside = [*self.recipes, *self.recipes_on_data, *self.ways_of_healing]
+        return [self.healing, *beside] if self.healing else []
 
     @property
     def adapted(self) -> Targets:
@@ -247,7 +258,7 @@ class Study(Group):
     def laid_over_healing(cls, given: Any) -> Any:
         """Recipes side by side say what is their own alone."""
         base = given.get("healing")
-        for key in ("what_to_train", "on_what") if isinstance(base, dict) else ():
+        for key in BESIDE if isinstance(base, dict) else ():
             beside = given.get(key)
             recipes = beside.get("recipes") if isinstance(beside, dict) else None
             if isinstance(recipes, list):

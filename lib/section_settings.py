@@ -143,6 +143,17 @@ class OnWhat(Group):
     seeds: Annotated[list[Seed], Field(min_length=1)] = [0]
 
 
+class WhatHeals(Group):
+    """Ways of healing side by side: `recipes`, which differ in what they read and in what the loss
+    asks of it, heal the prunings of `pruned_by` (empty: of the study's main strategy). With none
+    there is no such comparison."""
+
+    recipes: list[Annotated[SerializeAsAny[Healing], BeforeValidator(read_healing)]] = []
+    pruned_by: list[str] = []
+    fractions: Annotated[list[Fraction], Field(min_length=1)] = [0.25, 0.5]
+    seeds: Annotated[list[Seed], Field(min_length=1)] = [0, 1, 2]
+
+
 class WhatLayersDo(Group):
     """What layers do to the residual stream, on the windows of `distances`: at the last token of
     each and so many `further` ones, all where there are fewer. Blocks of these `fractions` of the

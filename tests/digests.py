@@ -22,7 +22,15 @@ from lib import open_sets
 from lib import study as studies
 from lib.evidence.records import digest
 from lib.evidence.store import Store
-from lib.experiments import costs, layer_measures, measure, probes, schedules, written
+from lib.experiments import (
+    costs,
+    layer_measures,
+    measure,
+    own_answers,
+    probes,
+    schedules,
+    written,
+)
 from lib.experiments.choosing import Asked
 from lib.experiments.conditions import Condition
 from lib.experiments.opened import OpenStudy
@@ -37,6 +45,7 @@ KINDS = {
     "writing": "W", "healing": "H", "loss, healed": "h",
     "loss, repaired": "R", "cost": "M", "cost in 4-bit": "m", "what layers do": "Y",
     "what those of the twin do": "y", "logit lens": "V", "what was written, read": "w",
+    "answers to heal on": "A",
 }  # fmt: skip
 LETTERS = "".join(KINDS.values())
 
@@ -93,6 +102,7 @@ def of(study: Study, config: Any = None) -> dict[str, str]:
         "y": noted(lambda: layer_measures.measures(opened, untrained=True)),
         "V": noted(lambda: layer_measures.lens(opened)),
         "w": written.inputs(opened, plain),
+        "A": own_answers.answer_inputs(opened, study.healing_data[0]),
     }
     return {letter: digest(found) for letter, found in inputs.items()}
 
@@ -178,13 +188,15 @@ KEYS: dict[str, tuple[Any, str]] = {
     "healing_text.path": (SAME, ""),
     "healing_data.name": (None, ""),  # another is asked for
     "healing_data.path": (SAME, ""),
-    "healing_data.dataset": ("other/text", HEALING),
-    "healing_data.config": ("de", HEALING),
-    "healing_data.split": ("test", HEALING),
-    "healing_data.revision": ("v2", HEALING),
-    "healing_data.rows": ("text", HEALING),
+    "healing_data.dataset": ("other/text", HEALING + "A"),
+    "healing_data.config": ("de", HEALING + "A"),
+    "healing_data.split": ("test", HEALING + "A"),
+    "healing_data.revision": ("v2", HEALING + "A"),
+    "healing_data.rows": ("text", HEALING + "A"),
     "healing_data.scored": ("all", HEALING),
-    "healing_data.template": ("{instruction}", HEALING),
+    "healing_data.template": ("{instruction}", HEALING + "A"),
+    "healing_data.own_answers": (3, HEALING + "A"),
+    "healing_data.answer_tokens": (9, HEALING + "A"),
     "healing_text.dataset": ("other/text", HEALING),
     "healing_text.config": ("de", HEALING),
     "healing_text.split": ("test", HEALING),
@@ -220,6 +232,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "strategies.settings": (None, ""),  # of some that are shipped, see SETTINGS
     "healing.recipe": ("qlora", HEALING),
     "healing.teacher": (1.0, HEALING),
+    "healing.distillation": (0.5, HEALING),
     "healing.steps": (3, HEALING),
     "healing.batch": (4, HEALING),
     "healing.micro_batch": (1, HEALING),
@@ -297,6 +310,10 @@ KEYS: dict[str, tuple[Any, str]] = {
     "what_breaks.writing.tokens": (5, "w"),
     "what_breaks.writing.prompts": (["Once"], "w"),
     "what_breaks.writing.seed": (1, "w"),
+    "what_heals.recipes": ([{"recipe": "full"}], ""),
+    "what_heals.pruned_by": (["mine"], ""),
+    "what_heals.fractions": ([0.5], ""),
+    "what_heals.seeds": ([1], ""),
     "repair.repairs": (["linear-map"], ""),
     "repair.strategies": (["mine"], ""),
     "repair.fractions": ([0.5], ""),
@@ -344,7 +361,7 @@ FILES: dict[str, tuple[tuple[str, str] | None, str]] = {
     "checkpoint/checkpoint-500/optimizer.pt": (None, ""),
     "validation.jsonl": (("Ada", "Eve"), TEXT),
     "healing.jsonl": (("Ada", "Eve"), HEALING),
-    "taught.jsonl": (None, ""),  # which nothing is healed on
+    "taught.jsonl": (None, "A"),  # which nothing is healed on
     "tales.jsonl": (("Ada", "Eve"), "Ol"),
     "tasks/quiz.yaml": (("acc,", "acc , "), TASKS),
     "tasks/other.yaml": (None, TASKS),
@@ -384,6 +401,8 @@ def by_key(path: Path) -> dict[str, str]:
         "healing_data": taught,
         "healing": settings["healing"] | {"data": "taught"},
     }
+    answered = [taught[0] | {"own_answers": 5}]
+    bases["healing_data.answer_tokens"] = bases["healing_data"] | {"healing_data": answered}
     partial = {"recipe": "partial", "steps": 2, "batch": 2, "length": 16, "layers": 2}
     bases |= dict.fromkeys(PARTIAL, settings | {"healing": partial})
     bases["calibration"] = settings | {"calibration": hub}
@@ -403,7 +422,7 @@ def by_key(path: Path) -> dict[str, str]:
     before = {name: digests(base) for name, base in bases.items()}
     for key, (value, _) in KEYS.items():
         name = key.split(".")[0] if value != SAME else None
-        name = key if key in PARTIAL else name
+        name = key if key in bases else name
         base = name if name in bases and not key.endswith((".path", ".name")) else None
         if value is not None:
             changed = _changed(copy.deepcopy(bases[base]), key, value, folder)

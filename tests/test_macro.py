@@ -57,7 +57,7 @@ def test_only_tasks_of_choices_that_the_unpruned_model_can_do_count(
     answered: macro.Answers,
 ) -> None:
     assert [task.name for task in answered.chance] == ["facts", "passages"]
-    assert answered.mean_chance == 0.25
+    assert answered.mean_chance() == 0.25
     found = answered.accuracy(model("a"))
     scores = [answered.scores(model("a"), task) for task in TASKS[:2]]
     assert found.value == pytest.approx(np.mean([one.mean() for one in scores]))

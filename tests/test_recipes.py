@@ -22,6 +22,7 @@ from lib.experiments.opened import OpenStudy
 from lib.healing import adapters, heal, training
 from lib.healing import recipe as recipes
 from lib.healing.teacher import Teacher, mismatch
+from lib.healing.unpruned import Shared
 from lib.models import checkpoints, corpora, four_bit
 from lib.models.anatomy import layers
 from lib.pruning.dropped import span
@@ -161,7 +162,7 @@ def test_teacher_and_pupil_are_seen_at_the_cut(family, where):
         expected = states(copy.deepcopy(model), tokens)[block.stop]
         with pruned(copy.deepcopy(model), block) as other:
             at_cut = states(other, tokens)[block.start]
-        teacher = Teacher(model, block)
+        teacher = Teacher(Shared(model, block))
         assert len(layers(model)) == count - block.n
         found = teacher.expected(model, {"input_ids": tokens})
         assert len(layers(model)) == count - block.n
@@ -196,7 +197,7 @@ def test_one_step_with_a_teacher_follows_the_gradient_of_both_losses(
     )
     caught = {}
 
-    def catching(model, read, pad, recipe, compute, keep, teacher, name):
+    def catching(model, read, pad, recipe, compute, keep, teacher, name, unpruned):
         caught.update(model=model, teacher=teacher, read=read, pad=pad)
         gradients = {}
         step = torch.optim.Optimizer.step

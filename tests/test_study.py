@@ -23,7 +23,10 @@ BAD_KEYS = [
     ("foo: 1", ["unknown key 'foo'", "allowed: model, revision", "lora_rank"]),
     ("name: other", ["unknown key 'name'", "allowed: model"]),
     ("file: other", ["unknown key 'file'", "allowed: model"]),
-    ("healing: {rnk: 3}", ["unknown key 'healing.rnk'", "allowed: recipe, teacher, data, steps"]),
+    (
+        "healing: {rnk: 3}",
+        ["unknown key 'healing.rnk'", "allowed: recipe, teacher, distillation, data"],
+    ),
     ("distances: {n: 3}", ["unknown key 'distances.n'", "allowed: n_sequences, length"]),
     ("healing_text: {file: a}", ["unknown key 'healing_text.file'", "allowed: path, dataset"]),
     ("tasks: [{name: a, shot: 1}]", ["unknown key 'tasks.0.shot'", "allowed: name, shots, limit"]),

@@ -13,6 +13,7 @@ from lib.book import check, check_texts
 from lib.errors import UserError
 from lib.experiments import conditions
 from lib.healing.teacher import Teacher, relative_cost
+from lib.healing.unpruned import Shared
 from lib.models import checkpoints
 from lib.pruning.dropped import span
 
@@ -40,7 +41,7 @@ def test_what_a_step_with_a_teacher_costs_is_counted_by_hand(block, checkpointin
 def test_the_teacher_runs_up_to_the_end_of_the_block_and_no_further(block, tiny_checkpoint):
     model = AutoModelForCausalLM.from_pretrained(tiny_checkpoint("llama"))
     layers = list(checkpoints.layers(model))
-    teacher = Teacher(model, block)
+    teacher = Teacher(Shared(model, block))
     ran = []
     for number, layer in enumerate(layers):
         layer.register_forward_hook(lambda *_, number=number: ran.append(number))

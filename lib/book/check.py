@@ -173,7 +173,11 @@ def _check_healing(
     sound(recipes.check_tensorboard)
     for healing in study.every_recipe:
         sound(_check_micro_batch, study, healing)
-    for strategy in strategies if any(one.teacher for one in study.every_recipe) else []:
+    beside = [study.healing, *study.recipes, *study.recipes_on_data]
+    taught = [*strategies] if any(one.teacher for one in beside) else []
+    if any(one.teacher for one in study.ways_of_healing):
+        taught += study.what_heals.pruned_by or opened.strategies[:1]
+    for strategy in dict.fromkeys(taught):
         sound(_check_taught, opened, strategy)
 
     def check_fractions(part: str, fractions: list[float]) -> None:
@@ -196,12 +200,14 @@ def _check_healing(
         sound(_check_windows_compared, study)
     if study.recipes_on_data:
         asked["on_what"] = study.on_what.fractions
+    if study.ways_of_healing:
+        asked["what_heals"] = study.what_heals.fractions
     for part, fractions in asked.items():
         sound(check_fractions, part, fractions)
     tried = [study.healing]
     if isinstance(study.healing, Adapters):
         tried += [study.healing.model_copy(update={"rank": rank}) for rank in study.lora_rank.ranks]
-    for healing in (*tried, *study.recipes, *study.recipes_on_data):
+    for healing in (*tried, *study.every_recipe[1:]):
         sound(recipes.of(healing).check, study, model, healing)
 
 

@@ -32,9 +32,9 @@ from lib.book.plan import Extras, Part, Planned, Speed, extras, parts, speed
 from lib.errors import UserError
 from lib.evidence.journal import WHOLE
 from lib.evidence.records import digest
-from lib.experiments import measure, probes
+from lib.experiments import measure, own_answers, probes
 from lib.experiments.choosing import passes, samples
-from lib.experiments.conditions import beside
+from lib.experiments.conditions import Condition, beside
 from lib.experiments.opened import OpenStudy
 from lib.files import write_atomically
 from lib.healing import recipe as recipes
@@ -58,7 +58,8 @@ def listed(
     workload, more = parts(opened), extras(opened)
     uneven = grain == "auto" and _uneven(opened, pace, workload, more, slots)
     fine = grain == "models" or uneven
-    found = [_choices(opened, pace), *_models(opened, pace, workload, fine, shards or slots)]
+    found = [_choices(opened, pace)]
+    found += _models(opened, pace, workload, more if fine else {}, fine, shards or slots)
     if fine:
         found += _extras(opened, pace, more, workload)
     found += _notebooks(opened, pace, workload, more, found)
@@ -104,9 +105,15 @@ def _choices(opened: Planned, pace: Speed) -> Job:
 
 
 def _models(
-    opened: Planned, pace: Speed, workload: dict[str, Part], fine: bool, shards: int
+    opened: Planned,
+    pace: Speed,
+    workload: dict[str, Part],
+    more: Extras,
+    fine: bool,
+    shards: int,
 ) -> Iterator[Job]:
-    """A job for each part, or for those that a section is the first to need."""
+    """A job for each part, or for those that a section is the first to need. more: what has jobs
+    of its own."""
     groups: dict[str, list[Part]] = {}
     for part in workload.values():
         groups.setdefault(part.name if fine else f"models-{part.sections[0]}", []).append(part)
@@ -117,13 +124,20 @@ def _models(
             opened.study.name,
             name,
             group[0].what if fine else f"models of section {_stem(group[0].sections[0])}",
-            needs=(CHOICES,),
+            needs=(CHOICES, *(name for name in _answers(opened, conditions) if name in more)),
             measures=tuple(part.name for part in group),
             asks=digest(asks),
             code=("experiments.measure",),
             seconds=sum(pace.healing(opened, one) + pace.asking(opened, one) for one in group),
         )
         yield from _split(job, shards) if fine and not group[0].healed else [job]
+
+
+def _answers(opened: Planned, conditions: list[Condition]) -> dict[str, None]:
+    """The jobs that write what some of these models are healed on."""
+    healings = [step.healing for one in conditions for step in (*one.before, one) if step.healing]
+    found = [own_answers.answered(opened.study, healing) for healing in healings]
+    return dict.fromkeys(own_answers.job(data) for data in found if data)
 
 
 def _split(job: Job, shards: int) -> Iterator[Job]:

@@ -53,8 +53,10 @@ def _healing(
     size = torch.empty(0, dtype=dtype).element_size()
     tokens, lean = rows * healing.length, healing.gradient_checkpointing
     trained, evaluated = recipe.bytes(shape, healing, dtype, runs_in_4bit(study))
+    # Where nothing stays frozen, the unpruned model is a copy of its own.
+    apart = size * shape.total if healing.distillation and not healing.TEACHABLE else 0.0
     return {
-        "healing": trained + _activations(shape, tokens, reached, size, lean),
+        "healing": trained + apart + _activations(shape, tokens, reached, size, lean),
         "healed": evaluated,
     }
 

@@ -25,7 +25,7 @@ from lib.fields import Text
 from lib.files import files_below
 from lib.models import text_files
 from lib.models.checkpoint_files import made_of
-from lib.schema import Study
+from lib.schema import BESIDE, Study
 
 LIB = paths.ROOT / "lib"
 # Paths, which say nothing about what is there, and what is only shown with the settings.
@@ -128,7 +128,7 @@ def _named(settings: dict[str, Any]) -> list[str]:
     """The modules of the strategies and of the recipes, if any, that a study names."""
     named = [f"{STRATEGIES}.{one['kind'] or one['name']}" for one in strategies(settings)]
     if isinstance(settings["healing"], dict):  # else nothing is healed
-        beside = [settings[key]["recipes"] for key in ("what_to_train", "on_what")]
+        beside = [settings[key]["recipes"] for key in BESIDE]
         healed = [settings["healing"], *chain(*beside)]
         named += [f"{RECIPES}.{one['recipe']}" for one in healed]
     return [name for one in named if (name := one.replace("-", "_")) in modules()]

@@ -25,12 +25,7 @@ def continuations(
 ) -> Iterator[dict[str, Any]]:
     """For each dropped block, in order: `prompts`, and the `texts` that the model puts after them,
     of at most `tokens` tokens, the likeliest one at each step."""
-    plan = GenerationConfig(
-        max_new_tokens=tokens,
-        do_sample=False,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
+    plan = greedily(tokenizer, tokens)
     rows = [torch.tensor([prompt_ids(tokenizer, one)], device=model.device) for one in prompts]
     for prompt, row in zip(prompts, rows, strict=True):
         check_ids(row.tolist(), model.config, f"writing after '{prompt[:40]}'")
@@ -39,7 +34,7 @@ def continuations(
         with (
             untouched(model, "generation"),
             pruned(model, block),
-            _generating(model, plan),
+            generating(model, plan),
             torch.inference_mode(),
         ):
             for row in rows:
@@ -50,8 +45,18 @@ def continuations(
         yield {"prompts": list(prompts), "texts": texts}
 
 
+def greedily(tokenizer: PreTrainedTokenizerBase, tokens: int) -> GenerationConfig:
+    """The likeliest token at each step, up to the end of a text or so many."""
+    return GenerationConfig(
+        max_new_tokens=tokens,
+        do_sample=False,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+
+
 @contextmanager
-def _generating(model: PreTrainedModel, plan: GenerationConfig) -> Iterator[None]:
+def generating(model: PreTrainedModel, plan: GenerationConfig) -> Iterator[None]:
     """A checkpoint's own settings fill in whatever a plan leaves open, a repetition penalty say."""
     own, model.generation_config = model.generation_config, plan
     try:

@@ -16,6 +16,7 @@ MAIN = {
     "loss": ("loss", "stderr", "n_tokens"),
     "healing": ("train_loss", "tokens"),
     "writing": ("texts",),
+    "answers": ("answers",),
     "cost": ("models",),
 }
 COLUMNS = ("kind", "name", "numbers", "when", "seconds", "device, threads")

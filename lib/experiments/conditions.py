@@ -207,6 +207,7 @@ def beside(opened: OpenStudy, condition: Condition) -> bool:
     named += [*study.what_to_train.strategies, study.last_layer.keeps, study.last_layer.drops]
     named += [*study.step_by_step.strategies, *study.on_what.pruned_by]
     named += [*study.on_what.strategies, *study.on_what.searches, *study.repair.strategies]
+    named += study.what_heals.pruned_by
     named.append(ONE_LAYER)
     return condition.strategy in named and condition.strategy not in opened.strategies
 

@@ -15,6 +15,7 @@ from lib.experiments.opened import OpenStudy
 from lib.healing import recipe as recipes
 from lib.open_sets import Healing
 from lib.pruning.dropped import Dropped
+from lib.section_settings import OnWhat, WhatHeals
 
 
 def layer_conditions(opened: OpenStudy) -> dict[str, list[Condition]]:
@@ -122,10 +123,25 @@ def last_layer_conditions(opened: OpenStudy) -> list[Condition]:
 
 def data_conditions(opened: OpenStudy) -> list[Condition]:
     """Prunings healed on each data set, and the same unhealed, after the unpruned model."""
-    settings = opened.study.on_what
+    return _side_by_side(opened, opened.study.recipes_on_data, opened.study.on_what)
+
+
+def way_conditions(opened: OpenStudy) -> list[Condition]:
+    """Prunings healed in each way, likewise; with a teacher only those that lack one block."""
+    study = opened.study
+    found = _side_by_side(opened, study.ways_of_healing, study.what_heals)
+    return [
+        one for one in found if not (one.healing and one.healing.teacher) or one.dropped.contiguous
+    ]
+
+
+def _side_by_side(
+    opened: OpenStudy, ways: Iterable[Healing], settings: OnWhat | WhatHeals
+) -> list[Condition]:
+    """The prunings that a section names, healed with each recipe and seed, with their controls."""
     found = [
         one
-        for recipe in opened.study.recipes_on_data
+        for recipe in ways
         for seed in settings.seeds
         for one in healed(
             opened,

@@ -21,6 +21,7 @@ from lib.errors import UserError
 from lib.evidence import sums
 from lib.experiments.conditions import Condition, not_healed, previous
 from lib.experiments.opened import OpenStudy
+from lib.experiments.own_answers import with_answers
 from lib.experiments.probes import adapters, broken, condition_inputs, healing_record
 from lib.files import claimed
 from lib.healing import recipe as recipes
@@ -88,16 +89,18 @@ def _healed(opened: OpenStudy, condition: Condition, keep: Path, kept: Path) -> 
 
     inputs = condition_inputs(opened, condition)
     with source(opened, condition) as (study, dropped):
-        how = (study, condition.healing, dropped)
+        how = (condition.healing, dropped)
         if kept.exists() and healing_record(opened, condition):
             try:
-                return heal.reload(*how, kept)
+                return heal.reload(study, *how, kept)
             except recipes.Damaged as problem:
                 print(f"{condition.name}: {problem}; healed again", file=sys.stderr)
         shutil.rmtree(kept, ignore_errors=True)
+        whole = opened.study if study.model != opened.study.model else None
+        study = with_answers(opened, study, condition.healing)
         start = time.monotonic()
         with within_memory(opened, condition.name, HEALING_TAKES):
-            found = heal.heal(*how, opened.tokenizer, keep, kept)
+            found = heal.heal(study, *how, opened.tokenizer, keep, kept, whole)
     seconds = {"seconds": round(time.monotonic() - start, 3), "training_seconds": found.seconds}
     opened.store.put("healing", condition.name, inputs, found.report, **seconds)
     return found.model

@@ -14,6 +14,7 @@ from lib.evaluation import evaluate, whole_texts, writing
 from lib.evidence.records import digest, read
 from lib.experiments.conditions import Condition, asked, beside, breaking, previous, writes
 from lib.experiments.opened import OpenStudy
+from lib.experiments.own_answers import answer_inputs
 from lib.fields import Data, NamedText
 from lib.healing import recipe as recipes
 from lib.models import four_bit
@@ -69,7 +70,8 @@ def healing_inputs(opened: OpenStudy, healing: Healing) -> dict[str, Any]:
     source, found = opened.study.healing_source(healing), recipes.of(healing).inputs(healing)
     if isinstance(source, Data) and source.rows == "instructions":
         found.pop("packing", None)  # they never are
-        return found | {"text": opened.texts[source]}
+        own = {"answered": answer_inputs(opened, source)} if source.own_answers else {}
+        return found | {"text": opened.texts[source]} | own
     text = opened.texts[source] if healing.packing else opened.cut_text(source)
     return found | {"text": text}
 

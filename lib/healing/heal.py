@@ -22,6 +22,7 @@ from lib.healing.reading import read, refused
 from lib.healing.recipe import Damaged, logged_steps
 from lib.healing.teacher import Teacher
 from lib.healing.training import saved_steps, train
+from lib.healing.unpruned import Apart, Shared
 from lib.models import untouched
 from lib.models.checkpoints import dtype, load_model
 from lib.models.four_bit import base_digest, linear4bit, load_4bit
@@ -60,10 +61,12 @@ def heal(
     tokenizer: PreTrainedTokenizerBase,
     keep: Path | None = None,
     kept: Path | None = None,
+    whole: Study | None = None,
 ) -> Healed:
     """Prune, quantise, train; returns the healed model ready to evaluate, and a report.
 
-    dropped: layers; a block where there is a teacher.
+    dropped: layers; a block where there is a teacher. whole: the study of the unpruned model, where
+    that of `study` lacks layers already.
 
     The report holds the training losses (nats per token, by step), counts (4-bit modules, trainable
     parameters, tokens) and, in `diverged`, what went wrong: the loss was not finite, or ended above
@@ -83,9 +86,12 @@ def heal(
     recipe = recipes.of(healing)
     model = recipe.base(study)
     cached = getattr(model.config, "use_cache", None)
-    teacher = Teacher(model, dropped) if healing.teacher and dropped else None
-    if teacher is None:
-        drop(model, dropped)
+    shared = Shared(model, dropped)
+    teacher = Teacher(shared) if healing.teacher and dropped else None
+    unpruned = None
+    if healing.distillation:
+        sharing = healing.TEACHABLE and whole is None
+        unpruned = shared if sharing else Apart(load_model(whole or study))
     given = untouched.of_model(model)
     trained = recipe.prepare(model, healing, dropped)
     before = base_digest(trained)
@@ -93,7 +99,7 @@ def heal(
     start = time.monotonic()
     pad = tokenizer.pad_token_id
     name = f"{study.name} less {len(dropped)} {healing.name} seed {healing.seed}"
-    losses = train(trained, found, pad, healing, dtype(study), keep, teacher, name)
+    losses = train(trained, found, pad, healing, dtype(study), keep, teacher, name, unpruned)
     seconds = round(time.monotonic() - start, 3) if fresh else None
     if cached is not None:
         model.config.use_cache = cached  # which training switches off

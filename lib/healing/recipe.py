@@ -113,7 +113,8 @@ class Recipe(ABC):
         found = healing.model_dump(exclude={"fractions", "gradient_checkpointing", "data"})
         found["micro_batch"] = found["micro_batch"] or found["batch"]
         # What is recorded without these keys was trained so.
-        for key, value in {"packing": True, "teacher": 0.0, "epochs": 1}.items():
+        defaults = {"packing": True, "teacher": 0.0, "distillation": 0.0, "epochs": 1}
+        for key, value in defaults.items():
             if found[key] == value:
                 del found[key]
         return found | {"method": self.METHOD}
@@ -142,10 +143,11 @@ class Recipe(ABC):
     def passes(
         self, healing: Healing, dropped: Collection[int], n_layers: int, head: float
     ) -> Passes:
-        """What training takes for each token, a teacher's pass included. head: how many layers take
-        as long for a token as the head does."""
+        """What training takes for each token, passes of a teacher and of the unpruned model
+        included. head: how many layers take as long for a token as the head does."""
         way = self.backward(healing, dropped, n_layers)
         taught = max(dropped, default=-1) + 1 if healing.teacher else 0
+        taught += n_layers + head if healing.distillation else 0
         kept = n_layers - len(dropped)
         return Passes(kept + way.own + taught + head * (1 + way.head), way.layers)
 

@@ -11,16 +11,16 @@ teacher costs the memory of the dropped layers and a forward pass up to the end 
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig
 
-from lib.models.anatomy import decoder, layers, sizes
+from lib.healing.unpruned import Shared, read_by
+from lib.models.anatomy import decoder, sizes
 from lib.pruning.dropped import Dropped
-from lib.pruning.surgery import Cut
 
 
 class _Reached(Exception):
@@ -30,15 +30,14 @@ class _Reached(Exception):
 class Teacher:
     """Tells a pruned model, while it is trained, how far it is from the unpruned one at the cut."""
 
-    def __init__(self, model: PreTrainedModel, block: Dropped) -> None:
-        """Takes the block out of the model, which `trained` then makes whole for the teacher."""
-        whole = layers(model)
+    def __init__(self, unpruned: Shared) -> None:
+        """Of a model that one block was taken from."""
+        whole, block = unpruned.layers, unpruned.dropped
         at_end = block.stop == len(whole)
         # The layer behind the cut is the same module in both; behind the last one there is none.
         self._watched = [whole[block.start - 1], whole[-1]] if at_end else [whole[block.stop]]
         self._at_end = at_end
-        self._model = model
-        self._cut = Cut(model, block)
+        self._unpruned = unpruned
 
     @contextmanager
     def watching(self) -> Iterator[Callable[[], torch.Tensor]]:
@@ -58,20 +57,14 @@ class Teacher:
             seen.append(hidden)
             raise _Reached
 
-        plain = getattr(adapted, "disable_adapter", nullcontext)()  # if it has adapters
-        given = {key: inputs[key] for key in ("input_ids", "attention_mask") if key in inputs}
-        self._cut.turn()
-        self._model.eval()
         handle = _on_cut(self._watched[-1], self._at_end, keep)
         try:
-            with torch.no_grad(), plain:
-                decoder(self._model)(**given, use_cache=False)
+            with self._unpruned.whole(adapted) as model:
+                decoder(model)(**read_by(inputs), use_cache=False)
         except _Reached:
             pass
         finally:
             handle.remove()
-            self._model.train()
-            self._cut.turn()
         return seen[0]
 
 

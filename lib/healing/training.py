@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -29,9 +30,11 @@ from lib.errors import UserError
 from lib.evidence import sums
 from lib.files import written_by_others
 from lib.healing import weights
+from lib.healing.distillation import divergence, targets
 from lib.healing.reading import Read
 from lib.healing.recipe import check_tensorboard, logged_steps
 from lib.healing.teacher import Teacher, mismatch
+from lib.healing.unpruned import Apart, Shared
 from lib.open_sets import Healing
 from lib.paths import from_clone
 
@@ -114,12 +117,19 @@ def _rows(read: Read) -> list[dict[str, torch.Tensor]]:
 
 
 class _Taught(Trainer):
-    """Adds the teacher's loss to the gradients; the loss that is logged stays that of the next
-    token."""
+    """Gives the gradients what a teacher and the unpruned model's probabilities add; the loss that
+    is logged stays that of the next token."""
 
-    def __init__(self, *given: Any, teacher: Teacher | None, weight: float, **named: Any) -> None:
+    def __init__(
+        self,
+        *given: Any,
+        healing: Healing,
+        teacher: Teacher | None,
+        unpruned: Shared | Apart | None,
+        **named: Any,
+    ) -> None:
         super().__init__(*given, **named)
-        self.teacher, self.weight = teacher, weight
+        self.healing, self.teacher, self.unpruned = healing, teacher, unpruned
 
     def _save_checkpoint(self, *given: Any) -> None:
         with written_by_others(Path(self.args.output_dir)):
@@ -149,17 +159,23 @@ class _Taught(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         given = {"num_items_in_batch": num_items_in_batch}
-        if self.teacher is None:
+        if self.teacher is None and self.unpruned is None:
             return super().compute_loss(model, inputs, return_outputs, **given)
-        expected = self.teacher.expected(model, inputs)
-        with self.teacher.watching() as found:
-            loss = super().compute_loss(model, inputs, **given)
-            apart = mismatch(found(), expected, inputs.get("attention_mask"))
+        scored = inputs["labels"][:, 1:].ne(IGNORED)
         # Of a batch in several parts each counts by its tokens, as in the loss of the next token.
-        share = 1.0
-        if num_items_in_batch is not None:
-            share = inputs["labels"][:, 1:].ne(IGNORED).sum() / num_items_in_batch
-        return loss + self.weight * share * (apart - apart.detach())
+        tokens = scored.sum() if num_items_in_batch is None else num_items_in_batch
+        expected = self.teacher and self.teacher.expected(model, inputs)
+        wanted = self.unpruned and targets(self.unpruned, model, inputs, scored)
+        more = 0.0
+        with self.teacher.watching() if self.teacher else nullcontext() as found:
+            loss, out = super().compute_loss(model, inputs, return_outputs=True, **given)
+            if self.teacher:
+                apart = mismatch(found(), expected, inputs.get("attention_mask"))
+                more += self.healing.teacher * (scored.sum() / tokens) * apart
+        if self.unpruned:
+            apart = divergence(out["logits"][:, :-1][scored], wanted) / tokens
+            more += self.healing.distillation * (apart - loss)
+        return loss + (more - more.detach())
 
 
 def _tensorboard(name: str) -> list[TrainerCallback]:
@@ -192,6 +208,7 @@ def train(
     keep: Path | None = None,
     teacher: Teacher | None = None,
     name: str = "healing",
+    unpruned: Shared | Apart | None = None,
 ) -> list[float]:
     """Train what requires gradients on the steps · batch rows that are read; returns the losses
     at `logged_steps` (nats per token, each the mean since the one before). Rows shorter than others
@@ -199,7 +216,8 @@ def train(
     the training and stands last.
 
     keep: a folder for the state on the way; where there is some, training goes on from it and ends
-    as if it had never stopped. name: what its logs are called.
+    as if it had never stopped. name: what its logs are called. teacher, unpruned: where the
+    settings ask for them.
 
     Raises UserError for a micro-batch that does not divide the batch, and where the disk is too
     full for the state."""
@@ -237,8 +255,9 @@ def train(
             trainer = _Taught(
                 model,
                 arguments,
+                healing=healing,
                 teacher=teacher,
-                weight=healing.teacher,
+                unpruned=unpruned,
                 train_dataset=_rows(read),
                 data_collator=partial(_collate, pad=pad),
                 callbacks=[watch, *_tensorboard(name)],

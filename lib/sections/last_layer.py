@@ -48,7 +48,7 @@ def interaction(opened: OpenStudy) -> pd.DataFrame:
         ways = {healing: of for (m, healing), of in sides.items() if m == n}
         for first, second in combinations(ways, 2):
             a, b = ways[first], ways[second]
-            for role in macro.ROLES:
+            for role in answered.groups:
                 found = answered.contrast([a[keeps], b[drops]], [a[drops], b[keeps]], role)
                 if found is None:
                     continue

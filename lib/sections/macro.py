@@ -8,7 +8,7 @@ has k of them, s² is the variance of their means.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -17,14 +17,16 @@ import numpy as np
 from lib.evaluation import per_question
 from lib.experiments.conditions import Condition, choices, unpruned
 from lib.experiments.opened import OpenStudy
-from lib.schema import Task
-from lib.sections.tables import answers, chance, loss_table, record
+from lib.schema import Study, Task
+from lib.sections.tables import answers, chance, loss_table, record, sound
 from lib.statistics.paired import paired
 
 SURE = 3  # standard errors above chance from which on the unpruned model can do a task
 FLOOR = 2  # standard errors above chance up to which a side is at the floor
-ROLES = ("all", "knowledge", "reading")
+ROLES = ("knowledge", "reading")
 Side = Sequence[Condition]
+# By strategy, recipe without its data and number of layers the models of each side, all seeds.
+Sides = dict[tuple[str, str, int], dict[str, list[Condition]]]
 
 
 class Mean(NamedTuple):
@@ -36,11 +38,30 @@ class Mean(NamedTuple):
     questions: int
 
 
-class Answers:
-    """What the models of a study answered on the tasks of choices that the unpruned one can do."""
+def by_role(study: Study) -> dict[str, list[Task]]:
+    """The tasks of choices, together and by what they ask for."""
+    tasks = choices(study)
+    return {"all": tasks} | {role: [one for one in tasks if one.role == role] for role in ROLES}
 
-    def __init__(self, opened: OpenStudy) -> None:
+
+def sides(
+    opened: OpenStudy, models: Iterable[Condition], named: Callable[[Condition], str]
+) -> Sides:
+    """Healed models, by what is compared of them."""
+    found: Sides = {}
+    for one in sound(opened, [one for one in models if one.healing]):
+        of = found.setdefault((one.strategy, one.healing.label, one.dropped.n), {})
+        of.setdefault(named(one), []).append(one)
+    return found
+
+
+class Answers:
+    """What the models of a study answered on the tasks that the unpruned one can do."""
+
+    def __init__(self, opened: OpenStudy, groups: dict[str, list[Task]] | None = None) -> None:
+        """groups: of tasks over which means are taken, by name; None: as `by_role`."""
         self.opened = opened
+        self.groups = by_role(opened.study) if groups is None else groups
         self._scores: dict[tuple[str, Task], np.ndarray] = {}
 
     @cached_property
@@ -48,7 +69,7 @@ class Answers:
         """By task that the unpruned model can do, each once with the first of its numbers of
         examples; none whose chance is not known."""
         found = {}
-        for task in choices(self.opened.study):
+        for task in dict.fromkeys(task for tasks in self.groups.values() for task in tasks):
             if task.name in {one.name for one in found}:
                 continue  # the same questions with other prompts
             value = record(self.opened, unpruned(self.opened), task)
@@ -57,9 +78,12 @@ class Answers:
                 found[task] = level
         return found
 
-    @property
-    def mean_chance(self) -> float:
-        return float(np.mean([*self.chance.values()])) if self.chance else math.nan
+    def _levels(self, group: str) -> dict[Task, float]:
+        return {task: self.chance[task] for task in self.chance if task in self.groups[group]}
+
+    def mean_chance(self, group: str = "all") -> float:
+        levels = [*self._levels(group).values()]
+        return float(np.mean(levels)) if levels else math.nan
 
     def scores(self, one: Condition, task: Task) -> np.ndarray:
         """[questions]"""
@@ -68,34 +92,34 @@ class Answers:
             self._scores[key] = answers(self.opened, one, task)
         return self._scores[key]
 
-    def accuracy(self, one: Condition) -> Mean | None:
+    def accuracy(self, one: Condition, group: str = "all") -> Mean | None:
         """None where the unpruned model can do no task."""
-        scores = [self.scores(one, task) for task in self.chance]
+        scores = [self.scores(one, task) for task in self._levels(group)]
         return _over_tasks([(of_task.mean(), _error(of_task), len(of_task)) for of_task in scores])
 
-    def outcome(self, one: Condition, loss: Any) -> dict[str, Any]:
+    def outcome(self, one: Condition, loss: Any, group: str = "all") -> dict[str, Any]:
         """A row of `OUTCOME`; loss: the model's row of a table of losses."""
-        found = self.accuracy(one)
+        found = self.accuracy(one, group)
         mean = (found or Mean(math.nan, math.nan, 0, 0))._asdict()
         return {
             "accuracy": mean["value"],
             "stderr": mean["stderr"],
             "tasks": mean["tasks"],
             "n_questions": mean["questions"],
-            "chance": self.mean_chance,
+            "chance": self.mean_chance(group),
             "normalized_loss": loss.normalized_loss,
             "loss_stderr": loss.stderr * loss.normalized_loss / loss.loss,
         }
 
     def compared(self, first: str, one: Side, second: str, other: Side) -> list[dict[str, Any]]:
-        """Rows of `compared_columns`, one for each role of which a task is left."""
+        """Rows of `compared_columns`, one for each group of which a task is left."""
         rows = []
         (a, a_error), (b, b_error) = (self.loss(side) for side in (one, other))
-        for role in ROLES:
-            if (found := self.difference(one, other, role)) is None:
+        for group in self.groups:
+            if (found := self.difference(one, other, group)) is None:
                 continue
             rows.append(
-                {"role": role, "compared": first, "base": second}
+                {"role": group, "compared": first, "base": second}
                 | {"tasks": found.tasks, "n_questions": found.questions}
                 | {"difference": found.value, "stderr": found.stderr}
                 | {"loss_difference": a - b, "loss_stderr": float(np.hypot(a_error, b_error))}
@@ -111,20 +135,18 @@ class Answers:
         drawn = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else 0.0
         return float(values.mean()), float(np.hypot(errors.mean(), drawn))
 
-    def difference(self, first: Side, second: Side, role: str = "all") -> Mean | None:
-        """Of the first side less the second, over the tasks of a role; without tasks on which both
+    def difference(self, first: Side, second: Side, group: str = "all") -> Mean | None:
+        """Of the first side less the second, over the tasks of a group; without tasks on which both
         are at the floor. None where no task is left."""
-        return self.contrast([first], [second], role)
+        return self.contrast([first], [second], group)
 
     def contrast(
-        self, plus: Sequence[Side], minus: Sequence[Side], role: str = "all"
+        self, plus: Sequence[Side], minus: Sequence[Side], group: str = "all"
     ) -> Mean | None:
         """The same of sums of sides, such as a difference of two differences."""
         sides, signs = [*plus, *minus], np.array([1] * len(plus) + [-1] * len(minus))
         parts, means = [], [[] for _ in sides]
-        for task, level in self.chance.items():
-            if role not in ("all", task.role):
-                continue
+        for task, level in self._levels(group).items():
             scores = [np.stack([self.scores(one, task) for one in side]) for side in sides]
             by_question = np.array([of_side.mean(axis=0) for of_side in scores])
             if all(_at_floor(of_side, level) for of_side in by_question):

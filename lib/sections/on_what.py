@@ -149,23 +149,10 @@ def _data(one: Condition) -> str:
     return (one.healing.data or "healing text") if one.healing else "none"
 
 
-Sides = dict[tuple[str, str, int], dict[str, list[Condition]]]
-
-
-def _sides(opened: OpenStudy) -> Sides:
-    """By strategy, recipe and number of layers the models healed on each data set, all seeds."""
-    found: Sides = {}
-    for one in sound(opened, data_conditions(opened)) if opened.study.recipes_on_data else ():
-        if one.healing:
-            of = found.setdefault((one.strategy, one.healing.label, one.dropped.n), {})
-            of.setdefault(_data(one), []).append(one)
-    return found
-
-
 def compared(opened: OpenStudy) -> pd.DataFrame:
     """Every two data sets on the same pruning, means over the seeds; paired over questions."""
     rows, answered = [], macro.Answers(opened)
-    for (strategy, label, n), of in _sides(opened).items():
+    for (strategy, label, n), of in macro.sides(opened, data_conditions(opened), _data).items():
         about = {"strategy": strategy, "n": n, "fraction": opened.fraction(n), "healing": label}
         for first, second in combinations(of, 2):
             sides = of[first], of[second]
@@ -185,7 +172,8 @@ def _scored(opened: OpenStudy, one: Condition) -> str:
 def interaction(opened: OpenStudy) -> pd.DataFrame:
     """By how much what one data set gains on another at one number of layers exceeds that at a
     larger one."""
-    rows, answered, sides = [], macro.Answers(opened), _sides(opened)
+    rows, answered = [], macro.Answers(opened)
+    sides = macro.sides(opened, data_conditions(opened), _data)
     for (strategy, label, n), (other, also, m) in combinations(sides, 2):
         if (strategy, label) != (other, also):
             continue
@@ -223,9 +211,10 @@ def sample_panels(sizes: pd.DataFrame, sets: pd.DataFrame) -> Figure:
     return figure
 
 
-def read_in_short(healed: pd.DataFrame) -> pd.DataFrame:
-    """What each data set gave to read, means over prunings and seeds, for reading."""
-    of = healed[healed["healing"] != "none"].groupby(["data", "healing"], sort=False)
+def read_in_short(healed: pd.DataFrame, by: str = "data") -> pd.DataFrame:
+    """What each data set, or another side, gave to read, means over prunings and seeds, for
+    reading."""
+    of = healed[healed["healing"] != "none"].groupby([by, "healing"], sort=False)
     mean = of[["trained", "tokens", "scored_tokens", "epochs"]].mean()
     for name in ("trained", "tokens", "scored_tokens"):
         mean[name] = [f"{value:,.0f}" if pd.notna(value) else "all" for value in mean[name]]

@@ -37,6 +37,7 @@ PLACE = {"device", "threads", "clock"}  # of times: what they were taken on, and
 TIMES = {"read", "write", "peak_bytes"} | PLACE  # in records of costs
 PROBE = {"method", "task", "source", "text", "sample", "writing"}  # inputs not about the model
 PROBE |= {"prompt_end", "chat_template"}
+WRITTEN = ("writing", "answers")  # kinds of records
 COUNTS = ("n_questions", "guess", "constant", "n_tokens", "n_sequences")
 # What records of another form than today's come to.
 UNFIT = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -119,7 +120,7 @@ def _by_numbers(published: Record, own: Record) -> Judged:
     full = inputs.get("compute", inputs.get("weights", "float32")) == "float32"
     strict = full and _surroundings(published) == _surroundings(own)
     judged, broken = Judged(published, own, "equal"), []
-    if kind == "writing" and one != other and not strict:
+    if kind in WRITTEN and one != other and not strict:
         return Judged(published, own, "shown")
     if kind == "qa":
         moved, count = np.abs(_scores(one) - _scores(other)), one["n_questions"]
