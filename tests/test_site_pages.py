@@ -13,7 +13,7 @@ from lib import paths
 from lib.book import citing, figure_sources, finish, icons, repository, status
 from lib.claims.rules.reading import Untestable
 from lib.errors import UserError
-from lib.sections import pages
+from lib.sections import pages, section
 
 ADDRESS = "https://example.org/us/book"
 PAGE = """<html><head>
@@ -39,7 +39,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_every_figure_names_the_function_that_draws_it() -> None:
-    known = {path.stem for path in paths.published("").glob("almanac/tables/*.csv")}
+    known = {*section.tables()}
     without = 0
     for path in paths.sections().values():
         notebook = json.loads(path.read_text("utf-8"))
