@@ -232,7 +232,7 @@ def test_the_site_is_whole_and_fetches_nothing(copy):
         assert "Traceback" not in text
     assert additions.names_misread(html / "studies/smoke") == []
     figures = [page for page in pages if "<figure" in page.read_text(encoding="utf-8")]
-    assert len(figures) == 21
+    assert len(figures) == 23
     for page in figures:
         for image in re.findall(r"<img[^>]*_images[^>]*>", page.read_text(encoding="utf-8")):
             assert re.search(r'alt="[^"]{20,}"', image), page
