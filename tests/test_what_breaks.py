@@ -78,6 +78,7 @@ def test_shares_are_counted_from_chance(opened: OpenStudy) -> None:
             assert row.accuracy == pytest.approx(value["accuracy"])
             assert row.stderr == pytest.approx(value["stderr"])
             height = whole["accuracy"] - row.chance
+            assert (row.testable == "yes") == (height > 3 * whole["stderr"])
             if height > 0:
                 assert row.kept == pytest.approx((value["accuracy"] - row.chance) / height)
             else:

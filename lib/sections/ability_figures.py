@@ -30,7 +30,7 @@ FLUENCY = {
 def curves(table: pd.DataFrame) -> Figure:
     """A panel for each ability: the share kept above chance against the fraction dropped, with one
     standard error; what the unpruned model cannot do has none."""
-    known = table.dropna(subset=["kept"])
+    known = table[table["testable"] == "yes"]
     names = list(dict.fromkeys(known["ability"]))
     if not names:
         return nothing("The unpruned model does nothing of what the questions ask for.")

@@ -19,7 +19,7 @@ from lib.schema import Task
 from lib.sections.columns import DROPPED
 from lib.sections.section import Extra, Section, Table
 from lib.sections.tables import answers, chance, record, state
-from lib.statistics.half_lost import half_lost, share_kept
+from lib.statistics.half_lost import ABOVE_CHANCE, half_lost, share_kept
 
 STATES = ("unhealed", "healed")
 RUN = 4  # words, of the runs that a text repeats
@@ -73,11 +73,13 @@ def abilities(opened: OpenStudy) -> pd.DataFrame:
             models = curve(opened, which, tasks)
             found = _accuracies(opened, models, tasks)
             kept = share_kept(*found.T, level)
+            testable = found[0, 0] > level + ABOVE_CHANCE * found[0, 1]
             for one, (value, error), *share in zip(models, found, *kept, strict=True):
                 row = about | {"models": which, "n": one.dropped.n}
                 row |= {"fraction": opened.fraction(one.dropped.n)}
                 row |= {"accuracy": value, "stderr": error, "chance": level}
                 row |= dict(zip(("kept", "kept_stderr"), share, strict=True))
+                row |= {"testable": "yes" if testable else ""}
                 count = sum(len(answers(opened, one, task)) for task in tasks)
                 rows.append(row | {"n_questions": count})
     return pd.DataFrame(rows, columns=list(ABILITIES))
@@ -165,6 +167,7 @@ ABILITIES = {
     "kept": "accuracy above chance, as a share of the unpruned model's; empty: that one's is not "
     "above chance",
     "kept_stderr": "its standard error, that of the unpruned model's accuracy included",
+    "testable": "`yes`: the unpruned model is three standard errors above chance, or more",
     "n_questions": "number of questions",
 }
 HALVES = {
