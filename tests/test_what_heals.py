@@ -1,6 +1,7 @@
 """Ways of healing side by side: by ability, against plain text, with errors over seeds."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,9 @@ def test_tables_hold_every_way_by_ability(opened: OpenStudy) -> None:
     names = ["lessons", "healing text", "distilled on healing text", "taught on healing text"]
     assert ways["way"].drop_duplicates().tolist() == ["none", *names]
     trained = ways[ways["way"] != "none"]
-    assert len(trained) == 4 * 2 * 2 * 2  # ways, fractions, seeds, abilities
+    assert len(trained) == 4 * 2 * 2 * 3  # ways, fractions, seeds, and of these all and two
     assert trained["stderr"].notna().all() and (trained["loss_stderr"] > 0).all()
-    assert set(trained["ability"]) == {"reasoning", "knowledge"}
+    assert set(trained["ability"]) == {"all", "reasoning", "knowledge"}
     of_one = trained.groupby(["way", "n", "seed"])["tokens"]
     assert (of_one.nunique() == 1).all()
     models = [one for one in conditions if one.healing]
@@ -80,9 +81,9 @@ def test_tables_hold_every_way_by_ability(opened: OpenStudy) -> None:
         scores, tokens = by_hand[row.way, row.n, row.seed]
         assert (row.accuracy, row.tokens) == (pytest.approx(scores.mean()), tokens)
     compared = made["ways_compared"]
-    assert len(compared) == 2 * math.comb(4, 2) * 2
+    assert len(compared) == 2 * math.comb(4, 2) * 3 and not compared["own"].any()
     against = compared[compared["base"] == "healing text"]
-    assert set(against["compared"]) == {*names} - {"healing text"} and len(against) == 2 * 3 * 2
+    assert set(against["compared"]) == {*names} - {"healing text"} and len(against) == 2 * 3 * 3
     for row in against[against["ability"] == "reasoning"].itertuples():
         first, second = (
             np.stack([by_hand[way, row.n, seed][0] for seed in (0, 1)]).astype(float)
@@ -97,8 +98,8 @@ def test_tables_hold_every_way_by_ability(opened: OpenStudy) -> None:
     assert len(on_what.read_in_short(ways.drop_duplicates(["dropped", "way", "seed"]), "way")) == 4
     assert len(what_heals.leads(compared)) == len(compared)
     figure = what_heals.forest(compared)
-    assert len(figure.axes) == 2 * 3
-    assert set(what_heals.in_words(compared)["ability"]) == {"reasoning", "knowledge"}
+    assert len(figure.axes) == 2 * 4
+    assert set(what_heals.in_words(compared)["ability"]) == {"all", "reasoning", "knowledge"}
 
 
 def test_what_is_written_counts_where_models_are_asked_to_write(
@@ -106,17 +107,41 @@ def test_what_is_written_counts_where_models_are_asked_to_write(
 ) -> None:
     tasks = [{"name": "quiz", "role": "knowledge"}, {"name": "riddle", "role": "generation"}]
     own = opened_on(write_study, tmp_path, tasks=tasks)
-    assert {*what_heals.abilities(own)} == {"reasoning", "knowledge"}
+    assert {*what_heals.abilities(own)} == {"all", "reasoning", "knowledge"}
     what = {"recipes": WAYS[:2], "pruned_by": ["reverse-order"]}
     beside = opened_on(write_study, tmp_path, tasks=tasks, what_heals=what)
-    assert {*what_heals.abilities(beside)} == {"knowledge"}
+    assert {*what_heals.abilities(beside)} == {"all", "knowledge"}
+
+
+def test_own_answers_are_set_against_those_given_to_the_same_instructions(
+    tmp_path: Path, write_study: Studies
+) -> None:
+    lessons = {"name": "lessons", "path": "./lessons.jsonl", "rows": "instructions"}
+    data = [lessons, lessons | {"name": "own", "own_answers": 8}]
+    data.append(lessons | {"name": "whole", "scored": "all"})
+    ways = [{"recipe": "lora", "data": one["name"]} for one in data]
+    ways += [{"recipe": "lora"}, {"recipe": "lora", "data": "lessons", "distillation": 1.0}]
+    settings = {"recipes": ways, "fractions": [0.5], "seeds": [0]}
+    one = opened_on(write_study, tmp_path, healing_data=data, what_heals=settings)
+    given, own, whole, text, distilled = (c for c in way_conditions(one) if c.healing)
+    longer = replace(own, healing=own.healing.model_copy(update={"steps": 3}))
+    assert what_heals._own(one, own, given) == "compared"
+    assert what_heals._own(one, given, longer) == "base"
+    for other in (whole, text, distilled, longer):
+        assert what_heals._own(one, own, other) == ""
 
 
 def rows(*found: tuple[str, str, float, float]) -> pd.DataFrame:
     """Way, ability, difference and its error; against plain text, a quarter dropped."""
     about = {"strategy": "simple", "n": 2, "fraction": 0.25, "healing": "lora-r8", "seeds": 3}
     about |= {"tokens": 101.0, "base_tokens": 100.0, "base": what_heals.PLAIN, "tasks": 1}
-    about |= {"n_questions": 50, "loss_difference": 0.01, "loss_stderr": 0.02, "same": ""}
+    about |= {
+        "own": "",
+        "n_questions": 50,
+        "loss_difference": 0.01,
+        "loss_stderr": 0.02,
+        "same": "",
+    }
     keys = ("compared", "ability", "difference", "stderr")
     made = [about | dict(zip(keys, one, strict=True)) for one in found]
     return pd.DataFrame(made, columns=list(what_heals.COMPARED))

@@ -198,6 +198,7 @@ WRITING = {
 }
 SECTION = Section(
     conditions=lambda opened: {"": breaking_conditions(opened)},
+    claims=("lu-35",),
     extras=_extras,
     tables=(
         Table("abilities", abilities, "an ability and a model", ABILITIES),

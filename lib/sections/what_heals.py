@@ -22,6 +22,7 @@ from lib.sections.section import Extra, Section, Table
 from lib.sections.tables import columns, loss_table, record, sound
 
 PLAIN = "healing text"
+UNANSWERED = {"name": "data", "own_answers": 0, "answer_tokens": 64}
 PRUNING = ["strategy", "healing", "n"]
 SURE = 2  # standard errors from which on a difference is decided
 
@@ -48,7 +49,8 @@ def abilities(opened: OpenStudy) -> dict[str, list[Task]]:
         name: [task for task in tasks if all(task in asked(opened, one) for one in models)]
         for name, tasks in opened.study.by_ability.items()
     }
-    return {name: tasks for name, tasks in found.items() if tasks}
+    every = [task for tasks in found.values() for task in tasks]
+    return {name: tasks for name, tasks in ({"all": every} | found).items() if tasks}
 
 
 def ways(opened: OpenStudy) -> pd.DataFrame:
@@ -92,9 +94,29 @@ def compared(opened: OpenStudy) -> pd.DataFrame:
                 "tokens": _tokens(opened, of[other]),
                 "base_tokens": _tokens(opened, of[base]),
             }
+            about |= {"own": _own(opened, of[other][0], of[base][0])}
             for found in answered.compared(other, of[other], base, of[base]):
                 rows.append(about | {"ability": found.pop("role")} | found)
     return pd.DataFrame(rows, columns=list(COMPARED))
+
+
+def _own(opened: OpenStudy, one: Condition, other: Condition) -> str:
+    """Which of two sides reads answers of the unpruned model, `compared` or `base`, where all else
+    is the same but for how long it takes: the instructions, and what the loss asks."""
+    alike = {"data": None, "steps": 1}
+    if (
+        len({repr(side.healing.model_copy(update=alike | {"seed": 0})) for side in (one, other)})
+        > 1
+    ):
+        return ""
+    data = [opened.study.healing_source(side.healing) for side in (one, other)]
+    if not all(isinstance(of, Data) for of in data):
+        return ""
+    written = [of.own_answers > 0 for of in data]
+    given = {repr(of.model_copy(update=UNANSWERED)) for of in data}
+    if len(given) > 1 or written[0] == written[1]:
+        return ""
+    return "compared" if written[0] else "base"
 
 
 def _tokens(opened: OpenStudy, side: Iterable[Condition]) -> float:
@@ -246,12 +268,15 @@ COMPARED = {
     "seeds": "number of seeds of healing, of the side that has fewer",
     "tokens": "that the first side read, mean over its seeds",
     "base_tokens": "that the other read",
+    "own": "`compared` or `base`: the one of the two that reads answers of the unpruned model, "
+    "where the other reads those that stand in the data to the same instructions; else empty",
     "ability": f"{ABILITY}; without tasks that the unpruned model cannot do, and without those on "
     "which both are at chance",
     **{key: words for key, words in macro.compared_columns("a way").items() if key != "role"},
 }
 SECTION = Section(
     conditions=lambda opened: {"": way_conditions(opened)},
+    claims=("lu-32",),
     extras=_extras,
     tables=(
         Table("ways_of_healing", ways, "a model and an ability", WAYS),

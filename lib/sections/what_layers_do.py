@@ -174,6 +174,7 @@ BLOCKS = {
 SECTION = Section(
     conditions=conditions,
     extras=_extras,
+    claims=("lu-41",),
     tables=(
         Table("layer_measures", layers, "a measure of a layer of a model", LAYERS),
         Table("logit_lens", looked_through, "a number of layers", LENS),

@@ -1,6 +1,6 @@
 """What Lu et al. claim about what is left in the end: the words and the rule of each claim."""
 
-from lib.claims.rules import gromov_ablations, lu_outcome
+from lib.claims.rules import gromov_ablations, lu_later, lu_outcome
 from lib.claims.rules.judging import COMPARABLE, LINEAR, Claim
 from lib.claims.rules.lu_words import ACCURACY, OPEN
 from lib.claims.rules.reading import percent
@@ -33,12 +33,13 @@ CLAIMS = (
         number=35,
         statement="What has to be written goes before what has to be chosen.",
         where="Next checks",
-        tables=(),
-        rule="At 12.5% and at 25% less is kept of accuracy above chance on tasks of generation "
-        "than on others, by more than two standard errors.",
-        undecided=OPEN,
+        tables=("qa",),
+        rule="Unhealed, on every strategy of the study, at 12.5% and at 25%: less is kept of "
+        "accuracy above chance on tasks of generation than on others, by more than two standard "
+        "errors.",
+        undecided=f"The interval of a difference reaches {COMPARABLE:.2f}.",
         fails="Writing lasts as long.",
-        check=lu_outcome.not_yet,
+        check=lu_later.writing_goes_first,
     ),
     Claim(
         number=36,
@@ -100,12 +101,13 @@ CLAIMS = (
         number=41,
         statement="Deep layers matter less because their gradients are small.",
         where="2026 version",
-        tables=(),
+        tables=("layer_measures", "layer_predictors"),
         rule="Beyond the untrained twin: (a) the residual stream grows with depth, (b) gradients "
-        "by layer fall with it, (c) layers of small gradients cost least when they go. All.",
+        "by layer fall with it, (c) layers of small gradients cost least when they go; rank "
+        f"correlations of at least {lu_later.ORDERED}. All: reproduced, some: partly.",
         undecided="The interval of a rank correlation covers its edge.",
         fails="Gradients say nothing about what a layer is worth.",
-        check=lu_outcome.not_yet,
+        check=lu_later.small_gradients,
     ),
     Claim(
         number=42,

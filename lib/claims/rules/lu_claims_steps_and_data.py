@@ -1,6 +1,6 @@
 """What Lu et al. claim about steps and data: the words and the rule of each claim."""
 
-from lib.claims.rules import lu_data, lu_outcome, lu_schedules
+from lib.claims.rules import lu_data, lu_later, lu_schedules
 from lib.claims.rules.judging import COMPARABLE, Claim
 from lib.claims.rules.lu_layers import ALIKE
 from lib.claims.rules.lu_words import ACCURACY, BOTH, OPEN
@@ -142,10 +142,10 @@ CLAIMS = (
         number=32,
         statement="Answers that the unpruned model wrote heal better than those of others.",
         where="after the paper",
-        tables=(),
+        tables=("ways_compared",),
         rule=f"At equal prompts and tokens they win. {ACCURACY}",
         undecided=OPEN,
         fails="Others' answers heal as well.",
-        check=lu_outcome.not_yet,
+        check=lu_later.own_answers_heal_better,
     ),
 )
