@@ -1,6 +1,7 @@
 """Numbers and names as people read them, on a page or in a terminal."""
 
 import re
+from collections.abc import Sequence
 
 
 def spoken(seconds: float) -> str:
@@ -34,6 +35,12 @@ def size(count: float) -> str:
 def percent(share: float) -> str:
     """A share in three digits: 0.125 is 12.5%."""
     return f"{100 * share:.3g}%"
+
+
+def some(names: Sequence[str], most: int = 12) -> str:
+    """Names for a message; of many, as MMLU's subjects, not all."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def unbroken(name: str) -> str:

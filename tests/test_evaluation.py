@@ -43,7 +43,7 @@ def test_accuracy_of_a_pruned_model_equals_the_harness_alone(opened, tmp_path):
             *command("harness_alone", "--model", "hf", "--device", "cpu"),
             *("--model_args", f"pretrained={tmp_path / 'model'},dtype=float32"),
             *("--tasks", ",".join(task.name for task in tasks), "--limit", str(limit)),
-            *("--include_path", *opened.study.task_path, "--batch_size", "16"),
+            *("--include_path", opened.study.task_path[0], "--batch_size", "16"),
             *("--output_path", str(tmp_path / "out.json"), "--log_samples"),
         ],
         check=True,
@@ -64,7 +64,7 @@ def test_accuracy_of_a_pruned_model_equals_the_harness_alone(opened, tmp_path):
 def test_chance_levels_are_guessing_and_the_commonest_answer(opened):
     task = Task(name="almanac_reading", limit=30)
     value = evaluate.accuracy(opened.model, opened.tokenizer, task, opened.task_manager, batch=16)
-    file = Path(*opened.study.task_path) / "reading_test.jsonl"
+    file = Path(opened.study.task_path[0]) / "reading_test.jsonl"
     rows = file.read_text(encoding="utf-8").splitlines()[:30]
     yes = sum(json.loads(row)["answer"] for row in rows)
     assert value["guess"] == 0.5
@@ -74,7 +74,9 @@ def test_chance_levels_are_guessing_and_the_commonest_answer(opened):
 def test_nothing_is_guessed_where_answers_are_generated(opened):
     task = Task(name="almanac_sums", limit=20)
     value = evaluate.accuracy(opened.model, opened.tokenizer, task, opened.task_manager, batch=16)
-    rows = Path(*opened.study.task_path, "sums_test.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = (
+        Path(opened.study.task_path[0], "sums_test.jsonl").read_text(encoding="utf-8").splitlines()
+    )
     answers = Counter(json.loads(row)["answer"] for row in rows[:20])
     assert value["guess"] == 0
     assert value["constant"] == answers.most_common(1)[0][1] / 20
@@ -85,7 +87,7 @@ def test_without_the_question_only_the_choices_decide(opened):
     task = Task(name="almanac_one_hop", limit=12)
     options = {"batch": 16, "question_free": True}
     value = evaluate.accuracy(opened.model, opened.tokenizer, task, opened.task_manager, **options)
-    rows = Path(*opened.study.task_path, "one_hop_test.jsonl").read_text("utf-8").splitlines()
+    rows = Path(opened.study.task_path[0], "one_hop_test.jsonl").read_text("utf-8").splitlines()
     right = ""
     for row in map(json.loads, rows[:12]):
         scores = []

@@ -311,7 +311,7 @@ def test_the_questions_of_one_task_alone(world):
     opened, _ = world
     task = opened.study.tasks[1]
     assert task == Task(name="quiz", shots=1, role="knowledge")
-    lines = Path(opened.study.task_path, "quiz_test.jsonl").read_text("utf-8").splitlines()
+    lines = Path(*opened.study.task_path, "quiz_test.jsonl").read_text("utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     right = {row["question"]: row["choices"][row["answer"]] for row in rows}
     table = what_it_writes.lost_questions(opened, task, 4)

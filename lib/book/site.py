@@ -71,7 +71,8 @@ def build(chosen: Study) -> int:
     link_pages(studies[0], named[studies[0].name])
     folders = {one.name: page_folder(one) for one in studies}
     shown = status.markdown(studies, folders)
-    (STAGE / "book" / "tables" / "status.md").write_text(shown, encoding="utf-8")
+    # No page by itself, in whatever folder this clone lies: its headings begin below the first.
+    (STAGE / "book" / "tables" / "status.txt").write_text(shown, encoding="utf-8")
     stage_settings(STAGE, contents(studies))
     for old in ("html", ".doctrees", "jupyter_execute"):
         shutil.rmtree(paths.BUILD / old, ignore_errors=True)

@@ -27,6 +27,7 @@ from lib.files import files_below
 from lib.models.trial import trial
 from lib.pruning.dropped import Dropped
 from lib.schema import Study, Task
+from lib.words import some
 
 SEEDS = {"docs": 0, "examples": 1234}  # as lm-eval's own command seeds them
 METRICS = {"multiple_choice": "acc", "loglikelihood": "acc", "generate_until": "exact_match"}
@@ -193,7 +194,7 @@ def task_manager(study: Study) -> Any:
     nowhere = f"none readable in {', '.join(study.task_path)}" if study.task_path else "none"
     unknown = [
         f"study {study.name}: unknown lm-eval task '{task.name}'; local tasks: "
-        f"{_some(sorted(own)) or nowhere}; all others: `lm-eval ls tasks`"
+        f"{some(sorted(own)) or nowhere}; all others: `lm-eval ls tasks`"
         for task in asked
         if task.name not in manager.all_tasks
     ]
@@ -215,12 +216,6 @@ def _shipped(names: set[str]) -> set[str]:
         if found == names:
             break
     return found
-
-
-def _some(names: Sequence[str], most: int = 12) -> str:
-    """Names for a message; of a folder with MMLU's subjects not all."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def metric(task: Any) -> str | None:

@@ -126,11 +126,12 @@ def _source(function: Callable) -> str:
 
 
 def tables(opened: OpenStudy) -> claims.Tables:
-    return tables_of(opened.study.name)
+    """For verdicts that are kept: what they say follows from the tables alone."""
+    return claims.Tables(paths.tables(opened.study.name))
 
 
 def tables_of(name: str) -> claims.Tables:
-    """The tables of a study, by its name; of those that are not there, which section to run."""
+    """For people: of tables of a study that are not there, which section to run."""
 
     def absent(table: str) -> str:
         stem = paths.sections()[section.writers()[table]].stem
@@ -146,7 +147,7 @@ def tables_of(name: str) -> claims.Tables:
 def verdicts(opened: OpenStudy, ids: list[str] | None = None) -> HTML:
     """A card per claim: what the paper says, the verdict on this study, the numbers, the rule. Of
     all papers, each under its own heading, or of the claims with these ids."""
-    found = claims.verdicts(tables(opened), ids)
+    found = claims.verdicts(tables_of(opened.study.name), ids)
     parts = []
     for name, rows in found.groupby("paper", sort=False):
         if ids is None or found["paper"].nunique() > 1:
