@@ -24,7 +24,6 @@ from lib.errors import UserError
 from lib.fields import Text
 from lib.open_sets import Chosen
 from lib.schema import Study, Task
-from lib.words import some
 
 LONGEST_NAME = 100  # of a study: names of files begin with it
 # Where a study that is like another has settings of its own for the first, the other's names of
@@ -51,7 +50,7 @@ def find(name: str) -> Path:
     looks_like_path = path.suffix in {".yaml", ".yml"} or "/" in name
     if not looks_like_path:
         raise UserError(
-            f"unknown study '{name}': studies here are {some(shipped, 16)}; "
+            f"unknown study '{name}': studies here are {', '.join(shipped)}; "
             "for your own give the path of its YAML file"
         )
     if path.suffix != ".yaml":
