@@ -76,6 +76,26 @@ def turned(world: World) -> None:
     table.loc[0, "difference"] = -0.06
 
 
+def as_its_twin(world: World) -> None:
+    """What grows and falls as in a network that has learnt nothing says nothing."""
+    table = world["layer_measures"]
+    own = table[table["model"] == "the model"]
+    world["layer_measures"] = pd.concat([own, own.assign(model="its untrained twin")])
+
+
+def nothing(world: World) -> None:
+    """With errors as large as those of 16 layers this cannot be told from a little."""
+    as_its_twin(world)
+    put("layer_predictors", "cost == 'loss'", rho=-0.2, low=-0.4, high=0.1)(world)
+
+
+def the_other_way(world: World) -> None:
+    """The stream shrinks, gradients grow, and these tell nothing."""
+    table = world["layer_measures"]
+    table.loc[table["model"] == "the model", "value"] *= -1
+    put("layer_predictors", "cost == 'loss'", rho=-0.2, low=-0.4, high=0.1)(world)
+
+
 YES, PARTLY, NO, OPEN = "reproduced", "partly", "not reproduced", "undecided"
 UNTESTABLE = "not testable here"
 GENERATION = "role == 'generation' and fraction > 0"
@@ -96,6 +116,9 @@ CASES = [
     (35, put("qa", "fraction == 0.125", fraction=0.6), UNTESTABLE),
     (41, None, YES),
     (41, put("layer_predictors", "cost == 'loss'", rho=-0.2, low=-0.4, high=0.1), PARTLY),
+    (41, as_its_twin, PARTLY),  # (c) alone
+    (41, nothing, OPEN),
+    (41, the_other_way, NO),
     (41, put("layer_predictors", "cost == 'loss'", rho=0.6, low=0.3, high=0.8), OPEN),
     (41, put("layer_predictors", "cost == 'loss'", rho=None), UNTESTABLE),
     (41, put("layer_measures", "measure == 'gradient'", measure="angular"), UNTESTABLE),

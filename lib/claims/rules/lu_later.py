@@ -103,11 +103,15 @@ def small_gradients(tables: Tables) -> Outcome:
     row = costs.iloc[0]
     goes = Measured(float(row["rho"]), float(row["low"]), float(row["high"]))
     checks = [
-        at_least("(a) the stream grows", grows[0], ORDERED),
-        above("(a) more than the twin's", minus(*grows), 0.0),
-        at_most("(b) gradients fall", falls[0], -ORDERED),
-        above("(b) more than the twin's", minus(falls[1], falls[0]), 0.0),
-        at_least("(c) they tell what a layer is worth", goes, ORDERED),
+        all_of(
+            "(a) the stream grows, more than the twin's",
+            [at_least("grows", grows[0], ORDERED), above("more", minus(*grows), 0.0)],
+        ),
+        all_of(
+            "(b) gradients fall, more than the twin's",
+            [at_most("fall", falls[0], -ORDERED), above("more", minus(falls[1], falls[0]), 0.0)],
+        ),
+        at_least("(c) gradients tell what a layer is worth", goes, ORDERED),
     ]
     words = (
         f"rank correlation with depth of the stream's norm {grows[0].value:.2f} (twin "
