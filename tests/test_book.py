@@ -314,7 +314,7 @@ def of_section_02(record: Path) -> bool:
     """Whether it is of a model healed as the study says: at its fraction, one half, with its own
     seed, and plainly."""
     inputs = json.loads(record.read_text())["inputs"]
-    healing, (start, stop) = inputs["healing"], inputs["block"]
+    healing, (start, stop) = inputs["healing"], inputs.get("block", (0, 0))
     plain = (healing["seed"], healing["steps"], "teacher" in healing) == (0, 2, False)
     return plain and stop - start == 8 and "repair" not in inputs
 
