@@ -39,7 +39,7 @@ MEANINGS = tuple(
         SMALLER: (
             (
                 "gromov-1",
-                "Some layers can go for next to nothing: drop the first fifth and heal.",
+                "Some layers can go for next to nothing: drop up to a fifth of them, and heal.",
                 "No layers go for free: a fifth of them is already missed, healed or not.",
             ),
             (
