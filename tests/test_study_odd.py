@@ -187,7 +187,7 @@ ODD |= {
 def test_an_odd_file_is_refused_in_one_line(load: Load, kind: str) -> None:
     text, says = ODD[kind]
     message = refusal(lambda: load(f"model: x\n{text}\n" if "model:" not in text else text))
-    assert says in message and len(message) < 900
+    assert says in message and len(message) < 600
 
 
 @pytest.mark.parametrize("seed", [0, 2**32 - 1])
