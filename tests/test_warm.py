@@ -207,3 +207,39 @@ def test_other_users_are_not_served(ask: Ask, starter: tuple, tmp_path: Path) ->
     )  # fmt: skip
     assert done.stdout == "b''\n", done.stderr
     assert ask("end", "0").communicate("input")[0] == "said\n"
+
+
+FORKED = """
+import os, sys, threading
+import torch
+from lib.book import warm
+
+torch.set_num_threads(2)
+row, failed = torch.ones(400_000), 0
+row.clone().add_(1)
+for _ in range(10):
+    copy = os.fork()
+    if copy == 0:
+        warm.settle()
+        together, found = threading.Barrier(8), []
+
+        def read():
+            together.wait()
+            try:
+                row.clone().add_(1)
+            except RuntimeError as problem:
+                found.append(problem)
+
+        threads = [threading.Thread(target=read) for _ in range(8)]
+        for one in threads: one.start()
+        for one in threads: one.join()
+        os._exit(bool(found))
+    failed += os.waitpid(copy, 0)[1] != 0
+sys.exit(failed)
+"""
+
+
+def test_threads_of_a_copy_may_all_compute_at_once() -> None:
+    """Without `settle` nine copies in ten end with torch's "Invalid thread pool"."""
+    done = subprocess.run([sys.executable, "-c", FORKED], cwd=paths.ROOT, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()[-500:]

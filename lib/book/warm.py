@@ -227,8 +227,16 @@ def _copy(connection: socket.socket) -> None:
             connection.recv(1)  # nothing more is said: it returns when the other end is gone
         os.kill(os.getpid(), signal.SIGKILL)
 
+    settle()
     threading.Thread(target=watch, daemon=True).start()
     sys.exit(importlib.import_module(name).main(arguments))
+
+
+def settle() -> None:
+    """Have torch make its pool of threads anew, which it does after a fork when it first needs it:
+    of two threads that need it at once, as when weights are read, the second would find none."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(torch.get_num_threads())
 
 
 def use(threads: int) -> None:
