@@ -1,5 +1,6 @@
 """The rules of the claims that came after the paper of Lu et al. (32, 35 and 41). What they ask for
-was written down before any of the numbers that they judge were seen."""
+was written down before any of the numbers that they judge were seen; how 35 and 41 count it, when
+those of the almanac, though of no other model, were known."""
 
 import numpy as np
 import pandas as pd
