@@ -153,7 +153,7 @@ SETTINGS: dict[tuple[str, str], tuple[Any, bool]] = {
 
 ALL = LETTERS
 TEXT, HEALING, ASKED, TASKS = "DTSCLWhRYyw", "CHh", "QEFV", "QEFPV"
-TASK = ("name", "shots", "limit", "role", "metric", "order")
+TASK = ("name", "shots", "limit", "role", "metric", "label", "order")
 SAME = "the same elsewhere"  # a copy, at another place
 # Key → another value, and the kinds of records whose digest it moves: none where a key only chooses
 # which records there are, where to compute, or what things are called.
@@ -213,6 +213,7 @@ KEYS: dict[str, tuple[Any, str]] = {
     "tasks.role": ("reading", "V"),
     "abilities": ({"facts": ["quiz"]}, ""),
     "tasks.metric": ("acc_norm", ""),
+    "tasks.label": ("other", ""),
     "tasks.order": (1, "E"),
     "distances.n_sequences": (5, "DTOSCRYy"),
     "distances.length": (9, "DTOSCRYy"),

@@ -10,7 +10,7 @@ from lib import open_sets, paths
 LIB = Path(lib.__file__).parent
 WINGS = re.findall(r"^(\w+) {2,}\S", lib.__doc__ or "", re.M)
 GROUND = {"errors", "paths", "files", "fields", "schema", "study", "words"}
-GROUND |= {"consistency", "open_sets", "section_settings", "strict_yaml"}
+GROUND |= {"consistency", "labels", "open_sets", "section_settings", "strict_yaml"}
 
 
 def imports(path: Path) -> set[str]:

@@ -68,7 +68,7 @@ def lens(opened: OpenStudy) -> dict[str, Any] | None:
         "method": METHOD,
         "checkpoint": opened.checkpoint,
         "weights": opened.weights,
-        "task": task.model_dump(exclude={"role", "metric"}),
+        "task": task.model_dump(exclude={"role", "metric", "label"}),
         "source": opened.task_source(task),
         **prompt_inputs(opened),
         **({"chat_template": True} if opened.study.chat_template else {}),

@@ -81,7 +81,7 @@ def probe_inputs(opened: OpenStudy, condition: Condition, probe: Probe) -> dict[
     inputs = condition_inputs(opened, condition)
     if isinstance(probe, Task):
         ordered = probe.order and probe.shots > 1  # else there is one order
-        shown = {"role", "metric"}
+        shown = {"role", "metric", "label"}
         asked_as = probe.model_dump(exclude=shown if ordered else shown | {"order"})
         source = opened.task_source(probe)
         found = inputs | {"method": evaluate.METHOD, "task": asked_as, "source": source}

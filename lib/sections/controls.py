@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from lib import labels
 from lib.experiments.conditions import main_conditions, unpruned
 from lib.experiments.measure import question_free
 from lib.experiments.opened import OpenStudy
@@ -72,7 +73,7 @@ def scores(unpruned: pd.DataFrame) -> HTML:
     for (task, shots), group in unpruned.groupby(["task", "shots"], sort=False):
         own = group.iloc[0]
         rows.append(
-            {"task": f"{task} ({shots}-shot, n = {own.n_questions})"}
+            {"task": f"{labels.asked(task, shots)}, n = {own.n_questions}"}
             | {r.run: _with_error(r.accuracy, r.stderr) for r in group.itertuples()}
             | {"guessing": own["guess"], "constant answer": own["constant"]}
             | {"question-free": _with_error(own["question_free"], own["question_free_stderr"])}

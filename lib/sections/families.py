@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lib import paths
+from lib import labels, paths
 from lib.experiments.conditions import main_conditions
 from lib.experiments.opened import OpenStudy
 from lib.pruning.dropped import most_similar
@@ -160,7 +160,7 @@ def side_by_side(critical: pd.DataFrame) -> pd.DataFrame:
         first = {"run": row.run, "layers": row.layers, "": row.state}
         fitted = f"{row.fraction:.2f} [{row.low:.2f}, {row.high:.2f}]"
         cells = rows.setdefault((row.run, row.state), first)
-        cells[f"{row.task} ({row.shots}-shot)"] = "–" if pd.isna(row.fraction) else fitted
+        cells[labels.asked(row.task, row.shots)] = "–" if pd.isna(row.fraction) else fitted
     return pd.DataFrame(rows.values()).fillna("")
 
 
@@ -195,7 +195,7 @@ def accuracy_by_run(qa: pd.DataFrame, state: str) -> Figure:
                 axes.axhline(level, color=GREY, linestyle=dash, linewidth=1, label=label)
         axes.set(ylabel="Accuracy", ylim=(-0.01, 1.03))
         fraction_axis(axes)
-        axes.set_title(_plain(f"{name} ({shots}-shot)"), fontsize="medium")
+        axes.set_title(_plain(labels.title(name, shots)), fontsize="medium")
     _legend(figure, panels, qa, spare)
     return figure
 

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 
+from lib import labels
 from lib.sections.tables import strategies
 
 SHADES = sns.color_palette("colorblind")
@@ -98,7 +99,7 @@ def evaluation_panels(
     for axes, (task, rows) in zip(panels.flat, tasks.items(), strict=False):
         draw(axes, "accuracy", task)
         accuracy_levels(axes, rows)
-        axes.set_title(f"{task[0]} ({task[1]}-shot)", fontsize="medium")
+        axes.set_title(labels.title(*task), fontsize="medium")
     axes = panels.flat[len(tasks)]
     draw(axes, "normalized_loss", None)
     loss_levels(axes, loss)
@@ -229,7 +230,7 @@ def metric_levels(axes: Axes, key: tuple, level: tuple[float, float], zoom: bool
         else:
             axes.axhline(level[1], color=GREY, linestyle="-.", linewidth=1, label="chance")
         axes.set(ylabel="Accuracy", ylim=(0, 1.03))
-        axes.set_title(f"{task} ({shots}-shot)", fontsize="medium")
+        axes.set_title(labels.title(task, shots), fontsize="medium")
         return
     axes.set(ylabel="Loss / ln V")
     if not zoom:

@@ -6,6 +6,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from lib import labels
 from lib.experiments.conditions import rank_conditions
 from lib.experiments.opened import OpenStudy
 from lib.sections.columns import METRIC, TASK
@@ -81,7 +82,7 @@ def rank_panels(ranks: pd.DataFrame, levels: Levels) -> Figure:
         axes.set(ylabel="Accuracy" if metric == "accuracy" else "Loss / ln V", ylim=(0, 1.03))
         if metric != "accuracy":
             axes.set_ylim(0, max(1.03, rows["value"].max() * 1.05))
-        title = f"{task} ({shots}-shot)" if shots is not None else f"{task} loss"
+        title = labels.title(task, shots) if shots is not None else f"{task} loss"
         axes.set_title(f"{title}, {strategy}", fontsize="medium")
         fraction_axis(axes)
     shared_legend(figure, panels)

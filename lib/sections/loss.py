@@ -4,6 +4,7 @@ import pandas as pd
 from IPython.display import HTML
 from matplotlib.figure import Figure
 
+from lib import labels
 from lib.experiments import probes
 from lib.experiments.conditions import main_conditions
 from lib.experiments.opened import OpenStudy
@@ -129,9 +130,8 @@ def loss_panel(loss: pd.DataFrame, transitions: pd.DataFrame) -> Figure:
     fitted = main_rows(transitions[transitions["state"] == "healed"]).dropna(subset=["fraction"])
     for row, shade in zip(fitted.itertuples(), SHADES[2:], strict=False):
         axes.axvspan(row.low, row.high, color=shade, alpha=0.12, linewidth=0)
-        axes.axvline(
-            row.fraction, color=shade, linewidth=1, label=f"{row.task} ({row.shots}-shot) falls"
-        )
+        name = labels.asked(row.task, row.shots)
+        axes.axvline(row.fraction, color=shade, linewidth=1, label=f"{name} falls")
     loss_levels(axes, loss)
     shared_legend(figure, panels)
     return figure

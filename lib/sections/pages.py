@@ -16,7 +16,7 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
-from lib import claims, paths, study
+from lib import claims, labels, paths, study
 from lib.claims.rules import reading
 from lib.evidence import ownership
 from lib.experiments.measure import measure
@@ -35,8 +35,11 @@ def open_study(name: str, **parameters: object) -> OpenStudy:
     ownership.take(opened.study, opened.checkpoint)
     figures.style()
     one = opened.study
-    named = [*one.tasks, *one.other_texts, *one.strategies]
-    figures.fonts_for("".join([one.title, one.text_name, *(part.name for part in named)]))
+    tasks = [*one.tasks, *one.what_breaks.tasks]
+    labels.use(tasks)
+    named = [labels.of(part.name) for part in tasks]
+    named += [part.name for part in (*one.other_texts, *one.strategies)]
+    figures.fonts_for("".join([one.title, one.text_name, *named]))
     return opened
 
 
@@ -52,7 +55,7 @@ def sign(opened: OpenStudy) -> HTML:
     """What kind of model a page is about, and which."""
     one = opened.study
     return HTML(
-        f'<p class="sign mathjax_ignore"><strong>{escape(_sentence(one.sign))}</strong>: '
+        f'<p class="sign mathjax_ignore"><strong>{escape(labels.capital(one.sign))}</strong>: '
         f"{escape(one.title)}</p>"
     )
 
@@ -173,18 +176,13 @@ def _card(row: tuple) -> str:
         f'<span class="claim-number">{kind} {row.claim}</span> {badge(row.verdict)} '
         f'<span class="claim-where">{escape(row.where)}</span></p>'
         f'<p class="claim-statement">{escape(row.statement)}</p>'
-        f'<p class="claim-reason">{escape(_sentence(row.reason))}.</p>'
+        f'<p class="claim-reason">{escape(labels.capital(labels.spelt(row.reason)))}.</p>'
         f"<details><summary>Rule, and what would change the verdict</summary>"
         f"<p>{escape(row.rule)}</p>"
         f"<p><strong>Undecided where:</strong> {escape(claim.undecided)}</p>"
         f"<p><strong>To the edge of each condition:</strong> "
-        f"{escape(row.margins)}.</p></details></div>"
+        f"{escape(labels.spelt(row.margins))}.</p></details></div>"
     )
-
-
-def _sentence(text: str) -> str:
-    """With a capital, unless it starts with a task's name."""
-    return text[:1].upper() + text[1:] if "_" not in text.split()[0] else text
 
 
 def badge(verdict: str) -> str:
@@ -318,8 +316,9 @@ def key_numbers(values: dict[str, str]) -> HTML:
 
 
 def show(table: pd.DataFrame, digits: int = 3, words: bool = False) -> HTML:
-    """A table for reading: rounded, without an index, empty where a value is missing; `words` for
-    one of sentences."""
+    """A table for reading: rounded, without an index, empty where a value is missing, tasks by
+    their labels; `words` for one of sentences."""
+    table = table.map(lambda value: labels.spelt(value) if isinstance(value, str) else value)
     # na_rep leaves <NA>
     absent = {name: "" for name, kind in table.dtypes.items() if kind == "Int64"}
     table = table.astype(dict.fromkeys(absent, object)).fillna(absent)

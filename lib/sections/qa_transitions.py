@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from lib import labels
 from lib.experiments.conditions import Condition, main_conditions, rank_conditions
 from lib.experiments.opened import OpenStudy
 from lib.healing.recipe import logged_steps
@@ -93,7 +94,7 @@ def accuracy_panels(qa: pd.DataFrame, transitions: pd.DataFrame) -> Figure:
         for row in own.itertuples():
             axes.axvspan(row.low, row.high, color=SHADES[0], alpha=0.15, linewidth=0)
         accuracy_levels(axes, rows)
-        axes.set_title(f"{task[0]} ({task[1]}-shot)", fontsize="medium")
+        axes.set_title(labels.title(*task), fontsize="medium")
     shared_legend(figure, panels, spare)
     return figure
 

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from lib import labels
 from lib.experiments.conditions import main_conditions
 from lib.experiments.opened import OpenStudy
 from lib.sections.columns import TASK
@@ -61,7 +62,7 @@ def strategy_panels(qa: pd.DataFrame, loss: pd.DataFrame) -> Figure:
             curves(axes, rows, value, strategy, [state], label=strategy)
         if row < len(tasks):
             accuracy_levels(axes, rows)
-            title = f"{tasks[row][0]} ({tasks[row][1]}-shot)"
+            title = labels.title(*tasks[row])
         else:
             loss_levels(axes, loss)
             title = f"{loss['corpus'].iloc[0]} loss"

@@ -3,6 +3,7 @@
 import pandas as pd
 from matplotlib.figure import Figure
 
+from lib import labels
 from lib.experiments.conditions import TEACHING, Condition, teacher_conditions, unpruned
 from lib.experiments.opened import OpenStudy
 from lib.experiments.probes import healing_provenance
@@ -57,7 +58,7 @@ def ways_side_by_side(summary: pd.DataFrame) -> pd.DataFrame:
     for (metric, task, shots, fraction), found in summary.groupby(
         ["metric", "task", "shots", "fraction"], sort=False, dropna=False
     ):
-        name = f"{task} ({shots}-shot)" if metric == "accuracy" else f"{task}, loss / ln V"
+        name = labels.asked(task, shots) if metric == "accuracy" else f"{task}, loss / ln V"
         digits = 3 if metric == "accuracy" else 4
         rows.append(
             {"": name, "dropped": f"{100 * fraction:.3g}%"}

@@ -9,6 +9,7 @@ import pandas as pd
 from IPython.display import HTML
 from matplotlib.figure import Figure
 
+from lib import labels
 from lib.evaluation import harness
 from lib.experiments.conditions import Condition, main_conditions, unpruned, writes
 from lib.experiments.opened import OpenStudy
@@ -183,7 +184,7 @@ def question_panels(questions: pd.DataFrame) -> Figure:
                 label="kept, if right independently",
             )
             axes.set(ylabel="Share of questions", ylim=(0, 1))
-            axes.set_title(f"{task} ({shots}-shot), {models}", fontsize="medium")
+            axes.set_title(f"{labels.title(task, shots)}, {models}", fontsize="medium")
             fraction_axis(axes)
             axes.set_xlim(0, rows["fraction"].max() if len(rows) else 1)
     shared_legend(figure, panels)
