@@ -53,6 +53,7 @@ def world(states: tuple[str, ...]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataF
     levels = {"guess": 0.25, "constant": 0.3, "chance": 0.3}
     one = models(states)
     qa = pd.concat([one.assign(task=name, shots=0, **levels) for name in ("know", "read")])
+    qa = qa.assign(role=qa["task"].map({"know": "knowledge", "read": "reading"}), n_questions=100)
     losses = one.assign(corpus="text", loss=3.0, normalized_loss=0.5)
     pruned = qa[qa["strategy"] != "none"].drop_duplicates(["task", "strategy", "state"])
     transitions = pruned.assign(fraction=0.4, low=0.3, high=0.5)
@@ -75,7 +76,7 @@ def test_figures_know_strategies_and_states_from_their_tables(states: tuple[str,
     words = {"unhealed, int8" if state == "control" else state for state in states}
     assert words <= drawn(qa_transitions.accuracy_panels(qa, transitions))
     assert words <= drawn(loss.loss_panel(losses, transitions))
-    assert set(states) - {"control"} <= drawn(at_a_glance.glance(qa, losses))
+    assert set(states) - {"control"} == drawn(at_a_glance.picture(qa, losses, 8))
     assert set(STRATEGIES) <= drawn(strategies.strategy_panels(qa, losses))
     references = [table.assign(run="Other") for table in (qa, losses)]
     for state in states[-1:]:
@@ -103,7 +104,7 @@ def test_ranks_have_a_column_of_panels_per_strategy() -> None:
     table = table.assign(metric="accuracy", task="know", shots=0, rank=4)
     figure = lora_rank.rank_panels(table, {("accuracy", "know", 0): (0.9, 0.25)})
     titles = [axes.get_title() for axes in figure.axes]
-    assert titles == [f"know (0-shot), {name}" for name in STRATEGIES]
+    assert titles == [f"Know, {name}" for name in STRATEGIES]
     assert "rank 4" in drawn(figure)
 
 

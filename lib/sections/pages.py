@@ -17,7 +17,6 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
 from lib import claims, labels, paths, study
-from lib.claims.rules import reading
 from lib.evidence import ownership
 from lib.experiments.measure import measure
 from lib.experiments.opened import OpenStudy
@@ -48,6 +47,9 @@ def measured(opened: OpenStudy, one: Section) -> dict[str, pd.DataFrame]:
     name, without those that the study does without."""
     measure(opened, [model for group in one.conditions(opened).values() for model in group])
     made = {table.name: table.make(opened) for table in one.tables if table.written}
+    for name in (name for name, table in made.items() if table is None):
+        # Of when the study did not do without it: verdicts would go on reading it.
+        (paths.tables(opened.study.name) / f"{name}.csv").unlink(missing_ok=True)
     return {name: save(opened, name, table) for name, table in made.items() if table is not None}
 
 
@@ -185,25 +187,32 @@ def _card(row: tuple) -> str:
     )
 
 
-def badge(verdict: str) -> str:
+def badge(verdict: str, count: int | None = None) -> str:
+    """A verdict in its colours, with how often it came out."""
     words = f"answered {verdict}" if verdict in ("yes", "no", "open") else verdict
+    words = words if count is None else f"{count} {words}"
     return f'<span class="verdict verdict-{verdict.replace(" ", "-")}">{escape(words)}</span>'
+
+
+def badges(verdicts: pd.Series) -> str:
+    """How often each verdict came out."""
+    counts = verdicts.value_counts()
+    order = dict.fromkeys([*claims.VERDICTS, *claims.ANSWERS.values()])
+    return " ".join(badge(one, int(counts[one])) for one in order if one in counts)
+
+
+def keep_verdicts(opened: OpenStudy) -> pd.DataFrame:
+    """The verdicts on all claims; writes verdicts.csv."""
+    return save(opened, "verdicts", claims.verdicts(tables(opened)))
 
 
 def count_verdicts(opened: OpenStudy) -> HTML:
     """How many claims of each paper came out how; writes verdicts.csv."""
-    found = save(opened, "verdicts", claims.verdicts(tables(opened)))
     lines = []
-    for name, rows in found.groupby("paper", sort=False):
-        counts = rows["verdict"].value_counts()
-        order = dict.fromkeys([*claims.VERDICTS, *claims.ANSWERS.values()])
-        badges = " ".join(
-            f'<span class="count">{counts[one]} × {badge(one)}</span>'
-            for one in order
-            if one in counts
-        )
+    for name, rows in keep_verdicts(opened).groupby("paper", sort=False):
         cite = escape(claims.papers()[name].cite.partition(",")[0])
-        lines.append(f'<p class="verdict-counts">Of {len(rows)} claims of {cite}: {badges}</p>')
+        counts = badges(rows["verdict"])
+        lines.append(f'<p class="verdict-counts">Of {len(rows)} claims of {cite}: {counts}</p>')
     return HTML("".join(lines))
 
 
@@ -254,33 +263,6 @@ def introduce(opened: OpenStudy) -> HTML:
         f"<em>{escape(opened.strategies[0])}</em>, says: "
         f"<em>{dropped.in_words(opened.n_layers)}</em>.</p>"
     )
-
-
-def headline(opened: OpenStudy, qa: pd.DataFrame, loss: pd.DataFrame) -> HTML:
-    """Per task how much can go, healed, before it shows; and what half of the layers cost."""
-    values = {}
-    main = opened.strategies[0]
-    try:
-        flat, why = reading.flat_regions(qa, main), "the unpruned model is at chance already"
-    except reading.Untestable as reason:
-        flat, why = {}, str(reason)
-    points = f"{100 * reading.FLAT_LOSS:.0f} points"
-    for task in qa[["task", "shots"]].drop_duplicates().itertuples(index=False, name=None):
-        label = reading.named(*task)
-        if task not in flat:
-            unknown = reading.of_task(qa, task)["chance"].isna().all()
-            values[f"{label}: {'its chance level is not known' if unknown else why}"] = "–"
-            continue
-        reached, *ends = map(reading.percent, flat[task])
-        span = f" (95%: {' to '.join(ends)})" if ends[0] != ends[1] else ""
-        values[f"of the layers can go before {label} loses {points}{span}"] = reached
-    rows = reading.series(loss, main, "healed").set_index("fraction")["loss"]
-    if 0.0 in rows.index:  # healing may have broken down
-        half = min(rows.index, key=lambda fraction: abs(fraction - 0.5))
-        values[f"nats per token more, healed, with {100 * half:.3g}% dropped"] = (
-            f"{rows[half] - rows[0.0]:+.2f}"
-        )
-    return key_numbers(values)
 
 
 def differences(compared: pd.DataFrame) -> HTML:
