@@ -94,7 +94,7 @@ def test_the_picture_shows_the_layers_that_go(qa, loss):
 
 
 def values(axes: Axes) -> list[tuple[float, ...]]:
-    return [tuple(np.round(line.get_ydata().astype(float), 9)) for line in axes.get_lines()]
+    return [tuple(np.round(np.asarray(line.get_ydata(), float), 9)) for line in axes.get_lines()]
 
 
 def test_its_curves_are_those_of_the_tables_and_names_lie_apart(qa, loss):
