@@ -70,22 +70,12 @@ def section(which: str, name: str, parameters: dict[str, Any], checked: bool = F
     under _build/executed/, or under _build/trials/ when it was given parameters of its own.
 
     It is written to _build/logs/ while it runs and stays there if it fails, to be read."""
-    # With it jsonschema builds 38 parsers, which takes a second; no notebook's format needs them.
-    sys.modules.setdefault("rfc3987_syntax", None)
-    import nbformat
-    import papermill
-    from papermill.exceptions import PapermillExecutionError
-    from traitlets.config import Config
-
-    from lib.book import kernels
-
     source = paths.sections()[paths.section(which)]
     chosen = study.load(name)
     about = f"section {source.stem} of study {chosen.name}"
-    notebook = nbformat.read(source, as_version=4)
     if "study" in parameters:
         raise UserError("parameter study: give it with --study")
-    check_parameters(declared(notebook), parameters)
+    check_parameters(declared(json.loads(source.read_text("utf-8"))), parameters)
     if not checked:
         from lib.book.check import check
         from lib.models.checkpoints import checkpoint_digest
@@ -96,16 +86,38 @@ def section(which: str, name: str, parameters: dict[str, Any], checked: bool = F
     reference = chosen.name if shipped else chosen.file
     log = paths.BUILD / "logs" / chosen.name / source.name
     final = paths.executed(chosen.name, source.name)
-    # After Ctrl-C, what polls the kernel may notice its end first, and would print a traceback.
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    runtime = _runtime()
     try:
         if parameters:  # a trial: the book's copy of this section no longer fits the tables
             final.unlink(missing_ok=True)
             final = paths.BUILD / "trials" / chosen.name / source.name
-        log.parent.mkdir(parents=True, exist_ok=True)
-        final.parent.mkdir(parents=True, exist_ok=True)
         print(about, flush=True)
+        execute(source, log, {"study": reference, **parameters}, about)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(log, final)
+        write_atomically(final.parent / "study.json", json.dumps({"file": chosen.file}))
+    except OSError as error:
+        raise UserError(f"cannot write {error.filename or log}: {error.strerror}") from None
+    return final
+
+
+def execute(source: Path, target: Path, parameters: dict[str, Any], about: str) -> None:
+    """Execute a notebook, and sign it with what it was run with. What has been executed is written
+    to `target` on the way, and stays there.
+
+    Raises UserError, which begins with `about`, where the notebook raises one or fails."""
+    # With it jsonschema builds 38 parsers, which takes a second; no notebook's format needs them.
+    sys.modules.setdefault("rfc3987_syntax", None)
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
+
+    from lib.book import kernels
+
+    # After Ctrl-C, what polls the kernel may notice its end first, and would print a traceback.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    runtime = _runtime()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         start = time.monotonic()
         config = {
             "KernelManager": {"transport": "ipc", "connection_file": f"{runtime}/kernel.json"},
@@ -115,30 +127,25 @@ def section(which: str, name: str, parameters: dict[str, Any], checked: bool = F
         with kernels.ready():
             papermill.execute_notebook(
                 str(source).replace("{", "{{").replace("}", "}}"),
-                str(log).replace("{", "{{").replace("}", "}}"),
-                parameters={"study": reference, **parameters},
+                str(target).replace("{", "{{").replace("}", "}}"),
+                parameters=parameters,
                 kernel_name="python3",
                 cwd=str(paths.ROOT),
                 progress_bar=False,
                 stderr_file=sys.stderr,
                 config=Config(config),
             )
-        _sign(log, time.monotonic() - start)
-        shutil.move(log, final)
-        write_atomically(final.parent / "study.json", json.dumps({"file": chosen.file}))
+        _sign(target, time.monotonic() - start)
     except PapermillExecutionError as error:
         if error.ename == "UserError":
             raise UserError(f"{about}: {error.evalue}") from None
         last = " ".join(str(error.evalue).split())[:300]
         raise UserError(
             f"{about} failed in cell {error.exec_count} "
-            f"({error.ename}: {last}); the executed notebook is {log}"
+            f"({error.ename}: {last}); the executed notebook is {target}"
         ) from None
-    except OSError as error:
-        raise UserError(f"cannot write {error.filename or log}: {error.strerror}") from None
     finally:
         shutil.rmtree(runtime, ignore_errors=True)
-    return final
 
 
 def _sign(executed: Path, seconds: float) -> None:

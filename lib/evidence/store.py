@@ -18,7 +18,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,13 @@ class Store:
         self.put(kind, name, inputs, value, seconds=seconds, **provenance)
         recorded = self.get(kind, name, inputs)
         return value if recorded is None else recorded
+
+    def records(self) -> Iterator[Record]:
+        """All that are sound, by kind and name."""
+        for path in sorted(self.folder.glob("*/*.json")):
+            record, problem = read(path)
+            if problem is None:
+                yield record
 
     def standing(self, record: Record) -> Record | None:
         """What is recorded of these inputs under this name, if anything is."""

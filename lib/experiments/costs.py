@@ -111,9 +111,7 @@ def _measured(opened: OpenStudy, weights: str) -> dict[str, Any]:
     """From evidence or measured now: `models`, and the `device` and `threads` that they ran on."""
     study, cost = opened.study, opened.study.cost
     blocks = [UNPRUNED, *(simple(n, opened.n_layers) for n in opened.healed_ns(cost.fractions))]
-    on_cpu = checkpoints.device(study).type == "cpu"
-    timed = ON_CPU if on_cpu else {"threads": torch.get_num_threads()}
-    place = {"device": device_name(opened)} | timed
+    place = _place(opened)
     inputs = place | {
         "method": METHOD,
         "checkpoint": opened.checkpoint,
@@ -129,7 +127,7 @@ def _measured(opened: OpenStudy, weights: str) -> dict[str, Any]:
         if not plain:
             opened.release()
         model = opened.model if plain else four_bit.load_4bit(study)
-        with _threads(timed["threads"]):
+        with _threads(place["threads"]):
             return place | {"models": _measure(opened, model, blocks, counted=plain)}
 
     name = f"{weights} {cost.batch}x{cost.length}+{cost.tokens} {place['device']}"
@@ -146,10 +144,16 @@ def _threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def device_name(opened: OpenStudy) -> str:
-    """The processor or GPU that the study runs on."""
+def _place(opened: OpenStudy) -> dict[str, Any]:
+    """The processor or GPU that times are taken on, and the threads; of a published run the one
+    that they were taken on."""
+    if opened.published:
+        return {"device": opened.recorded("device")}
     device = checkpoints.device(opened.study)
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else provenance.processor()
+    if device.type == "cuda":
+        threads = torch.get_num_threads()
+        return {"device": torch.cuda.get_device_name(device), "threads": threads}
+    return {"device": provenance.processor(), **ON_CPU}
 
 
 def _measure(

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,9 +36,11 @@ WEIGHTS = {torch.float32: "float32", torch.bfloat16: "bf16", torch.float16: "fp1
 class OpenStudy:
     """One study, opened: its model, tokenizer and evidence, each loaded when first needed.
 
-    planned: nothing is measured or trained, and what would have to be is expected instead."""
+    planned: nothing is measured or trained, and what would have to be is expected instead.
+    published: nor is it where evidence that somebody published is all that there is."""
 
     planned = False
+    published = False
 
     def __init__(self, study: Study) -> None:
         self.study = study
@@ -46,6 +49,11 @@ class OpenStudy:
         self._strategies: dict[str, Strategy] = {}
         self._chosen: dict[tuple[str, int, int, Sample | None], Dropped] = {}
         self._documents: dict[tuple[Text, Loss], list[list[int]]] = {}
+
+    @property
+    def tables(self) -> Path:
+        """Where its tables lie."""
+        return paths.tables(self.study.name)
 
     @cached_property
     def config(self) -> Any:

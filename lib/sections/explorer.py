@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from IPython.display import HTML
 
-from lib import labels, paths
+from lib import labels
 from lib.claims.rules.reading import read
 from lib.experiments.opened import OpenStudy
 from lib.sections.other_runs import others
@@ -43,7 +43,7 @@ def show(opened: OpenStudy, qa: pd.DataFrame, loss: pd.DataFrame) -> HTML:
     """The explorer of the study, whose tables these are, and of every other run."""
     study = opened.study
     own = _run(study.name, study.title, study.sign, opened.n_layers, qa, loss)
-    own["texts"] = _texts(paths.tables(study.name))
+    own["texts"] = _texts(opened.tables)
     found = [own]
     for run in others(study.name, told=False):
         one = _run(run.name, run.title, run.sign, run.layers, run.tables["qa"], run.tables["loss"])

@@ -89,7 +89,7 @@ def _own(opened: OpenStudy) -> Run:
         "transitions": tables.transition_table(opened, conditions),
     }
     study = opened.study
-    size, folder = parameters(study), paths.tables(study.name)
+    size, folder = parameters(study), opened.tables
     return Run(study.name, study.title, study.sign, opened.n_layers, size, folder, made)
 
 

@@ -20,18 +20,26 @@ from lib import claims, labels, paths, study
 from lib.evidence import ownership
 from lib.experiments.measure import measure
 from lib.experiments.opened import OpenStudy
+from lib.experiments.published import PublishedStudy
 from lib.sections import figures, section
 from lib.sections.section import Section
 from lib.sections.tables import by_run, save
+
+PUBLISHED = "published/"  # before the name of a run that is opened from what is published
 
 
 def open_study(name: str, **parameters: object) -> OpenStudy:
     """The study, with a section's own parameters laid over its settings.
 
-    `open_study("almanac", distances={"length": 64})`; values of None leave the study's. Raises
-    UserError where the study's folder holds results of another checkpoint or study."""
-    opened = OpenStudy(study.override(study.load(name), **parameters))
-    ownership.take(opened.study, opened.checkpoint)
+    `open_study("almanac", distances={"length": 64})`; values of None leave the study's. Behind
+    "published/" a name is that of a published run, opened from its evidence. Raises UserError where
+    the study's folder holds results of another checkpoint or study."""
+    own = study.override(study.load(name.removeprefix(PUBLISHED)), **parameters)
+    if name.startswith(PUBLISHED):
+        opened: OpenStudy = PublishedStudy(own)
+    else:
+        opened = OpenStudy(own)
+        ownership.take(own, opened.checkpoint)
     figures.style()
     one = opened.study
     tasks = [*one.tasks, *one.what_breaks.tasks]
@@ -45,11 +53,12 @@ def open_study(name: str, **parameters: object) -> OpenStudy:
 def measured(opened: OpenStudy, one: Section) -> dict[str, pd.DataFrame]:
     """See to it that all is measured that a section needs, and write its tables; returns them by
     name, without those that the study does without."""
-    measure(opened, [model for group in one.conditions(opened).values() for model in group])
+    if not opened.published:
+        measure(opened, [model for group in one.conditions(opened).values() for model in group])
     made = {table.name: table.make(opened) for table in one.tables if table.written}
-    for name in (name for name, table in made.items() if table is None):
+    for name in (name for name, table in made.items() if table is None and not opened.published):
         # Of when the study did not do without it: verdicts would go on reading it.
-        (paths.tables(opened.study.name) / f"{name}.csv").unlink(missing_ok=True)
+        (opened.tables / f"{name}.csv").unlink(missing_ok=True)
     return {name: save(opened, name, table) for name, table in made.items() if table is not None}
 
 
@@ -58,7 +67,7 @@ def sign(opened: OpenStudy) -> HTML:
     one = opened.study
     return HTML(
         f'<p class="sign mathjax_ignore"><strong>{escape(labels.capital(one.sign))}</strong>: '
-        f"{escape(one.title)}</p>"
+        f"{escape(one.title)}{', a published run' * opened.published}</p>"
     )
 
 
@@ -132,7 +141,7 @@ def _source(function: Callable) -> str:
 
 def tables(opened: OpenStudy) -> claims.Tables:
     """For verdicts that are kept: what they say follows from the tables alone."""
-    return claims.Tables(paths.tables(opened.study.name))
+    return claims.Tables(opened.tables)
 
 
 def tables_of(name: str) -> claims.Tables:
@@ -152,7 +161,8 @@ def tables_of(name: str) -> claims.Tables:
 def verdicts(opened: OpenStudy, ids: list[str] | None = None) -> HTML:
     """A card per claim: what the paper says, the verdict on this study, the numbers, the rule. Of
     all papers, each under its own heading, or of the claims with these ids."""
-    found = claims.verdicts(tables_of(opened.study.name), ids)
+    shown = tables(opened) if opened.published else tables_of(opened.study.name)
+    found = claims.verdicts(shown, ids)
     parts = []
     for name, rows in found.groupby("paper", sort=False):
         if ids is None or found["paper"].nunique() > 1:

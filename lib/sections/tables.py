@@ -267,8 +267,10 @@ def by_run(opened: OpenStudy, name: str, own: pd.DataFrame) -> pd.DataFrame:
 
 
 def save(opened: OpenStudy, name: str, table: pd.DataFrame) -> pd.DataFrame:
-    """Write the table behind a figure as results/<study>/tables/<name>.csv; returns it."""
-    write(paths.tables(opened.study.name) / f"{name}.csv", table)
+    """Write the table behind a figure as results/<study>/tables/<name>.csv, where it is not
+    published already; returns it."""
+    if not opened.published:
+        write(opened.tables / f"{name}.csv", table)
     return table
 
 

@@ -3,7 +3,6 @@
 import pandas as pd
 
 from lib import claims
-from lib.evidence.records import read
 from lib.experiments.opened import OpenStudy
 from lib.sections import pages
 from lib.sections.section import Section, Table, every_claim
@@ -16,11 +15,11 @@ def verdict_table(opened: OpenStudy) -> pd.DataFrame:
 
 def run_times(opened: OpenStudy) -> pd.DataFrame:
     """What measuring cost: per kind of evidence the number of records, seconds, peak memory."""
-    rows = []
-    for path in sorted(opened.store.folder.glob("*/*.json")):
-        record, problem = read(path)
-        if problem is None and "seconds" in record["provenance"]:
-            rows.append({"kind": record["kind"], **record["provenance"]})
+    rows = [
+        {"kind": record["kind"], **record["provenance"]}
+        for record in opened.store.records()
+        if "seconds" in record["provenance"]
+    ]
     found = pd.DataFrame(rows).groupby("kind")
     return pd.DataFrame(
         {

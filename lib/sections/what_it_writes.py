@@ -79,7 +79,9 @@ def lost_questions(opened: OpenStudy, task: Task, count: int) -> pd.DataFrame:
     known = np.flatnonzero(right[0])
     known = known[np.argsort(until[known], kind="stable")]
     chosen = known[np.linspace(0, len(known) - 1, min(count, len(known))).astype(int)]
-    documents = _documents(opened, task)
+    documents = dict.fromkeys(chosen, ("not published",) * 2)
+    if not opened.published:
+        documents = dict(enumerate(_documents(opened, task)))
     return pd.DataFrame(
         {
             "right up to": f"{100 * fractions[until[i] - 1]:.3g}% dropped",
