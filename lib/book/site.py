@@ -77,6 +77,8 @@ def build(chosen: Study) -> int:
     for old in ("html", ".doctrees", "jupyter_execute"):
         shutil.rmtree(paths.BUILD / old, ignore_errors=True)
     code = jupyter_book(STAGE, paths.ROOT, ["-W", "-n", "--keep-going"], feet(studies))
+    if code == 0:
+        finish.addressed(paths.BUILD / "html", repository.settings()["title"])
     for one in studies if code == 0 else ():
         redirect(one)
     return code

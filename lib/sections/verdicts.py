@@ -30,8 +30,8 @@ def every_verdict(opened: OpenStudy) -> HTML:
             f'{pages.heading(name)}<div class="table-box words verdict-list mathjax_ignore" '
             'tabindex="0" role="region" aria-label="Table of all claims and verdicts">'
             '<table class="dataframe"><thead><tr><th scope="col">claim</th>'
-            '<th scope="col">what the paper says, and what came out</th>'
-            f'<th scope="col">verdict</th></tr></thead><tbody>{lines}</tbody></table></div>'
+            '<th scope="col">what the paper says, and what came out here</th></tr></thead>'
+            f"<tbody>{lines}</tbody></table></div>"
         )
         homeless = rows[[page is None for _, page in shown]]
         if len(homeless):
@@ -44,9 +44,9 @@ def _line(row: tuple, page: Path | None) -> str:
     href = card_link(f"{row.paper}-{row.claim}")
     where = f"section {int(page.stem[:2])}" if page and page.stem[:2].isdigit() else "card"
     return (
-        f'<tr><th scope="row"><a href="{escape(href)}">{row.claim}<span> · {where}</span></a></th>'
-        f'<td>{escape(row.statement)}<p class="claim-reason">{pages.reason(row)}</p></td>'
-        f"<td>{pages.badge(row.verdict)}</td></tr>"
+        f'<tr><th scope="row"><a href="{escape(href)}">{row.claim} <span>{where}</span></a></th>'
+        f"<td>{escape(row.statement)} {pages.badge(row.verdict)}"
+        f'<p class="claim-reason">{pages.reason(row)}</p></td></tr>'
     )
 
 
