@@ -61,6 +61,8 @@ def finish(html: Path, title: str, foot: Callable[[str], str]) -> None:
             text = shared(text, page, title)
         # A list for those who hear the page holds nothing but its items.
         text = text.replace('role="doc-biblioentry"', 'role="listitem"')
+        # Tables of Markdown have headers of columns alone.
+        text = text.replace('<th class="head', '<th scope="col" class="head')
         text = lighter(text).replace(FOOT, foot(page))
         path.write_text(text, encoding="utf-8")
     icons.keep_used(html)
