@@ -28,6 +28,7 @@ from lib.book.comparing.recorded import RecordedRun, own, published
 from lib.errors import UserError
 from lib.files import write_atomically
 from lib.schema import Study
+from lib.words import of_paper, typeset
 
 WIDTH = 98  # of a line
 LONGEST = 25  # lines of any part but the claims in the terminal; the report has all
@@ -76,9 +77,10 @@ def _claims(there: RecordedRun, here: RecordedRun) -> list[str]:
     lines = []
     both = there.made["verdicts"].merge(here.made["verdicts"], on=["paper", "claim"])
     for row in both.to_dict("records"):
-        says = [f"{row['verdict' + side]}: {row['reason' + side]}" for side in ("_x", "_y")]
+        says = [f"{row['verdict' + at]}: {typeset(row['reason' + at])}" for at in ("_x", "_y")]
         mark = " " if row["verdict_x"] in (row["verdict_y"], "not testable here") else "≠"
-        claim = f"{row['paper']} {row['claim']}: {row['statement_x']} ({row['where_x']})"
+        where = typeset(of_paper(row["where_x"]))
+        claim = f"{row['paper']} {row['claim']}: {row['statement_x']} ({where})"
         both_say = [f"    both: {says[0]}"]
         differ = [f"    published: {says[0]}", f"    this run: {says[1]}"]
         lines += [f"{mark} {claim}", *(both_say if says[0] == says[1] else differ)]

@@ -37,6 +37,25 @@ def percent(share: float) -> str:
     return f"{100 * share:.3g}%"
 
 
+def typeset(text: str) -> str:
+    """Numbers as a page sets them: a minus sign where a number has one, an error and a unit on the
+    line of their number, an interval on one line. Names with dashes stay as they are."""
+    text = re.sub(r"(?<![\w.)\]-])-(?=\d)", "\N{MINUS SIGN}", text)
+    text = re.sub(r" ?± ?(?=\d)", "\u00a0±\u00a0", text)
+    text = re.sub(r"(?<=\d) (?=(?:points?|times|nats|seeds?|of ln V)\b)", "\u00a0", text)
+    text = re.sub(r"(?<=[\d\u00a0]of) (?=ln V)", "\u00a0", text)
+    text = re.sub(r"\bln V\b", "ln\u00a0V", text)
+    text = re.sub(r"(\[[^\s\[\]]*\d[^\s\[\]]*,) (?=[^\s\[\]]*\d[^\s\[\]]*\])", "\\1\u00a0", text)
+    return re.sub(r"\b(Figs?\.|Tables?|App\.|Eq\.|[Ff]ootnote) (?=\w)", "\\1\u00a0", text)
+
+
+def of_paper(where: str) -> str:
+    """Where a paper says something: its figures and tables are not those of this book."""
+    place = re.match(r"Figs?\.|Tables?\b|App\.|Eq\.|§|Footnote|abstract|2026 version", where)
+    # "Footnote" begins no sentence any more.
+    return f"the paper's {where.replace('Footnote', 'footnote')}" if place else where
+
+
 def some(names: Sequence[str], most: int = 12) -> str:
     """Names for a message; of many, as MMLU's subjects, not all."""
     more = f" and {len(names) - most} more" if len(names) > most else ""

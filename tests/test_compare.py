@@ -207,6 +207,24 @@ def test_cells_of_tables_that_do_not_follow_from_records_are_named(side, runs, c
         assert line.endswith(f"): {column} is {value}, its records give {stood}")
 
 
+def test_verdicts_may_say_the_same_numbers_in_other_words(runs, capsys):
+    def reworded(text: str) -> str:
+        return f"put otherwise: {text}".replace("by +", "by ").replace("differs", "varies")
+
+    path = runs.published / "tables" / "verdicts.csv"
+    table = pd.read_csv(path)
+    path.write_text(table.assign(reason=table["reason"].map(reworded)).to_csv(index=False))
+    assert outcome(runs, capsys)[0] == 0
+    row = table["reason"].str.contains(r"\d").idxmax()
+    changed = {"reason": "9.75 more", "margins": table["margins"].iloc[0] + ", open"}
+    for column, text in changed.items():
+        edited = table.copy()
+        edited.loc[row if column == "reason" else 0, column] = text
+        path.write_text(edited.to_csv(index=False))
+        (line,) = part(outcome(runs, capsys)[1], EDITED)
+        assert f": {column} is " in line
+
+
 def test_only_this_runs_rows_count_where_other_runs_stand_too(runs, capsys):
     with open(runs.own / "tables" / "unpruned.csv", "a") as file:
         file.write("Another run,quiz,0,0.5,0.1,24,0.25,0.25,,\n")

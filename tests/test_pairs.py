@@ -324,4 +324,4 @@ def test_ties_and_turned_pairs() -> None:
 
 
 def test_a_pair_says_what_it_shows() -> None:
-    assert str(Pair("a against b", 0.0312, 0.004, "win")) == "a against b +3.1 ± 0.4 (win)"
+    assert str(Pair("a against b", 0.0312, 0.004, "win")) == "a against b +3.1 ± 0.4 points (wins)"

@@ -27,7 +27,7 @@ from lib.claims.rules.judging import (
 )
 from lib.claims.rules.reading import Tables, flat_regions, of_state
 from lib.errors import UserError
-from lib.sections import pages, tables
+from lib.sections import pages, section, tables, verdicts
 
 SECOND = """
 from lib.claims.rules.judging import Claim, Paper, at_least, graded, measured
@@ -48,6 +48,8 @@ Write = Callable[[str], None]
 @pytest.fixture
 def second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
     """Writes another paper's file, second.py, in a folder that is searched as lib/claims is."""
+    for name in section.names():  # before: what they say of all claims is said when imported
+        section.load(name)
     folder = tmp_path / "claims"
     folder.mkdir()
     monkeypatch.setattr(claims, "__path__", [*claims.__path__, str(folder)])
@@ -77,16 +79,23 @@ def test_a_second_paper_is_one_file(second: Write, measured_tables: Tables) -> N
 
 def test_each_paper_stands_under_its_own_heading(second: Write, measured_tables: Tables) -> None:
     second(SECOND)
-    opened = SimpleNamespace(study=SimpleNamespace(name="mine"))
-    for html in (pages.verdicts(opened).data, pages.rules_table().data):
+    study = SimpleNamespace(name="mine")
+    opened = SimpleNamespace(study=study, published=False, tables=measured_tables.folder)
+    for html in (verdicts.every_verdict(opened).data, pages.rules_table().data):
         first, other = html.split("Counting rows")
         assert "The Unreasonable Ineffectiveness of the Deeper Layers" in first
         assert "There are many rows." in other and "There are many rows." not in first
         assert "Nothing: rows are counted." in other
-    assert "Claim 1<" in other or "1. There are many rows. (Fig. &lt;1&gt;)" in other
+    assert "1. There are many rows. (the paper's Fig. &lt;1&gt;)" in other.replace(
+        "&#x27;", "'"
+    ).replace("\xa0", " ")
     counted = pages.count_verdicts(opened).data
     assert "Of 17 claims of Gromov et al.:" in counted and "Of 2 claims of Nobody:" in counted
     assert 'verdict-yes">1 answered yes<' in counted
+    line = verdicts.every_verdict(opened).data
+    assert line.count('id="claim-second-1"') == 1 and 'href="verdicts.html#claim-second-1"' in line
+    assert 'id="claim-gromov-7"' not in line and "Asked for: " in line
+    assert 'href="01_angular_distances.html#claim-gromov-7"' in line
     alone = pages.verdicts(opened, ["gromov-7", "gromov-14"]).data
     assert "Claim 7<" in alone and "Question 14<" in alone and "<h3" not in alone
     assert "<h3" in pages.verdicts(opened, ["gromov-7", "second-1"]).data

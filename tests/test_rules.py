@@ -143,10 +143,11 @@ def paper_is_right() -> World:
 def verdict(number: int, world: World, folder: Path) -> str:
     for name, table in world.items():
         table.to_csv(folder / f"{name}.csv", index=False, float_format="%.10g")
-    outcome, reason, margins = claims.find(f"gromov-{number}").verdict(Tables(folder))
+    outcome, reason, margins, asked = claims.find(f"gromov-{number}").verdict(Tables(folder))
     assert outcome in VERDICTS
     assert (outcome == "undecided") == ("within the error of its edge" in reason)
-    assert reason and "nan" not in reason + margins and "\n" not in reason + margins
+    said = reason + margins + asked
+    assert reason and "nan" not in said and "\n" not in said
     if outcome in ("reproduced", "not reproduced") and margins:
         # Of a verdict that follows from all conditions alike, none tells another story.
         kinds = {part.rpartition(" ")[2] for part in margins.split("; ")}

@@ -1,6 +1,8 @@
 """Sections: a notebook, a module of its name, and what follows from what the module says."""
 
 import dataclasses
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +72,20 @@ def test_a_section_that_draws_the_unpruned_model_needs_it(
     assert {"lora_rank", "healing_seeds", "teacher"} <= set(drawn)
     for name in drawn:
         assert unpruned(opened) in section.load(name).conditions(opened)[""], name
+
+
+def test_a_claims_card_stands_on_the_page_of_its_section() -> None:
+    """What notebooks show is what links lead to; no card stands twice."""
+    shown = []
+    for name, path in section.notebooks().items():
+        for of in re.findall(r"pages\.verdicts\(opened, ([^)]*)\)", path.read_text("utf-8")):
+            own = section.load(name).claims
+            ids = own if of.endswith("SECTION.claims") else json.loads(of.replace("\\", ""))
+            assert {section.home(claim) for claim in ids} == {path}
+            shown += ids
+    assert len(shown) == len(set(shown))
+    others = set(section.every_claim()) - set(shown)
+    assert all(section.home(claim) is None for claim in others)
 
 
 @pytest.fixture

@@ -238,6 +238,22 @@ def test_staged_pages_are_those_of_the_contents(
     assert not site.labels(first) & site.labels(second)
 
 
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("04_strategies.ipynb", "# 4 · One\n"),
+        ("23_b.ipynb", "# 23 · One\n"),
+        ("b.ipynb", "# One\n"),
+    ],
+)
+def test_a_title_begins_with_the_number_of_its_file(name: str, title: str) -> None:
+    numbered, before = notebook(), notebook()
+    site.number(numbered, name)
+    assert "".join(numbered["cells"][0]["source"]).startswith(f"(sec-one)=\n{title}")
+    assert numbered["cells"][1:] == before["cells"][1:]
+    assert site.labels(numbered) == site.labels(before)
+
+
 def test_no_path_of_this_machine_is_published() -> None:
     cell = {
         "cell_type": "code",

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pydata_sphinx_theme
 import pytest
@@ -22,6 +23,7 @@ PAGE = """<html><head>
   <script>window.MathJax = {"options": {}}</script>
   <script defer="defer" src="../_static/mathjax/tex-chtml.js"></script>
 </head><body><article class="bd-article"><h1>A &amp; B<a class="headerlink" href="#a">#</a></h1>
+<table><tr><th class="head">n</th></tr></table>
 <p class="sign">A toy</p><p>Cut layers. Gromov <em>et al.</em> [2025] did. %s</p></article>
 <!-- foot --></body></html>"""
 
@@ -106,13 +108,38 @@ def test_pages_load_what_they_need_and_say_what_they_are(
     text = page.read_text()
     assert ("mathjax" in text) is formula and ("window.MathJax" in text) is formula
     assert "fontawesome" not in text and text.count("viewport") == 1
-    assert "foot of book/one" in text
+    assert "foot of book/one" in text and '<th scope="col" class="head">' in text
     about = "Cut layers. Gromov et al. [2025] did." + " More." * (not formula)
     assert f'<meta name="description" content="{about}">' in text
     assert 'property="og:title" content="A &amp; B"' in text
     assert "https://book.example.org/book/one.html" in text
+    assert 'property="og:image" content="https://book.example.org/_static/share.png"' in text
     left = {path.relative_to(static).as_posix() for path in static.rglob("*") if path.is_file()}
     assert left == {"mathjax/tex-chtml.js", fonts}
+
+
+@pytest.mark.parametrize("site", ["", "https://book.example.org/it"])
+def test_what_needs_the_sites_address_is_there_once_it_has_one(
+    site: str, config, tmp_path: Path
+) -> None:
+    config(baseurl=site)
+    shutil.copytree(paths.ROOT / "book/_static", tmp_path / "_static")
+    for name in ("a b.html", "notebooks/one.html", "search.html"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("<html></html>" if name == "search.html" else PAGE % "")
+    finish.finish(tmp_path, "The <book>", lambda name: "")
+    finish.addressed(tmp_path, "The <book>")
+    shown = {path.name for path in (tmp_path / "_static").iterdir()}
+    assert ("share.png" in shown) == bool(site) and not any("landing" in name for name in shown)
+    assert ("og:image" in (tmp_path / "a b.html").read_text("utf-8")) == bool(site)
+    if not site:
+        assert not {*tmp_path.glob("*.xml")} | {*tmp_path.glob("404*")}
+        return
+    places = ElementTree.parse(tmp_path / "sitemap.xml").getroot().iterfind(".//{*}loc")
+    assert [place.text for place in places] == [f"{site}/a%20b.html", f"{site}/notebooks/one.html"]
+    lost = (tmp_path / "404.html").read_text("utf-8")
+    assert "The &lt;book&gt;" in lost and "<book>" not in lost
+    assert set(re.findall(r'href="([^"]*)"', lost)) == {f"{site}/", f"{site}/search.html"}
 
 
 def test_icons_that_no_page_names_are_left_out(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_verdicts_choose_the_sentence(verdicts: list[str], begins: str) -> None:
     assert re.findall(r"<p>(.*?) <a", said) == [begins]
     decisive = [one for one in verdicts if one not in ("undecided", "not testable here")]
     assert said.count("<li>run &lt;") == len(decisive)  # text of a user, escaped
-    assert 'href="verdicts.html#claim-gromov-8"' in said
+    assert 'href="04_strategies.html#claim-gromov-8"' in said
 
 
 def test_what_nobody_could_tell_is_not_said() -> None:

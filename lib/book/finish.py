@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable
 from html import escape, unescape
 from pathlib import Path
+from urllib.parse import quote
 
 from lib.book import icons, repository
 
@@ -27,6 +28,28 @@ UNUSED = ("scripts/fontawesome.js", "scripts/fontawesome.js.LICENSE.txt", "local
 # For those who debug the theme; for browsers before 2014; what the theme's pages were made from.
 UNUSED_ENDS = (".map", ".ttf", "macros.html")
 LONGEST = 200  # characters of a description
+SHARED = "share.png"  # shown with links to the site, whose address it needs
+ALT = "Accuracy of a toy and of a real model against the share of their layers that is cut out"
+OF_README = "landing-*.svg"
+NOT_FOUND = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="robots" content="noindex">
+<title>No such page — {title}</title>
+<style>
+:root {{ color-scheme: light dark; }}
+body {{ max-width: 34rem; margin: 15vh auto; padding: 0 1rem; font: 1.1rem/1.6 sans-serif; }}
+</style>
+</head>
+<body>
+<h1>There is no such page</h1>
+<p>It may have moved. <a href="{site}">{title}</a> lists all sections in its sidebar, and
+<a href="{site}search.html">its search</a> finds words on every page.</p>
+</body>
+</html>
+"""
 
 
 def finish(html: Path, title: str, foot: Callable[[str], str]) -> None:
@@ -38,10 +61,32 @@ def finish(html: Path, title: str, foot: Callable[[str], str]) -> None:
             text = shared(text, page, title)
         # A list for those who hear the page holds nothing but its items.
         text = text.replace('role="doc-biblioentry"', 'role="listitem"')
+        # Tables of Markdown have headers of columns alone.
+        text = text.replace('<th class="head', '<th scope="col" class="head')
         text = lighter(text).replace(FOOT, foot(page))
         path.write_text(text, encoding="utf-8")
     icons.keep_used(html)
     drop_unused(html / "_static")
+
+
+def addressed(html: Path, title: str) -> None:
+    """A list of all pages for search engines, and a page for addresses that lead nowhere; neither
+    where the site has no address."""
+    if not (site := repository.site()):
+        return
+    pages = sorted(
+        path.relative_to(html).as_posix()
+        for path in html.rglob("*.html")
+        if '<article class="bd-article">' in path.read_text("utf-8")
+    )
+    lines = "\n".join(f"<url><loc>{escape(site + quote(page))}</loc></url>" for page in pages)
+    (html / "sitemap.xml").write_text(
+        '<?xml version="1.0" encoding="UTF-8"?>\n'
+        f'<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">\n{lines}\n</urlset>\n',
+        encoding="utf-8",
+    )
+    page = NOT_FOUND.format(title=escape(title), site=escape(site))
+    (html / "404.html").write_text(page, encoding="utf-8")
 
 
 def lighter(text: str) -> str:
@@ -64,10 +109,17 @@ def shared(text: str, page: str, title: str) -> str:
         f'<meta property="og:site_name" content="{escape(title)}">',
         f'<meta property="og:title" content="{name}">',
         f'<meta property="og:description" content="{about}">',
-        '<meta name="twitter:card" content="summary">',
     ]
     if site := repository.site():
-        tags.append(f'<meta property="og:url" content="{escape(f"{site}{page}.html")}">')
+        tags += [
+            f'<meta property="og:url" content="{escape(f"{site}{page}.html")}">',
+            f'<meta property="og:image" content="{escape(f"{site}_static/{SHARED}")}">',
+            '<meta property="og:image:width" content="1200">',
+            '<meta property="og:image:height" content="630">',
+            f'<meta property="og:image:alt" content="{ALT}">',
+        ]
+    card = "summary_large_image" if site else "summary"
+    tags.append(f'<meta name="twitter:card" content="{card}">')
     return text.replace("</head>", "\n".join(["", *tags, "</head>"]), 1)
 
 
@@ -103,9 +155,10 @@ def drop_unused(static: Path) -> None:
     for name in UNUSED:
         path = static / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    for path in static.rglob("*"):
-        if path.name.endswith(UNUSED_ENDS):
-            path.unlink()
+    unused = [path for path in static.rglob("*") if path.name.endswith(UNUSED_ENDS)]
+    unused += [*static.glob(OF_README), *([] if repository.site() else static.glob(SHARED))]
+    for path in unused:
+        path.unlink()
     for folder in sorted((path for path in static.rglob("*") if path.is_dir()), reverse=True):
         if not any(folder.iterdir()):
             folder.rmdir()

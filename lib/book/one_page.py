@@ -12,6 +12,7 @@ from lib.book import site, status
 from lib.schema import Study
 from lib.sections import pages
 from lib.sections import section as sections
+from lib.words import typeset
 
 FEW = 12  # claims that are listed one by one; of more the page has them
 
@@ -21,7 +22,8 @@ def show(one: Study, name: str, executed: Path) -> None:
     print(f"executed notebook: {executed}")
     ids = sections.load(name).claims
     for row in _verdicts(one, ids) if len(ids) <= FEW else ():
-        print(f"{row.paper} {row.claim}: {row.verdict} ({row.reason})")
+        asked = f"; asked for: {row.asked}" * (row.asked != "–")
+        print(f"{row.paper} {row.claim}: {row.verdict} ({typeset(row.reason + asked)})")
     page = build(one, executed)
     print(f"page: {page}" if page.is_file() else f"no page of it could be built; see {_log(page)}")
 

@@ -77,6 +77,8 @@ def build(chosen: Study) -> int:
     for old in ("html", ".doctrees", "jupyter_execute"):
         shutil.rmtree(paths.BUILD / old, ignore_errors=True)
     code = jupyter_book(STAGE, paths.ROOT, ["-W", "-n", "--keep-going"], feet(studies))
+    if code == 0:
+        finish.addressed(paths.BUILD / "html", repository.settings()["title"])
     for one in studies if code == 0 else ():
         redirect(one)
     return code
@@ -173,6 +175,7 @@ def stage_notebooks(folder: Path, one: Study, notebooks: dict[str, dict[str, Any
     tables = {table.stem for table in (folder / "tables").iterdir()}
     for name, notebook in notebooks.items():
         tidy(notebook)
+        number(notebook, name)
         commit = notebook["metadata"].get("run", {}).get("commit", "")
         figure_sources.add(notebook, tables, commit if commit != "unknown" else "")
         (folder / name).write_text(json.dumps(notebook, ensure_ascii=False), encoding="utf-8")
@@ -191,6 +194,16 @@ def tidy(notebook: dict[str, Any]) -> None:
             )
         if cell["cell_type"] == "code":
             cell["outputs"] = [o for o in cell["outputs"] if o.get("name") != "stderr"]
+
+
+def number(notebook: dict[str, Any], name: str) -> None:
+    """Put the number that a section has in its file's name before its title, as commands and
+    documents call it; a section dropped leaves its number out."""
+    digits = re.match(r"(\d+)_", name)
+    first = next((cell for cell in notebook["cells"] if cell["cell_type"] == "markdown"), None)
+    if digits and first:
+        title, text = rf"# {int(digits[1])} · ", "".join(first["source"])
+        first["source"] = re.sub(r"^# (?=\S)", title, text, count=1, flags=re.M)
 
 
 def labels(notebook: dict[str, Any]) -> set[str]:

@@ -58,8 +58,9 @@ def _all() -> list[tuple[str, Claim]]:
 
 
 def verdicts(tables: Tables, ids: list[str] | None = None) -> pd.DataFrame:
-    """A row per claim: its words, the verdict with its reason, and how far each condition of the
-    rule is from its edge. Of all papers, or of the claims with these ids, in their order.
+    """A row per claim: its words, the verdict with its reason, how far each condition of the rule
+    is from its edge, and what those that decide ask for. Of all papers, or of the claims with these
+    ids, in their order.
 
     Raises UserError for an unknown id."""
     chosen = _all() if ids is None else [(one.rpartition("-")[0], find(one)) for one in ids]
@@ -75,6 +76,7 @@ def verdicts(tables: Tables, ids: list[str] | None = None) -> pd.DataFrame:
                 "verdict": found.verdict,
                 "reason": found.reason,
                 "margins": found.margins or "–",
+                "asked": found.asked or "–",
                 "tables": ", ".join(claim.tables) or "–",
                 "rule": claim.rule,
                 "fails": claim.fails,

@@ -383,5 +383,6 @@ SECTION = Section(
         ),
     ),
     claims=every_claim(),
+    cards=("gromov-16",),
     runs=True,
 )

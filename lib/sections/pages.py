@@ -5,7 +5,7 @@ import ast
 import inspect
 import json
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape
 from itertools import groupby
 from pathlib import Path
@@ -24,6 +24,7 @@ from lib.experiments.published import PublishedStudy
 from lib.sections import figures, section
 from lib.sections.section import Section
 from lib.sections.tables import by_run, save
+from lib.words import of_paper, typeset
 
 PUBLISHED = "published/"  # before the name of a run that is opened from what is published
 
@@ -144,6 +145,11 @@ def tables(opened: OpenStudy) -> claims.Tables:
     return claims.Tables(opened.tables)
 
 
+def tables_for(opened: OpenStudy) -> claims.Tables:
+    """For people: what is absent says what helps, where something does."""
+    return tables(opened) if opened.published else tables_of(opened.study.name)
+
+
 def tables_of(name: str) -> claims.Tables:
     """For people: of tables of a study that are not there, which section to run."""
 
@@ -158,21 +164,26 @@ def tables_of(name: str) -> claims.Tables:
     return claims.Tables(paths.tables(name), absent)
 
 
-def verdicts(opened: OpenStudy, ids: list[str] | None = None) -> HTML:
+def verdicts(opened: OpenStudy, ids: Sequence[str]) -> HTML:
     """A card per claim: what the paper says, the verdict on this study, the numbers, the rule. Of
-    all papers, each under its own heading, or of the claims with these ids."""
-    shown = tables(opened) if opened.published else tables_of(opened.study.name)
-    found = claims.verdicts(shown, ids)
+    several papers each has its own heading."""
+    found = claims.verdicts(tables_for(opened), list(ids))
     parts = []
     for name, rows in found.groupby("paper", sort=False):
-        if ids is None or found["paper"].nunique() > 1:
-            parts.append(_heading(name))
-        cards = "".join(_card(row) for row in rows.itertuples())
-        parts.append(f'<div class="claims mathjax_ignore">{cards}</div>')
+        if found["paper"].nunique() > 1:
+            parts.append(heading(name))
+        parts.append(cards(rows))
     return HTML("".join(parts))
 
 
-def _heading(paper: str) -> str:
+def cards(rows: pd.DataFrame) -> str:
+    """Of claims of one paper."""
+    cards = "".join(_card(row) for row in rows.itertuples())
+    return f'<div class="claims mathjax_ignore">{cards}</div>'
+
+
+def heading(paper: str) -> str:
+    """Of a paper's claims."""
     found = claims.papers()[paper]
     title = escape(found.title)
     if found.arxiv:
@@ -186,15 +197,22 @@ def _card(row: tuple) -> str:
     return (
         f'<div class="claim" id="claim-{escape(row.paper)}-{row.claim}"><p class="claim-head">'
         f'<span class="claim-number">{kind} {row.claim}</span> {badge(row.verdict)} '
-        f'<span class="claim-where">{escape(row.where)}</span></p>'
+        f'<span class="claim-where">{escape(typeset(of_paper(row.where)))}</span></p>'
         f'<p class="claim-statement">{escape(row.statement)}</p>'
-        f'<p class="claim-reason">{escape(labels.capital(labels.spelt(row.reason)))}.</p>'
+        f'<p class="claim-reason">{reason(row)}</p>'
         f"<details><summary>Rule, and what would change the verdict</summary>"
-        f"<p>{escape(row.rule)}</p>"
-        f"<p><strong>Undecided where:</strong> {escape(claim.undecided)}</p>"
+        f"<p>{escape(typeset(row.rule))}</p>"
+        f"<p><strong>Undecided where:</strong> {escape(typeset(claim.undecided))}</p>"
         f"<p><strong>To the edge of each condition:</strong> "
-        f"{escape(labels.spelt(row.margins))}.</p></details></div>"
+        f"{escape(typeset(labels.spelt(row.margins)))}.</p></details></div>"
     )
+
+
+def reason(row: tuple) -> str:
+    """The numbers, and beside them what is asked of them."""
+    said = f"{escape(typeset(labels.capital(labels.spelt(row.reason))))}."
+    asked = f' <span class="claim-asked">Asked for: {escape(typeset(row.asked))}.</span>'
+    return said + asked * (row.asked != "–")
 
 
 def badge(verdict: str, count: int | None = None) -> str:
@@ -249,14 +267,14 @@ def rules_table() -> HTML:
     for name, paper in claims.papers().items():
         rows = pd.DataFrame(
             {
-                "claim": f"{claim.number}. {claim.statement} ({claim.where})",
-                "rule": f"{claim.rule} Reads: {', '.join(claim.tables)}.",
-                "undecided where": claim.undecided,
+                "claim": f"{claim.number}. {claim.statement} ({typeset(of_paper(claim.where))})",
+                "rule": typeset(f"{claim.rule} Reads: {', '.join(claim.tables)}."),
+                "undecided where": typeset(claim.undecided),
                 "fails if": claim.fails,
             }
             for claim in paper.claims
         )
-        parts.append(_heading(name) + show(rows, words=True).data)
+        parts.append(heading(name) + show(rows, words=True).data)
     return HTML("".join(parts))
 
 
@@ -294,7 +312,7 @@ def differences(compared: pd.DataFrame) -> HTML:
 
 
 def _points(difference: float, stderr: float) -> str:
-    return f"{100 * difference:+.1f} ± {100 * stderr:.1f}"
+    return typeset(f"{100 * difference:+.1f} ± {100 * stderr:.1f}")
 
 
 def key_numbers(values: dict[str, str]) -> HTML:
@@ -316,7 +334,10 @@ def show(table: pd.DataFrame, digits: int = 3, words: bool = False) -> HTML:
     table = table.astype(dict.fromkeys(absent, object)).fillna(absent)
     with pd.option_context("display.max_colwidth", None):
         html = table.to_html(
-            index=False, na_rep="", float_format=lambda value: f"{value:.{digits}f}", border=0
+            index=False,
+            na_rep="",
+            float_format=lambda value: typeset(f"{value:.{digits}f}"),
+            border=0,
         )
     html = html.replace("<th>", '<th scope="col">')
     named = escape(f"Table of {', '.join(map(str, table.columns))}")  # for those who hear the page

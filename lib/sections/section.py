@@ -68,14 +68,16 @@ class Section:
 
     conditions: the models that it evaluates, in groups; a group's name tells models apart that
     have one strategy, n, recipe and seed, and is empty for most. extras: what else it measures.
-    tables: what it makes. claims: the papers' claims that it shows, as "gromov-7"; reads: tables of
-    other sections that it shows, beside those that its claims need; runs: it shows tables of other
+    tables: what it makes. claims: the papers' claims that it shows, as "gromov-7"; cards: those
+    whose cards stand on its page, where it needs the verdicts on all claims; reads: tables of other
+    sections that it shows, beside those that its claims need; runs: it shows tables of other
     studies too, run here or published."""
 
     conditions: Callable[[OpenStudy], dict[str, list[Condition]]] = lambda opened: {}
     extras: Callable[[OpenStudy], list[Extra]] = lambda opened: []
     tables: tuple[Table, ...] = ()
     claims: tuple[str, ...] = ()
+    cards: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     runs: bool = False
 
@@ -127,13 +129,26 @@ def load(name: str) -> Section:
         raise UserError(f"section {name}: lib/sections/{name}.py has no SECTION") from None
 
 
-def every_claim() -> tuple[str, ...]:
-    """The claims of all papers."""
+class Every(tuple[str, ...]):
+    """The claims of all papers: of a section that needs their verdicts, not one that shows them."""
+
+
+def every_claim() -> Every:
     from lib.claims import papers
 
-    return tuple(
+    return Every(
         f"{name}-{claim.number}" for name, paper in papers().items() for claim in paper.claims
     )
+
+
+def home(claim: str) -> Path | None:
+    """The notebook of the section on whose page a claim's card stands, the first if there are
+    several; None where that is no section's own."""
+    for name, notebook in notebooks().items():
+        one = load(name)
+        if claim in (one.cards if isinstance(one.claims, Every) else one.claims):
+            return notebook
+    return None
 
 
 def claim_reads(claim: str) -> tuple[str, ...]:

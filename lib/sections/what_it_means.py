@@ -12,7 +12,7 @@ from IPython.display import HTML
 from lib import claims, paths
 from lib.claims.rules.judging import ANSWERS, NOT_REPRODUCED, PARTLY, REPRODUCED
 from lib.experiments.opened import OpenStudy
-from lib.sections import other_runs, pages
+from lib.sections import other_runs, pages, verdicts
 from lib.sections.section import Section, Table, every_claim
 
 YES = (REPRODUCED, ANSWERS[REPRODUCED])
@@ -187,8 +187,8 @@ def _runs(opened: OpenStudy) -> Iterator[tuple[str, pd.DataFrame]]:
 def decided(opened: OpenStudy) -> pd.DataFrame:
     """What runs say of each claim that means something, a row per run, claim and reader."""
     rows = []
-    for run, verdicts in _runs(opened):
-        of = {f"{one.paper}-{one.claim}": one.verdict for one in verdicts.itertuples()}
+    for run, found in _runs(opened):
+        of = {f"{one.paper}-{one.claim}": one.verdict for one in found.itertuples()}
         for one in MEANINGS:
             if one.claim in of:
                 paper, _, number = one.claim.rpartition("-")
@@ -213,7 +213,7 @@ def sentences(table: pd.DataFrame, reader: str) -> HTML:
             f"<li>{escape(row.run)}: {pages.badge(row.verdict)}</li>"
             for row in (of if found.empty else found).itertuples()
         )
-        link = f'<a href="verdicts.html#claim-{one.claim}">{escape(_cited(paper, number))}</a>'
+        link = f'<a href="{verdicts.card_link(one.claim)}">{escape(_cited(paper, number))}</a>'
         (said if words else left).append(
             f'<div class="meaning"><p>{escape(words or claims.find(one.claim).statement)} {link}'
             f"</p><ul>{runs}</ul></div>"
@@ -228,14 +228,14 @@ def _cited(paper: str, number: str) -> str:
     return f"{claims.papers()[paper].cite.partition(',')[0]}, {number}"
 
 
-def _words(one: Meaning, verdicts: list[str]) -> str:
+def _words(one: Meaning, found: list[str]) -> str:
     """Empty where nothing is decided."""
-    if not verdicts:
+    if not found:
         return ""
-    alone = "On one model: " if len(verdicts) == 1 else ""
-    if {*verdicts} <= {*YES}:
+    alone = "On one model: " if len(found) == 1 else ""
+    if {*found} <= {*YES}:
         return alone + one.holds
-    if {*verdicts} <= {*NO}:
+    if {*found} <= {*NO}:
         return alone + one.fails
     return f"Not everywhere, or not in full: {one.holds}"
 

@@ -7,12 +7,13 @@ were seen.
 import numpy as np
 import pandas as pd
 
-from lib.claims.rules.gromov_curves import OF_LOSS, SIMILARITY, SIMPLE
+from lib.claims.rules.gromov_curves import SIMILARITY, SIMPLE
 from lib.claims.rules.judging import (
     COMPARABLE,
     LINEAR,
     MOST,
     NOT_REPRODUCED,
+    OF_LOSS,
     PARTLY,
     REPRODUCED,
     Check,
@@ -49,6 +50,10 @@ EQUAL_STEPS, EQUAL_TIME, TAUGHT = "plain, equal steps", "plain, equal time", "wi
 
 def _points(row: object) -> str:
     return f"{100 * row.difference:+.1f} ± {100 * row.stderr:.1f}"
+
+
+def _apart(row: object) -> str:
+    return f"{100 * abs(row.difference):.1f} ± {100 * row.stderr:.1f}"
 
 
 def _alike(what: str, pairs: pd.DataFrame) -> Check:
@@ -94,7 +99,7 @@ def seeds(tables: Tables) -> Outcome:
         spreads.append(measured(high["value"] - low["value"], error))
     worst = pairs.loc[pairs["difference"].abs().idxmax()]
     note = (
-        f"{table['seed'].nunique()} seeds: accuracy differs by at most {_points(worst)} points "
+        f"{table['seed'].nunique()} seeds: accuracy differs by at most {_apart(worst)} points "
         f"({worst['task']}, {worst['compared']}), loss by at most "
         f"{max(spread.value for spread in spreads):.3f} of ln V"
     )
@@ -123,8 +128,9 @@ def lower_rank(tables: Tables) -> Outcome:
     pairs = zip(losses["gain"], losses["error"], strict=True)
     worse = share([above("", measured(*pair), 0) for pair in pairs])
     note = (
-        f"rank {low} against {high}: accuracy {100 * gain:+.1f} ± {100 * error:.1f} points, loss "
-        f"higher in {percent(worse.value)} of the cases"
+        f"rank {low} against {high}: accuracy is {100 * abs(gain):.1f} ± {100 * error:.1f} points "
+        f"{'higher' if gain >= 0 else 'lower'}, loss is higher in {percent(worse.value)} of the "
+        "cases"
     )
     return graded(
         note,
@@ -157,8 +163,9 @@ def healing_by_role(tables: Tables) -> Outcome:
     more = gains["reading"] - gains["knowledge"]
     error = float(np.hypot(errors["reading"], errors["knowledge"]))
     note = (
-        f"healing adds {100 * gains['reading']:+.1f} points to reading and "
-        f"{100 * gains['knowledge']:+.1f} to knowledge: {100 * more:+.1f} ± {100 * error:.1f} more"
+        f"healing changes accuracy by {100 * gains['reading']:+.1f} points on reading and by "
+        f"{100 * gains['knowledge']:+.1f} on knowledge: {100 * abs(more):.1f} ± {100 * error:.1f} "
+        f"more on {'reading' if more >= 0 else 'knowledge'}"
     )
     return graded(note, shown("the larger gain in accuracy", more, error))
 

@@ -15,6 +15,8 @@ from lib.claims.rules.judging import (
     JUMP,
     LINEAR,
     NEAR,
+    OF_LAYERS,
+    OF_LOSS,
     Measured,
     Outcome,
     above,
@@ -44,8 +46,6 @@ from lib.claims.rules.reading import (
 from lib.statistics.lines import explained
 
 SIMILARITY, SIMPLE = "similarity", "simple"
-OF_LAYERS = " of the layers"
-OF_LOSS = " of ln V"
 
 
 def flat_region(tables: Tables) -> Outcome:
@@ -195,8 +195,9 @@ def loss_continuous(tables: Tables) -> Outcome:
 
 def _leads(tables: Tables, state: State, up_to: float) -> tuple[dict[str, Measured], Measured, str]:
     """The mean lead of similarity over simple in accuracy, by task, and in normalised loss, with
-    intervals; and all of it in words."""
-    leads, words = {}, []
+    intervals; and all of it in words, which say who leads."""
+    leads: dict[str, Measured] = {}
+    words: dict[str, list[str]] = {SIMILARITY: [], SIMPLE: []}
     loss = tables.loss.assign(
         accuracy=lambda table: -table["normalized_loss"],
         stderr=lambda table: table["stderr"] * _to_normalised(table),
@@ -211,15 +212,17 @@ def _leads(tables: Tables, state: State, up_to: float) -> tuple[dict[str, Measur
         lead = float((both["accuracy"] - both["accuracy_simple"]).mean())
         error = float(np.hypot(both["stderr"], both["stderr_simple"]).mean())
         leads[name] = measured(lead, error)
-        words.append(f"{100 * lead:+.1f} ± {100 * error:.1f} on {name}")
+        points = f"{100 * abs(lead):.1f} ± {100 * error:.1f} points on {name}"
+        words[_first(lead)] += [points] if name else []
     lower = leads.pop("")
-    points = ", ".join(words[:-1])
-    return (
-        leads,
-        lower,
-        f"similarity leads by {points} (points of accuracy) and by {lower.value:+.3f} of ln V in "
-        "loss",
-    )
+    said = [f"{one} leads by {', '.join(points)}" for one, points in words.items() if points]
+    said.append(f"in loss {_first(lower.value)} leads by {abs(lower.value):.3f} of ln V")
+    return leads, lower, "; ".join(said)
+
+
+def _first(lead: float) -> str:
+    """Who leads, similarity by so much."""
+    return SIMILARITY if lead >= 0 else SIMPLE
 
 
 def simple_worse(tables: Tables) -> Outcome:

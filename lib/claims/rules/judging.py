@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lib.claims.rules.reading import Tables, Untestable
+from lib.claims.rules.reading import Tables, Untestable, percent
 
 VERDICTS = ("reproduced", "partly", "not reproduced", "undecided", "not testable here")
 REPRODUCED, PARTLY, NOT_REPRODUCED, UNDECIDED, NOT_TESTABLE = VERDICTS
@@ -31,6 +31,7 @@ CONTRAST = 1.25  # mean distance of shallow over deep blocks (claim 6)
 LAST = 0.90  # position in its row's range that is "near-maximal" (claim 7)
 MOST = 0.75  # share of cases that counts as "generally" (claims 7, 12, 16)
 COMPARABLE = 0.05  # difference in accuracy or normalised loss that is small (claims 3, 8 to 12, …)
+OF_LAYERS, OF_LOSS = " of the layers", " of ln V"  # units; without one, COMPARABLE is of accuracy
 
 
 class Measured(NamedTuple):
@@ -56,7 +57,8 @@ def minus(a: Measured, b: Measured, factor: float = 1.0) -> Measured:
 
 class Check(NamedTuple):
     """One condition of a rule: whether it holds as measured, whether it is sure to, whether it can;
-    how far it is from its edge (negative: so much is missing), and the standard error of that."""
+    how far it is from its edge (negative: so much is missing), and the standard error of that; what
+    is asked for, in words, where that is not the condition's name already."""
 
     what: str
     slack: float
@@ -65,6 +67,7 @@ class Check(NamedTuple):
     possible: bool
     unit: str = ""
     error: float = 0.0
+    asked: str = ""
 
     @property
     def open(self) -> bool:
@@ -78,23 +81,39 @@ class Check(NamedTuple):
         )
 
 
-def condition(what: str, slack: Measured, unit: str = "", edge: bool = True) -> Check:
+def condition(
+    what: str, slack: Measured, unit: str = "", edge: bool = True, asked: str = ""
+) -> Check:
     """One that holds where the slack is positive, or 0 if the edge itself counts."""
     ends = (slack.value, min(slack.low, slack.value), max(slack.high, slack.value))
     holds, sure, possible = (bool(end > 0 or (edge and end == 0)) for end in ends)
-    return Check(what, ends[0], holds, sure, possible, unit, (ends[2] - ends[1]) / 4)
+    return Check(what, ends[0], holds, sure, possible, unit, (ends[2] - ends[1]) / 4, asked)
+
+
+def _asked(than: str, limit: float, unit: str) -> str:
+    """Nothing where the limit is 0: such a condition is named after what it compares."""
+    if not limit:
+        return ""
+    if unit == OF_LAYERS:
+        return f"{than} {percent(limit)}{unit}"
+    if not unit and limit == COMPARABLE:
+        return f"{than} {100 * limit:g} points"
+    return f"{than} {limit:g}{unit}"
 
 
 def at_least(what: str, found: Measured, limit: float, unit: str = "") -> Check:
-    return condition(what, Measured(*(end - limit for end in found)), unit)
+    slack = Measured(*(end - limit for end in found))
+    return condition(what, slack, unit, asked=_asked("at least", limit, unit))
 
 
 def at_most(what: str, found: Measured, limit: float, unit: str = "") -> Check:
-    return condition(what, minus(measured(limit), found), unit)
+    asked = _asked("at most", limit, unit)
+    return condition(what, minus(measured(limit), found), unit, asked=asked)
 
 
 def above(what: str, found: Measured, limit: float, unit: str = "") -> Check:
-    return condition(what, Measured(*(end - limit for end in found)), unit, edge=False)
+    slack = Measured(*(end - limit for end in found))
+    return condition(what, slack, unit, edge=False, asked=_asked("above", limit, unit))
 
 
 def within(what: str, found: Measured, margin: float, unit: str = "") -> Check:
@@ -104,7 +123,7 @@ def within(what: str, found: Measured, margin: float, unit: str = "") -> Check:
     nearest = 0.0 if low <= 0 <= high else min(abs(low), abs(high))
     farthest = max(abs(low), abs(high))
     ends = Measured(margin - abs(found.value), margin - farthest, margin - nearest)
-    return condition(what, ends, unit)
+    return condition(what, ends, unit, asked=_asked("at most", margin, unit))
 
 
 def shown(what: str, effect: float, error: float, unit: str = "") -> Check:
@@ -112,27 +131,30 @@ def shown(what: str, effect: float, error: float, unit: str = "") -> Check:
     of its absence: it is open unless the interval ends below COMPARABLE, too."""
     there = bool(effect > 2 * error)
     possible = bool(there or effect + 2 * error >= COMPARABLE)
-    return Check(what, float(effect - 2 * error), there, there, possible, unit, float(error))
+    asked = "above two standard errors"
+    return Check(what, float(effect - 2 * error), there, there, possible, unit, float(error), asked)
 
 
 def not_shown(what: str, effect: float, error: float, unit: str = "") -> Check:
     """The contrary: sure where the effect cannot be as large as COMPARABLE and is not seen."""
     one = shown(what, effect, error, unit)
-    return Check(what, -one.slack, not one.holds, not one.possible, not one.sure, unit, one.error)
+    holds, sure, possible = not one.holds, not one.possible, not one.sure
+    asked = "not above two standard errors"
+    return Check(what, -one.slack, holds, sure, possible, unit, one.error, asked)
 
 
 def all_of(what: str, checks: Sequence[Check]) -> Check:
     """That all conditions hold; the room left is that of the tightest."""
     worst = min(checks, key=lambda check: check.slack)
     holds = (all(check[i] for check in checks) for i in (2, 3, 4))
-    return Check(what, worst.slack, *holds, worst.unit, worst.error)
+    return Check(what, worst.slack, *holds, worst.unit, worst.error, worst.asked)
 
 
 def any_of(what: str, checks: Sequence[Check]) -> Check:
     """That one of them does; the room is that of the easiest."""
     best = max(checks, key=lambda check: check.slack)
     holds = (any(check[i] for check in checks) for i in (2, 3, 4))
-    return Check(what, best.slack, *holds, best.unit, best.error)
+    return Check(what, best.slack, *holds, best.unit, best.error, best.asked)
 
 
 def share(cases: Sequence[Check]) -> Measured:
@@ -150,11 +172,13 @@ def _likely(case: Check) -> float:
 
 
 class Outcome(NamedTuple):
-    """A verdict, the numbers behind it, and what would have to move for another verdict."""
+    """A verdict, the numbers behind it, what would have to move for another verdict, and what the
+    conditions that decide it ask for."""
 
     verdict: str
     reason: str
     margins: str = ""
+    asked: str = ""
 
 
 def judged(reason: str, rule: Callable[[list[bool]], str], *checks: Check) -> Outcome:
@@ -166,9 +190,19 @@ def judged(reason: str, rule: Callable[[list[bool]], str], *checks: Check) -> Ou
     best = rule([check.possible for check in checks])
     margins = "; ".join(map(str, checks))
     if worst == best:
-        return Outcome(worst, reason, margins)
-    names = ", ".join(check.what for check in checks if check.open)
-    return Outcome(UNDECIDED, f"{reason}; within the error of its edge: {names}", margins)
+        return Outcome(worst, reason, margins, asked_for(checks))
+    open_ones = [check for check in checks if check.open]
+    names = ", ".join(check.what for check in open_ones)
+    reason = f"{reason}; within the error of its edge: {names}"
+    return Outcome(UNDECIDED, reason, margins, asked_for(open_ones))
+
+
+def asked_for(checks: Sequence[Check]) -> str:
+    """What conditions ask for, each by its name; once where all ask for the same."""
+    asked = {check.asked for check in checks}
+    if len(asked) == 1 and len(checks) > 1:
+        return f"each {asked.pop()}" if asked != {""} else ""
+    return "; ".join(f"{check.what} {check.asked}" for check in checks if check.asked)
 
 
 def graded(reason: str, *checks: Check) -> Outcome:

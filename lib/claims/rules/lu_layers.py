@@ -160,7 +160,7 @@ def guard_decides(tables: Tables) -> Outcome:
     for fraction in (QUARTER, HALF):
         pair = compared(_compared(tables, fraction, "unhealed"), "taylor-guarded", "taylor")
         if pair:
-            found.append((f"guarded against not, at {percent(fraction)},", *pair))
+            found.append((f"guarded against not, at {percent(fraction)}", *pair))
     if not found:
         raise Untestable("without its guard it drops the same layers here")
     checked = pairs(found)

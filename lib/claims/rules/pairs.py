@@ -20,6 +20,8 @@ WIN = 0.02  # lead in accuracy, or in loss over ln V, that counts
 LEVEL = 2 * norm.sf(2)  # two-sided: outside of two standard errors
 
 Result = Literal["win", "loss", "tie", "undecided"]
+# Of the first side; "a loss" would be taken for the loss of a model.
+SAYS = {"win": "wins", "loss": "loses", "tie": "a tie", "undecided": "undecided"}
 
 
 class Pair(NamedTuple):
@@ -32,7 +34,7 @@ class Pair(NamedTuple):
 
     def __str__(self) -> str:
         points = f"{100 * self.difference:+.1f} ± {100 * self.stderr:.1f}"
-        return f"{self.name} {points} ({self.result})"
+        return f"{self.name} {points} points ({SAYS[self.result]})"
 
 
 def pairs(found: Sequence[tuple[str, float, float]]) -> list[Pair]:
@@ -64,21 +66,26 @@ def wins(what: str, pair: Pair) -> Check:
     """That the first side wins."""
     sure = pair.result == "win"
     slack = pair.difference - max(WIN, 2 * pair.stderr)
-    return Check(what, slack, sure, sure, sure or pair.result == "undecided", "", pair.stderr)
+    possible = sure or pair.result == "undecided"
+    asked = f"ahead by more than {100 * WIN:g} points and two standard errors"
+    return Check(what, slack, sure, sure, possible, "", pair.stderr, asked)
 
 
 def holds_up(what: str, pair: Pair) -> Check:
     """That the first side wins or ties."""
     sure = pair.result in ("win", "tie")
     slack = COMPARABLE - 2 * pair.stderr - abs(min(pair.difference, 0.0))
-    return Check(what, slack, sure, sure, pair.result != "loss", "", pair.stderr)
+    asked = f"ahead, or behind by no more than {100 * COMPARABLE:g} points"
+    return Check(what, slack, sure, sure, pair.result != "loss", "", pair.stderr, asked)
 
 
 def ties(what: str, pair: Pair) -> Check:
     """That neither side wins, and that this is shown."""
     sure = pair.result == "tie"
     slack = COMPARABLE - 2 * pair.stderr - abs(pair.difference)
-    return Check(what, slack, sure, sure, sure or pair.result == "undecided", "", pair.stderr)
+    possible = sure or pair.result == "undecided"
+    asked = f"no farther apart than {100 * COMPARABLE:g} points"
+    return Check(what, slack, sure, sure, possible, "", pair.stderr, asked)
 
 
 def turned(pair: Pair) -> Pair:

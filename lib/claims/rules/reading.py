@@ -109,4 +109,5 @@ def named(task: str, shots: int) -> str:
 
 
 def percent(value: float) -> str:
-    return f"{100 * value:.3g}%"
+    """In three digits; what a fit leaves of 0 is 0."""
+    return f"{100 * value if abs(value) > 1e-9 else 0:.3g}%"
