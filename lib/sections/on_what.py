@@ -14,7 +14,7 @@ from lib.experiments.conditions import Condition
 from lib.experiments.further_conditions import data_conditions, distinct
 from lib.experiments.opened import OpenStudy
 from lib.fields import Data
-from lib.sections import macro
+from lib.sections import finding, macro
 from lib.sections.columns import DROPPED, MODEL
 from lib.sections.figures import GREY, MARKS, SHADES, grid, log_axis, nothing, shared_legend
 from lib.sections.section import Section, Table
@@ -245,6 +245,27 @@ def texts_in_short(texts: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def sentence(opened: OpenStudy, made: finding.Made) -> str:
+    """How alike the sets are that two samples choose, and whether it matters what is healed on."""
+    sizes = finding.rows(made, "calibration_sizes", "windows", "jaccard")
+    data = finding.rows(made, "data_compared", "difference", "stderr")
+    data, parts = data[data["role"] == "all"], []
+    if len(sizes):
+        most = sizes[sizes["windows"] == sizes["windows"].max()]
+        shared = [f"{one.jaccard:.2f} by {one.strategy}" for one in most.itertuples()]
+        windows = finding.counted(most["windows"].iloc[0], "window")
+        parts.append(
+            f"Two samples of {windows} choose sets of layers whose Jaccard index is "
+            f"{finding.listed(shared)} ({most['draws'].min()} draws)."
+        )
+    if len(data):
+        row = data.loc[data["difference"].abs().idxmax()]
+        found = finding.lead(row["compared"], row["base"], row["difference"], row["stderr"])
+        more = "" if len(data) == 1 else f"; of such pairs, {finding.told(data)}"
+        parts.append(f"To heal on, {found} on {row['n_questions']} questions{more}.")
+    return " ".join(parts)
+
+
 WINDOWS = {"windows": "number of windows of calibration text on which layers were scored"}
 SETS = {
     "strategy": MODEL["strategy"],
@@ -318,4 +339,5 @@ SECTION = Section(
         ),
     ),
     claims=tuple(f"lu-{number}" for number in range(26, 32)),
+    in_short=sentence,
 )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from lib.experiments.probes import broken
 from lib.experiments.representations import alignment
 from lib.experiments.schedules import Schedule, at_once, carry_out, outcomes, schedules
 from lib.healing import recipe as recipes
-from lib.sections import macro
+from lib.sections import finding, macro
 from lib.sections.columns import DROPPED, MODEL
 from lib.sections.figures import (
     GREY,
@@ -254,6 +255,22 @@ def leads(compared: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def sentence(opened: OpenStudy, made: finding.Made) -> str:
+    """Who leads, steps or all at once, trained as long as one step and on as many tokens."""
+    table = finding.rows(made, "steps_compared", "difference", "stderr")
+    table, parts = table[table["role"] == "all"], []
+    sides = ("pruning in steps", "pruning at once")
+    for base, how in ((ONCE, "Trained as long as one step"), (LONGER, "on as many tokens")):
+        rows = table[table["base"] == base]
+        if len(rows):
+            parts.append(f"{how}, {finding.leads(rows, *sides, _cut, 'in {} schedules')}")
+    return f"{'; '.join(parts)}." if parts else ""
+
+
+def _cut(row: dict[str, Any]) -> str:
+    return f"on {row['n_questions']} questions, {finding.percent(row['fraction'])} dropped"
+
+
 VALUES = (("difference", "stderr"), ("loss_difference", "loss_stderr"))
 EACH = {"each": "layers that one step drops"}
 JUST = {
@@ -298,4 +315,5 @@ SECTION = Section(
         Table("steps_aligned", aligned, "a layer of two models", ALIGNED),
     ),
     claims=tuple(f"lu-{number}" for number in range(21, 26)),
+    in_short=sentence,
 )
