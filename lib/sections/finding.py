@@ -146,7 +146,7 @@ def leads(
         most = f"the largest difference is {size} {where(first)}"
         parts = [f"neither {one} nor {other} leads {many}", most]
     elif rest:
-        others = unit.format(f"the other {rest}") if rest > 1 else unit.partition("{}")[0] + "one"
+        others = unit.format(f"the other {rest}") if rest > 1 else unit.partition("{}")[0] + "the other"
         parts.append(f"neither leads {others}")
     return "; ".join(parts)
 
