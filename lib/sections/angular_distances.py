@@ -194,9 +194,9 @@ def sentence(opened: OpenStudy, made: finding.Made) -> str:
         for name in ("angular_distances", "untrained_distances")
     )
     optimal = made["optimal_blocks"]
-    if table.empty or optimal.empty:
+    n = max(1, (table["n"].max() + 1) // 4) if len(table) else 0
+    if n not in set(optimal["n"]):
         return ""
-    n = max(1, (table["n"].max() + 1) // 4)
     start, stop = optimal.set_index("n").loc[n, ["start", "stop"]].astype(int)
     block = f"of layers {start} to {stop - 1}" if n > 1 else f"of layer {start}"
     (ratio, error), (other, its) = map(_contrast, (table, twin))

@@ -194,9 +194,9 @@ def sentence(opened: OpenStudy, made: finding.Made) -> str:
         for key, error in (("accuracy", "stderr"), ("question_free", "question_free_stderr"))
     )
     return (
-        f"On {finding.of(needed, len(table))} tasks with choices the unpruned model answers better "
-        f"when it is shown the question, most {finding.task(most)}: {with_it} right, and {free} "
-        "from the choices alone."
+        f"On {finding.of(needed, len(table), 'task')} with choices the unpruned model answers "
+        f"better when it is shown the question, most {finding.task(most)}: {with_it} right, and "
+        f"{free} from the choices alone."
     )
 
 

@@ -52,6 +52,10 @@ def percent(share: float) -> str:
     return f"{max(100 * share, 0):.0f}%" if math.isfinite(share) else "…"
 
 
+def dropped(fraction: float) -> str:
+    return f"{reading.percent(fraction)} of the layers dropped"
+
+
 def interval(share: float, low: float, high: float) -> str:
     """A share with its 95% interval: 33% [30, 35]."""
     return f"{percent(share)} [{percent(low).rstrip('%')}, {percent(high).rstrip('%')}]"
@@ -94,9 +98,10 @@ def counted(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
-def of(count: int, total: int) -> str:
-    """3 of 5, none of 5, all 5."""
-    return f"all {total}" if count == total > 1 else f"{count or 'none'} of {total}"
+def of(count: int, total: int, what: str) -> str:
+    """3 of 5 tasks, none of 5 tasks, all 5 tasks, 1 of 1 task."""
+    share = "all" if count == total > 1 else f"{count or 'none'} of"
+    return f"{share} {counted(total, what)}"
 
 
 def told(table: pd.DataFrame) -> str:
@@ -104,7 +109,7 @@ def told(table: pd.DataFrame) -> str:
     found = sum(map(sure, table["difference"], table["stderr"]))
     if len(table) == 1:
         return f"the difference can{'' if found else 'not'} be told from zero"
-    return f"{of(found, len(table))} differences can be told from zero"
+    return f"{of(found, len(table), 'difference')} can be told from zero"
 
 
 def task(row: dict[str, Any]) -> str:
@@ -125,9 +130,10 @@ def leads(
     one: str,
     other: str,
     where: Callable[[dict[str, Any]], str],
-    unit: str = "on {} tasks",
+    at: str = "on",
+    unit: str = "task",
 ) -> str:
-    """Who leads in how many rows, each a difference of two sides, and where most."""
+    """Who leads `at` how many units, each a row with a difference of two sides, and where most."""
     found = table.sort_values("difference", key=abs, ascending=False).to_dict("records")
     first, parts, rest = found[0], [], len(found)
     if len(found) == 1:
@@ -138,16 +144,15 @@ def leads(
         if clear:
             by = "by" if len(clear) == 1 else "by up to"
             size = points(clear[0]["difference"], clear[0]["stderr"])
-            many = unit.format(of(len(clear), len(found)))
-            parts.append(f"{ahead} leads {behind} {many}, {by} {size} {where(clear[0])}")
+            many = of(len(clear), len(found), unit)
+            parts.append(f"{ahead} leads {behind} {at} {many}, {by} {size} {where(clear[0])}")
     if not parts:
         size = points(first["difference"], first["stderr"])
-        many = unit.format(f"any of {len(found)}")
-        most = f"the largest difference is {size} {where(first)}"
-        parts = [f"neither {one} nor {other} leads {many}", most]
+        neither = f"neither {one} nor {other} leads {at} any of {counted(len(found), unit)}"
+        parts = [neither, f"the largest difference is {size} {where(first)}"]
     elif rest:
-        others = unit.format(f"the other {rest}") if rest > 1 else unit.partition("{}")[0] + "the other"
-        parts.append(f"neither leads {others}")
+        others = "the other" if rest == 1 else f"the other {counted(rest, unit)}"
+        parts.append(f"neither leads {at} {others}")
     return "; ".join(parts)
 
 
@@ -168,7 +173,7 @@ def beside(others: int, unsure: Sequence[str]) -> str:
         return f", and leads {'the other' if others == 1 else f'all {others} others'}" * bool(
             others
         )
-    named = listed(unsure) if len(unsure) < 3 else f"{of(len(unsure), others)} others"
+    named = listed(unsure) if len(unsure) < 3 else of(len(unsure), others, "other")
     return f", though {named} cannot be told from it"
 
 

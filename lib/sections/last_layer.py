@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from lib.claims.rules import reading
 from lib.experiments.conditions import Condition
 from lib.experiments.further_conditions import last_layer_conditions
 from lib.experiments.opened import OpenStudy
@@ -127,17 +128,18 @@ def sentence(opened: OpenStudy, made: finding.Made) -> str:
     changes = finding.rows(made, "last_layer_interaction", "interaction", "stderr")
     changes = changes[changes["role"] == "all"]
     sides = ("keeping the last layer", "dropping it")
-    text = finding.leads(table, *sides, _healed_how, "in {} comparisons")
+    text = finding.leads(table, *sides, _healed_how, "in", "comparison")
     text = f"{text[0].upper()}{text[1:]}."
     if changes.empty:
         return text
     clear = sum(map(finding.sure, changes["interaction"], changes["stderr"]))
-    return f"{text} Its gain depends on healing in {finding.of(clear, len(changes))} pairs of ways."
+    pairs = finding.of(clear, len(changes), "pair")
+    return f"{text} Of two ways of healing, or none, the gains differ in {pairs}."
 
 
 def _healed_how(row: dict[str, Any]) -> str:
     how = "unhealed" if row["healing"] == "none" else f"healed with {row['healing']}"
-    return f"on {row['n_questions']} questions, {finding.percent(row['fraction'])} dropped, {how}"
+    return f"on {row['n_questions']} questions, {reading.percent(row['fraction'])} dropped, {how}"
 
 
 ADVANTAGE = {

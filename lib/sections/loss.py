@@ -152,7 +152,7 @@ def sentence(opened: OpenStudy, made: finding.Made) -> str:
     n = (of["fraction"] - 0.5).abs().idxmin()
     before, error = cut.loc[n, ["normalized_loss", "stderr"]]
     text = (
-        f"With {finding.percent(of.loc[n, 'fraction'])} of the layers dropped the loss goes from "
+        f"With {finding.dropped(of.loc[n, 'fraction'])} the loss goes from "
         f"{whole['normalized_loss'].iloc[0]:.3f} to {finding.with_error(before, error, 3)} of ln V "
         f"(1 is knowing nothing; {cut.loc[n, 'n_sequences']} documents)"
     )

@@ -248,7 +248,7 @@ def sentence(opened: OpenStudy, made: finding.Made) -> str:
     among = f", the most of {len(others)} other texts" if len(others) > 1 else ""
     return (
         f"Chosen on {most} instead of {own}, the most similar block is another one at "
-        f"{finding.of(differ[most].sum(), sizes)} sizes, for sure at {firm[most].sum()}{among}. "
+        f"{finding.of(differ[most].sum(), sizes, 'size')}, for sure at {firm[most].sum()}{among}. "
         f"On {own}, the worst choice by another text is {cost} π farther apart than the best."
     )
 

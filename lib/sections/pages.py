@@ -103,7 +103,9 @@ def in_short(opened: OpenStudy, one: Section, made: dict[str, pd.DataFrame]) -> 
     says = finding.says(opened, one, made)
     ids = [] if one.claims == section.every_claim() else list(one.claims)
     found = claims.verdicts(tables_of(opened.study.name), ids) if ids else pd.DataFrame()
-    parts = [f"<p><strong>In short.</strong> {escape(finding.typeset(says))}</p>"] * bool(says)
+    parts = [
+        f'<p class="finding"><strong>In short.</strong> {escape(finding.typeset(says))}</p>'
+    ] * bool(says)
     if badges := " ".join(_linked_badge(row) for row in found.itertuples()):
         parts.append(f'<p class="badges">{badges}</p>')
     joined = "".join(parts)

@@ -142,14 +142,14 @@ def sentence(opened: OpenStudy, made: finding.Made) -> str:
         tasks = reading.testable_tasks(qa)
     except reading.Untestable as reason:
         return f"There is nothing to lose here: {reason}."
-    most = finding.percent(pruned["fraction"].max())
+    most = reading.percent(pruned["fraction"].max())
     fitted = main_rows(made["transitions"]).dropna(subset=["fraction"])
     fitted = fitted[fitted["state"] == pruned["state"].iloc[0]].sort_values("fraction")
     if fitted.empty:
         gone = sum(_half_gone(qa, task, pruned["state"].iloc[0]) for task in tasks)
         return (
             f"{start}, with up to {most} of its layers dropped, this model loses more than half of "
-            f"what it knows above chance on {finding.of(gone, len(tasks))} tasks that it can do "
+            f"what it knows above chance on {finding.of(gone, len(tasks), 'task')} that it can do "
             f"({pruned['n_questions'].min()} questions or more each)."
         )
     asked = pruned.drop_duplicates(["task", "shots"])[["task", "shots", "n_questions"]]

@@ -148,7 +148,7 @@ def sentence(opened: OpenStudy, made: finding.Made) -> str:
 def _improves(way: str, rows: pd.DataFrame) -> str:
     clear = rows[rows["difference"].abs() > finding.SURE * rows["stderr"]]
     better, worse = clear[clear["difference"] > 0], clear[clear["difference"] < 0]
-    text = f"{way} improves {finding.of(len(better), len(rows))} cuts"
+    text = f"{way} improves {finding.of(len(better), len(rows), 'cut')}"
     if len(better):
         most = better.loc[better["difference"].idxmax()]
         by = "by" if len(better) == 1 else "by up to"

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from lib.claims.rules import reading
 from lib.claims.rules.lu_schedules import LONGER, ONCE, STEPS, TWO_SEEDS, TWO_WAYS
 from lib.experiments.conditions import Condition, Done, unpruned
 from lib.experiments.further_conditions import distinct
@@ -263,12 +264,12 @@ def sentence(opened: OpenStudy, made: finding.Made) -> str:
     for base, how in ((ONCE, "Trained as long as one step"), (LONGER, "on as many tokens")):
         rows = table[table["base"] == base]
         if len(rows):
-            parts.append(f"{how}, {finding.leads(rows, *sides, _cut, 'in {} schedules')}")
+            parts.append(f"{how}, {finding.leads(rows, *sides, _cut, 'in', 'schedule')}")
     return f"{'; '.join(parts)}." if parts else ""
 
 
 def _cut(row: dict[str, Any]) -> str:
-    return f"on {row['n_questions']} questions, {finding.percent(row['fraction'])} dropped"
+    return f"on {row['n_questions']} questions, {reading.percent(row['fraction'])} dropped"
 
 
 VALUES = (("difference", "stderr"), ("loss_difference", "loss_stderr"))

@@ -131,13 +131,16 @@ def sentence(opened: OpenStudy, made: finding.Made) -> str:
     clear = gain.abs() > finding.SURE * np.hypot(pairs["stderr_x"], pairs["stderr_y"])
     if not (seeds := int(summary["seeds"].min())) > 1 or pairs.empty:
         return "With one seed each, nothing can be told of a teacher."
-    accuracy = pairs["metric"] == "accuracy"
-    better, worse = (sum(clear & accuracy & (sign * gain > 0)) for sign in (1, -1))
-    lower, higher = (sum(clear & ~accuracy & (sign * gain < 0)) for sign in (1, -1))
+    parts = []
+    for metric, what, sign in (("accuracy", "accuracy", 1), ("normalized_loss", "the loss", -1)):
+        of = pairs["metric"] == metric
+        better, worse = (sum(clear & of & (one * sign * gain > 0)) for one in (1, -1))
+        if of.any():
+            many = finding.of(better, sum(of), "comparison")
+            parts.append(f"{what} is better in {many} and worse in {worse}")
     return (
-        "With a teacher, accuracy is better than after plain healing of equal time in "
-        f"{finding.of(better, sum(accuracy))} comparisons and worse in {worse}; the loss is better "
-        f"in {finding.of(lower, sum(~accuracy))} and worse in {higher} (means of {seeds} seeds)."
+        f"Beside plain healing of equal time, with a teacher {'; '.join(parts)} "
+        f"(means of {seeds} seeds)."
     )
 
 

@@ -164,16 +164,18 @@ def sentence(opened: OpenStudy, made: finding.Made) -> str:
             f"{start}, none of {len(known)} abilities is half lost with {most} of the layers gone."
         )
     first, last = lost.iloc[0], lost.iloc[-1]
-    ends = [finding.interval(one["fraction"], one["low"], one["high"]) for one in (first, last)]
     asked = made["abilities"].groupby("ability")["n_questions"].max()
-    text = (
-        f"{start}, half of {first['ability']} is lost once {ends[0]} of the layers are gone "
-        f"({asked[first['ability']]} questions)"
-    )
+
+    def lost_at(one: pd.Series, gone: str) -> str:
+        at = finding.interval(one["fraction"], one["low"], one["high"])
+        many = f" ({asked[one['ability']]} questions)" if one["ability"] in asked else ""
+        return f"half of {one['ability']} is lost once {at} {gone}{many}"
+
+    text = f"{start}, {lost_at(first, 'of the layers are gone')}"
     if len(known) == 1:
         return f"{text}."
     if len(lost) > 1:
-        text += f", half of {last['ability']} once {ends[1]} are ({asked[last['ability']]})"
+        text += f", {lost_at(last, 'are')}"
     near = known.drop(index=first.name)
     near = near[(near["outcome"] != "not reached") & ~(near["low"] > first["high"])]["ability"]
     return f"{text}. " + (

@@ -258,7 +258,7 @@ def sentence(opened: OpenStudy, made: finding.Made) -> str:
     count = f"{len(better)} of {len(rows)} ways are better and {len(worse)} worse"
     beside = f": {finding.listed(parts)}" if parts else ""
     return (
-        f"With {rows['fraction'].iloc[0]:.0%} of the layers dropped, and at as many tokens as plain"
+        f"With {finding.dropped(rows['fraction'].iloc[0])}, and at as many tokens as plain"
         f" text, {count}{beside} ({rows['n_questions'].iloc[0]} questions, "
         f"{finding.counted(rows['seeds'].min(), 'seed')})."
     )

@@ -195,7 +195,7 @@ def sentence(opened: OpenStudy, made: finding.Made) -> str:
     for row in lines(own).itertuples():
         error = 100 * row.saved_stderr if row.repeats > 1 else np.nan  # sizes have none
         saved[row.what] = f"{finding.with_error(100 * row.saved, error)}%"
-    (device,) = own["device"].unique()
+    device = own["device"].iloc[0]
     return (
         f"Every tenth of the layers that goes saves {saved['memory of the weights']} of the memory "
         f"of the weights, {saved['time to read a token']} of the time to read a token and "

@@ -204,16 +204,16 @@ def sentence(opened: OpenStudy, made: finding.Made) -> str:
     found = []
     for row in table[table["fraction"] == at].to_dict("records"):
         right = row["kept"] + row["lost"]
-        name = f"on {reading.named(row['task'], row['shots'])}"
-        found.append((*finding.wilson(row["kept"], right), f"{right:.0f} {name}"))
-    (*least, of_least), (*most, of_most) = min(found), max(found)
-    text = f"{start}, with {finding.percent(at)} of the layers dropped, the model keeps "
+        name = reading.named(row["task"], row["shots"])
+        found.append((*finding.wilson(row["kept"], right), f"{right:.0f}", name))
+    (*least, knew, least_on), (*most, also, most_on) = min(found), max(found)
+    text = f"{start}, with {finding.dropped(at)}, the model keeps "
     if len(found) == 1:
-        return f"{text}{finding.interval(*least)} of its {of_least}."
+        return f"{text}{finding.interval(*least)} of its {knew} right answers on {least_on}."
     clear = all(least[2] < low for _, low, *_ in sorted(found)[1:])
     return (
         f"{text}fewest of its right answers, guesses among them, {finding.interval(*least)} of "
-        f"{of_least}, and most, {finding.interval(*most)}, of {of_most}"
+        f"{knew} on {least_on}, and most, {finding.interval(*most)}, of {also} on {most_on}"
         f"{'' if clear else '; of which it keeps fewest cannot be told'}."
     )
 

@@ -129,17 +129,18 @@ def sentence(opened: OpenStudy, made: finding.Made) -> str:
     if len(costs):
         most = costs.loc[costs["loss"].idxmax()]
         added = finding.with_error(most["loss"], most["loss_stderr"], 2)
+        layers = finding.counted(len(costs), "layer")
         parts.append(
-            f"Of {len(costs)} layers, layer {most['layer']:.0f} is missed most: without it the "
-            f"loss rises by {added} of ln V."
+            f"Of {layers}, layer {most['layer']:.0f} is missed most: without it the loss rises by "
+            f"{added} of ln V."
         )
     if len(found):
         best = found.loc[found["rho"].idxmax()]
-        sure = finding.of((found["low"] > 0).sum(), len(found))
         span = f"{best['rho']:.2f} [{best['low']:.2f}, {best['high']:.2f}]"
+        sure = finding.of((found["low"] > 0).sum(), len(found), "correlation")
         parts.append(
-            f"Of {len(found)} measures {best['measure']} tells best what a layer costs, with a "
-            f"rank correlation of {span}; {sure} are surely above zero."
+            f"What a layer costs is told best by {best['measure']}, with a rank correlation of "
+            f"{span}; surely above zero are {sure}."
         )
     return " ".join(parts)
 

@@ -263,7 +263,7 @@ def sentence(opened: OpenStudy, made: finding.Made) -> str:
     before = f"from {finding.percent(unhealed['accuracy'].mean())} " * bool(len(unhealed))
     after = finding.with_error(100 * scores[top], 100 * one["stderr"])
     return (
-        f"With {finding.percent(one['fraction'])} of the layers dropped, {top} repairs most, "
+        f"With {finding.dropped(one['fraction'])}, {top} repairs most, "
         f"{before}to {after}% right answers ({one['n_questions']} questions)"
         f"{finding.beside(len(scores) - 1, unsure)}."
     )

@@ -209,6 +209,8 @@ def sentence(opened: OpenStudy, made: finding.Made) -> str:
     table = table[table["state"] == "unhealed"]
     drawn = table[table["draw"].notna()]
     own = table[table["draw"].isna()].set_index("strategy")
+    if own.empty:
+        return ""
     compared = finding.rows(made, "layers_compared", "n", "difference", "stderr")
     compared = compared[(compared["n"] == table["n"].iloc[0]) & (compared["role"] == "all")]
     top, unsure = finding.best(
@@ -218,7 +220,7 @@ def sentence(opened: OpenStudy, made: finding.Made) -> str:
     random = f"; layers drawn at random reach {by_chance} ({len(drawn)} draws)" * bool(len(drawn))
     right = finding.with_error(*100 * own.loc[top, ["accuracy", "stderr"]])
     return (
-        f"With {finding.percent(own['fraction'].iloc[0])} of the layers dropped, unhealed, {top} "
+        f"With {finding.dropped(own['fraction'].iloc[0])}, unhealed, {top} "
         f"is the best of {len(own)} strategies with {right}% right answers "
         f"({own.loc[top, 'n_questions']} questions){finding.beside(len(own) - 1, unsure)}{random}."
     )
