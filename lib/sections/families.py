@@ -17,9 +17,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lib import paths
+from lib.claims.rules import reading
 from lib.experiments.conditions import main_conditions
 from lib.experiments.opened import OpenStudy
 from lib.pruning.dropped import most_similar
+from lib.sections import finding
 from lib.sections.angular_distances import distance_bar, heat_map, mark
 from lib.sections.columns import CURVE, QA
 from lib.sections.figures import (
@@ -355,6 +357,25 @@ def family_verdicts(opened: OpenStudy) -> pd.DataFrame:
     return found.reindex(columns=list(FAMILY_VERDICTS))
 
 
+def sentence(opened: OpenStudy, made: finding.Made) -> str:
+    """Where half of what a model knows above chance is lost here and in other runs, on the task
+    that most of them share."""
+    start, table = finding.by_state(finding.rows(made, "families", "fraction"), "state")
+    own = table[table["own"].eq(True)].set_index(["task", "shots"])
+    others = table[table["own"].eq(False)].set_index(["task", "shots"])
+    shared = others[others.index.isin(own.index)]
+    if shared.empty:
+        return "No other run loses half of what it knows on a task on which this model does."
+    task, shots = shared.index.value_counts(sort=False).idxmax()
+    here, there = own.loc[[(task, shots)]].iloc[0], shared.loc[[(task, shots)], "fraction"]
+    return (
+        f"{start}, half of what is known above chance on {reading.named(task, shots)} is lost once "
+        f"{finding.interval(here['fraction'], here['low'], here['high'])} of the layers are gone "
+        f"here, and once {finding.percent(there.min())} to {finding.percent(there.max())} are in "
+        f"{finding.counted(len(there), 'other run')}."
+    )
+
+
 SECTION = Section(
     conditions=lambda opened: {"": main_conditions(opened)},
     tables=(
@@ -384,4 +405,5 @@ SECTION = Section(
     ),
     claims=every_claim(),
     runs=True,
+    in_short=sentence,
 )
