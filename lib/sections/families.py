@@ -364,6 +364,8 @@ def sentence(opened: OpenStudy, made: finding.Made) -> str:
     own = table[table["own"].eq(True)].set_index(["task", "shots"])
     others = table[table["own"].eq(False)].set_index(["task", "shots"])
     shared = others[others.index.isin(own.index)]
+    if made["families"].empty:
+        return ""
     if shared.empty:
         return "No other run loses half of what it knows on a task on which this model does."
     task, shots = shared.index.value_counts(sort=False).idxmax()

@@ -182,7 +182,7 @@ def typeset(text: str) -> str:
     text = re.sub(r"(?<![^\s(\[])-(?=\d)", "\N{MINUS SIGN}", text)
     text = re.sub(r" ± ", "\u00a0±\u00a0", text)
     text = re.sub(r"(?<=[\d%…]) (?=\[[\d…])|(?<=\[)([\d.…−-]+), (?=[\d.…−-]+\])", _joined, text)
-    return re.sub(r"(?<=\d) (?=[A-Za-zπ])", "\u00a0", text)
+    return re.sub(r"(?<![^\s(\[−])([\d.,]+) (?=[A-Za-zπ])", "\\1\u00a0", text)
 
 
 def _joined(found: re.Match[str]) -> str:
