@@ -37,15 +37,19 @@ def percent(share: float) -> str:
     return f"{100 * share:.3g}%"
 
 
+UNITS = "points?|times|nats|seeds?|layers?|questions?|of ln V"
+
+
 def typeset(text: str) -> str:
     """Numbers as a page sets them: a minus sign where a number has one, an error and a unit on the
     line of their number, an interval on one line. Names with dashes stay as they are."""
     text = re.sub(r"(?<![\w.)\]-])-(?=\d)", "\N{MINUS SIGN}", text)
     text = re.sub(r" ?± ?(?=\d)", "\u00a0±\u00a0", text)
-    text = re.sub(r"(?<=\d) (?=(?:points?|times|nats|seeds?|of ln V)\b)", "\u00a0", text)
+    text = re.sub(rf"(?<=\d) (?=(?:{UNITS})\b)", "\u00a0", text)
     text = re.sub(r"(?<=[\d\u00a0]of) (?=ln V)", "\u00a0", text)
     text = re.sub(r"\bln V\b", "ln\u00a0V", text)
     text = re.sub(r"(\[[^\s\[\]]*\d[^\s\[\]]*,) (?=[^\s\[\]]*\d[^\s\[\]]*\])", "\\1\u00a0", text)
+    text = re.sub(r"(?<=[\d%]) (?=\[[\d\N{MINUS SIGN}])", "\u00a0", text)
     return re.sub(r"\b(Figs?\.|Tables?|App\.|Eq\.|[Ff]ootnote) (?=\w)", "\\1\u00a0", text)
 
 

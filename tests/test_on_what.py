@@ -16,7 +16,7 @@ from lib.experiments.conditions import Condition
 from lib.experiments.measure import measure
 from lib.experiments.opened import OpenStudy
 from lib.pruning.dropped import Dropped
-from lib.sections import macro, on_what
+from lib.sections import macro, on_what, strips
 
 ASKED = {
     "calibration": {"path": "calibration.jsonl", "n_sequences": 4, "length": 16},
@@ -111,7 +111,7 @@ def test_tables_of_samples_texts_and_data(opened: OpenStudy) -> None:
     assert (found["n"], found["more"]) == (2, 3)
     assert found["interaction"] == pytest.approx(gains[2] - gains[3])
     assert len(on_what.read_in_short(healed)) == 2
-    assert on_what.sample_panels(made["calibration_sizes"], made["calibration_sets"]).axes
+    assert strips.sample_panels(made["calibration_sizes"], made["calibration_sets"]).axes
     assert len(on_what.texts_in_short(made["calibration_texts"])) == 4
     assert len(on_what.leads(compared)) == 4
 
@@ -144,7 +144,7 @@ def test_nothing_on_samples_or_data_where_nothing_is_listed(
     for table in on_what.SECTION.tables:
         made = table.make(opened)
         assert made.empty and [*made] == [*table.columns], table.name
-    figure = on_what.sample_panels(on_what.sizes(opened), on_what.sets(opened))
+    figure = strips.sample_panels(on_what.sizes(opened), on_what.sets(opened))
     assert "no samples" in figure.axes[0].texts[0].get_text()
 
 

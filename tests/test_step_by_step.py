@@ -19,7 +19,7 @@ from lib.experiments.schedules import at_once, outcomes, schedules
 from lib.healing.reading import read
 from lib.pruning.dropped import Dropped
 from lib.schema import Task
-from lib.sections import macro, step_by_step
+from lib.sections import macro, step_by_step, step_figures
 
 RECIPES = [{"recipe": "partial", "layers": 1}, {"recipe": "lora", "alpha": 8}]
 ASKED = {
@@ -123,8 +123,8 @@ def test_tables_of_models_in_steps_and_at_once(opened: OpenStudy) -> None:
     assert (aligned["cka"] <= 1 + 1e-9).all() and (aligned["stderr"] >= 0).all()
     entering = aligned[aligned["layer"] == 0]  # the embeddings are nobody's to train
     assert entering["cka"].to_numpy() == pytest.approx(1)
-    assert step_by_step.alignment_panels(aligned).axes[0].has_data()
-    figure = step_by_step.panels(compared)
+    assert step_figures.alignment_panels(aligned).axes[0].has_data()
+    figure = step_figures.panels(compared)
     assert len(figure.axes) == 4 and all(axes.has_data() for axes in figure.axes)
     assert step_by_step.leads(compared)["less"].tolist() == [ONCE, LONGER]
 
@@ -158,8 +158,8 @@ def test_nothing_in_steps_where_nothing_is_listed(
         assert made.empty and [*made] == [*table.columns], table.name
     assert step_by_step.conditions(opened).keys() == {""}
     for figure in (
-        step_by_step.panels(step_by_step.compared(opened)),
-        step_by_step.alignment_panels(step_by_step.aligned(opened)),
+        step_figures.panels(step_by_step.compared(opened)),
+        step_figures.alignment_panels(step_by_step.aligned(opened)),
     ):
         assert "This study" in figure.axes[0].texts[0].get_text()
 

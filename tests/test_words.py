@@ -10,7 +10,7 @@ from lib.words import of_paper, typeset
     [
         ("similarity leads by -5.3 ± 4.0 points", "similarity leads by −5.3~±~4.0~points"),
         ("a loss of +0.061 of ln V, or -0.1", "a loss of +0.061~of~ln~V, or −0.1"),
-        ("0.61 [-0.41, 0.81] and [12.5%, 25%]", "0.61 [−0.41,~0.81] and [12.5%,~25%]"),
+        ("0.61 [-0.41, 0.81] and [12.5%, 25%]", "0.61~[−0.41,~0.81] and [12.5%,~25%]"),
         ("1.19 times; 3 seeds: (-1)", "1.19~times; 3~seeds: (−1)"),
         # No signs: names, ranges, numbers of examples, dates, powers.
         ("lora-r8-a16-all (0-shot), 10-20, 2026-11-29, 3e-05", None),

@@ -1,6 +1,7 @@
 """Angular distances across blocks of layers, of the model and of its untrained twin (Fig. 4 of
 Gromov et al.)."""
 
+import math
 from collections.abc import Iterable
 
 import matplotlib as mpl
@@ -11,7 +12,9 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from lib.claims.rules.gromov_distances import shallow_over_deep
 from lib.experiments.opened import OpenStudy
+from lib.sections import finding
 from lib.sections.columns import BLOCK, DISTANCE, DROPPED, MODEL
 from lib.sections.figures import GREY, SHADES, grid
 from lib.sections.pages import key_numbers
@@ -184,6 +187,42 @@ def extras(opened: OpenStudy) -> list[Extra]:
     return found
 
 
+def sentence(opened: OpenStudy, made: finding.Made) -> str:
+    """Whether deep blocks are more alike than shallow ones, and which block is most alike."""
+    table, twin = (
+        finding.rows(made, name, "distance", "stderr")
+        for name in ("angular_distances", "untrained_distances")
+    )
+    optimal = made["optimal_blocks"]
+    n = max(1, (table["n"].max() + 1) // 4) if len(table) else 0
+    if n not in set(optimal["n"]):
+        return ""
+    start, stop = optimal.set_index("n").loc[n, ["start", "stop"]].astype(int)
+    block = f"of layers {start} to {stop - 1}" if n > 1 else f"of layer {start}"
+    (ratio, error), (other, its) = map(_contrast, (table, twin))
+    found = f"The most similar block of {finding.counted(n, 'layer')} is that {block}."
+    if not math.isfinite(ratio):
+        return found
+    more = "more" if ratio > 1 else "less"
+    clear = finding.sure(ratio - 1, error)
+    head = f"are {more} alike than shallow ones" if clear else "and shallow ones are about as alike"
+    there = "in the untrained twin"
+    if math.isfinite(other) and clear and ratio > 1:
+        so = "and more" if ratio - other > finding.SURE * math.hypot(error, its) else "but no more"
+        head, there = f"{head}, {so} so than {there}", "there"
+    beside = f", {there} {finding.with_error(other, its, 2)}" if math.isfinite(other) else ""
+    return (
+        f"Deep layers {head}: shallow blocks turn the stream {finding.with_error(ratio, error, 2)} "
+        f"times as far as deep ones{beside} ({table['n_sequences'].iloc[0]} windows). {found}"
+    )
+
+
+def _contrast(table: pd.DataFrame) -> tuple[float, float]:
+    """How many times as far shallow blocks turn the stream as deep ones, with its error."""
+    ratio, relative = shallow_over_deep(table) if len(table) else (math.nan, math.nan)
+    return ratio, ratio * relative
+
+
 SECTION = Section(
     extras=extras,
     tables=(
@@ -213,4 +252,5 @@ SECTION = Section(
         ),
     ),
     claims=("gromov-6", "gromov-7"),
+    in_short=sentence,
 )

@@ -1,5 +1,6 @@
 """What would happen anyway: the study beside its untrained twin and its reference runs."""
 
+import numpy as np
 import pandas as pd
 from IPython.display import HTML
 from matplotlib.axes import Axes
@@ -11,6 +12,7 @@ from lib.experiments.conditions import main_conditions, unpruned
 from lib.experiments.measure import question_free
 from lib.experiments.opened import OpenStudy
 from lib.experiments.probes import recorded
+from lib.sections import finding
 from lib.sections.angular_distances import (
     angular_distances,
     optimal_blocks,
@@ -178,6 +180,27 @@ def pruning_panels(
     return evaluation_panels(qa, loss, draw)
 
 
+def sentence(opened: OpenStudy, made: finding.Made) -> str:
+    """Whether the unpruned model needs the questions to answer."""
+    table = finding.rows(made, "unpruned", "accuracy", "stderr", "question_free")
+    if table.empty:
+        return ""
+    table = table[table["run"] == table["run"].iloc[0]]
+    gain = table["accuracy"] - table["question_free"]
+    error = np.hypot(table["stderr"], table["question_free_stderr"])
+    needed = int((gain > finding.SURE * error).sum())
+    most = table.loc[gain.idxmax()].to_dict()
+    with_it, free = (
+        f"{finding.with_error(100 * most[key], 100 * most[error], 0)}%"
+        for key, error in (("accuracy", "stderr"), ("question_free", "question_free_stderr"))
+    )
+    return (
+        f"On {finding.of(needed, len(table), 'task')} with choices the unpruned model answers "
+        f"better when it is shown the question, most {finding.task(most)}: {with_it} right, and "
+        f"{free} from the choices alone."
+    )
+
+
 SECTION = Section(
     conditions=lambda opened: {"": main_conditions(opened)},
     extras=lambda opened: [
@@ -199,4 +222,5 @@ SECTION = Section(
         ),
     ),
     claims=every_claim(),
+    in_short=sentence,
 )

@@ -5,39 +5,32 @@ In figures a study keeps its colour, dash and marker; the first one is the page'
 under the others, so that none hides another. Bars are one standard error.
 """
 
-from collections.abc import Iterable, Sequence
-from itertools import cycle, groupby
-from textwrap import fill
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from lib import labels, paths
 from lib.experiments.conditions import main_conditions
 from lib.experiments.opened import OpenStudy
 from lib.pruning.dropped import most_similar
+from lib.sections import finding
 from lib.sections.angular_distances import distance_bar, heat_map, mark
 from lib.sections.columns import CURVE, QA
 from lib.sections.figures import (
-    DASHES,
-    FRACTION,
     GREY,
-    MARKS,
-    SHADES,
     by_task,
-    fonts_for,
     fraction_axis,
     grid,
-    legend_name,
     normalised,
     panel_grid,
 )
 from lib.sections.other_runs import Run, every_run, others, table
 from lib.sections.pages import with_statements
+from lib.sections.run_legends import legend, line_styles, plain
 from lib.sections.section import Section, Table, every_claim
 from lib.sections.tables import strategies
 
@@ -73,13 +66,8 @@ FAMILY_VERDICTS = {
     "claim": "number of the claim",
     "verdict": "on that run",
 }
-# Numbers of colours, dashes and markers without a common divisor: no two studies look alike.
-OTHER_COLOURS = [SHADES[i] for i in (1, 2, 4, 3, 9, 5, 7)]
-OTHER_MARKERS = ("s", "^", "D", "v", "P")
 MOST = 12  # runs in a figure
 NAMED = 30  # of those that are left out
-ENTRIES = 10  # of a legend in a panel's place
-LINE = 0.22  # inches of a line of a legend
 LIMIT = (0, (5, 2, 1, 2, 1, 2))
 LEVELS = {"guess": ("guessing", "-."), "constant": ("constant answer", (0, (1, 3)))}
 
@@ -195,8 +183,8 @@ def accuracy_by_run(qa: pd.DataFrame, state: str) -> Figure:
                 axes.axhline(level, color=GREY, linestyle=dash, linewidth=1, label=label)
         axes.set(ylabel="Accuracy", ylim=(-0.01, 1.03))
         fraction_axis(axes)
-        axes.set_title(_plain(labels.title(name, shots)), fontsize="medium")
-    _legend(figure, panels, qa, spare)
+        axes.set_title(plain(labels.title(name, shots)), fontsize="medium")
+    legend(figure, panels, qa, spare)
     return figure
 
 
@@ -217,8 +205,8 @@ def loss_by_run(loss: pd.DataFrame) -> Figure:
             axes.set(ylabel="Loss / ln V")
             axes.set_ylim(bottom=0)
             fraction_axis(axes)
-            axes.set_title(_plain(f"{text}, {state}"), fontsize="medium")
-    _legend(figure, panels, loss)
+            axes.set_title(plain(f"{text}, {state}"), fontsize="medium")
+    legend(figure, panels, loss)
     return figure
 
 
@@ -232,25 +220,13 @@ def distance_maps(distances: pd.DataFrame, optimal: pd.DataFrame) -> Figure:
         heat_map(axes, rows, labels=7)
         mark(axes, optimal[optimal["run"] == run], size=3)
         axes.set(xlabel="Start layer ℓ of the block", ylabel="Block size n  [layers]")
-        sign = _plain(rows["sign"].iloc[0])
-        axes.set_title(f"{_plain(run)}\n{sign}", fontsize="medium")
+        sign = plain(rows["sign"].iloc[0])
+        axes.set_title(f"{plain(run)}\n{sign}", fontsize="medium")
     panels[0, 0].legend(loc="upper right")
     for axes in spare:
         axes.axis("off")
     distance_bar(figure, panels.flat, location="bottom", shrink=0.6, aspect=30)
     return figure
-
-
-def line_styles(runs: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """How each study's line is drawn, by its title, in the order in which they first appear."""
-    own, *others = dict.fromkeys(runs)
-    bold = {"color": SHADES[0], "linestyle": "-", "marker": MARKS[0]}
-    found = {own: bold | {"linewidth": 3.0, "markersize": 7, "zorder": 1.9}}
-    looks = zip(others, cycle(OTHER_COLOURS), cycle(DASHES), cycle(OTHER_MARKERS), strict=False)
-    for run, colour, dash, marker in looks:
-        line = {"color": colour, "linestyle": dash, "linewidth": 1.2}
-        found[run] = line | {"marker": marker, "markersize": 4}
-    return found
 
 
 def _curves(
@@ -273,68 +249,9 @@ def _curves(
             yerr=curve["stderr"],
             elinewidth=0.8,
             markerfacecolor=style["color"] if state == "healed" else "white",
-            label=_plain(run),
+            label=plain(run),
             **style,
         )
-
-
-def _legend(
-    figure: Figure, panels: np.ndarray, shown: pd.DataFrame, spare: Sequence[Axes] = ()
-) -> None:
-    """Each entry once: levels, then the runs of each sign below it. In a spare panel where there is
-    room; else under all panels, where the figure grows by as much, in two columns, as titles may be
-    long."""
-    handles: dict[str, Any] = {}
-    for axes in panels.flat:
-        handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    runs = shown[["run", "sign"]].drop_duplicates().itertuples(index=False)
-    of_runs = {_plain(run): _plain(sign) for run, sign in runs}
-    signs = dict.fromkeys(handles, "") | of_runs
-    order = ["", *dict.fromkeys(of_runs.values())]
-    labels = sorted(handles, key=lambda label: order.index(signs[label]))
-    for axes in spare:
-        axes.axis("off")
-        panels[-2, 1].set_xlabel(FRACTION)  # nothing stands below this panel
-    column = _below_signs(labels, signs)
-    if spare and _height(column) <= ENTRIES:
-        columns = [column]
-        place, how = spare[0].legend, {"loc": "center left", "fontsize": "medium"}
-    else:
-        half = -(-len(labels) // 2)
-        columns = [_below_signs(part, signs) for part in (labels[:half], labels[half:])]
-        figure.set_figheight(figure.get_figheight() + LINE * max(map(_height, columns)))
-        place, how = figure.legend, {"loc": "outside lower center", "fontsize": "small"}
-    rows = max(map(len, columns))
-    filled = [column + [("", True)] * (rows - len(column)) for column in columns]
-    entries = [one for column in filled for one in column]
-    nothing = Line2D([], [], linestyle="none")
-    legend = place(
-        [nothing if heading else handles[label] for label, heading in entries],
-        [label for label, _ in entries],
-        ncols=len(columns),
-        **how,
-    )
-    for text, (_, heading) in zip(legend.get_texts(), entries, strict=True):
-        text.set_weight("bold" if heading else "normal")
-
-
-def _below_signs(labels: list[str], signs: dict[str, str]) -> list[tuple[str, bool]]:
-    """A column of a legend, with signs as headings: each label, and whether it is one."""
-    found: list[tuple[str, bool]] = []
-    for sign, group in groupby(labels, signs.__getitem__):
-        found += [(sign, True)] * bool(sign) + [(label, False) for label in group]
-    return found
-
-
-def _height(column: list[tuple[str, bool]]) -> int:
-    """In lines."""
-    return sum(label.count("\n") + 1 for label, _ in column)
-
-
-def _plain(text: str) -> str:
-    """Text as it is, in lines of a panel's width."""
-    fonts_for(text)
-    return legend_name(fill(text, 30))
 
 
 def family_scores(runs: list[Run], from_scratch: Sequence[str] = ()) -> pd.DataFrame:
@@ -353,6 +270,27 @@ def family_verdicts(opened: OpenStudy) -> pd.DataFrame:
     runs = others(opened.study.name, told=False)
     found = table(runs, "verdicts") if runs else pd.DataFrame()
     return found.reindex(columns=list(FAMILY_VERDICTS))
+
+
+def sentence(opened: OpenStudy, made: finding.Made) -> str:
+    """Where half of what a model knows above chance is lost here and in other runs, on the task
+    that most of them share."""
+    start, table = finding.by_state(finding.rows(made, "families", "fraction"), "state")
+    own = table[table["own"].eq(True)].set_index(["task", "shots"])
+    others = table[table["own"].eq(False)].set_index(["task", "shots"])
+    shared = others[others.index.isin(own.index)]
+    if made["families"].empty:
+        return ""
+    if shared.empty:
+        return "No other run loses half of what it knows on a task on which this model does."
+    task, shots = shared.index.value_counts(sort=False).idxmax()
+    here, there = own.loc[[(task, shots)]].iloc[0], shared.loc[[(task, shots)], "fraction"]
+    return (
+        f"{start}, half of what is known above chance on {labels.asked(task, shots)} is lost once "
+        f"{finding.interval(here['fraction'], here['low'], here['high'])} of the layers are gone "
+        f"here, and once {finding.percent(there.min())} to {finding.percent(there.max())} are in "
+        f"{finding.counted(len(there), 'other run')}."
+    )
 
 
 SECTION = Section(
@@ -385,4 +323,5 @@ SECTION = Section(
     claims=every_claim(),
     cards=("gromov-16",),
     runs=True,
+    in_short=sentence,
 )

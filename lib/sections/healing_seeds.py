@@ -5,6 +5,7 @@ from matplotlib.figure import Figure
 
 from lib.experiments.conditions import seed_conditions
 from lib.experiments.opened import OpenStudy
+from lib.sections import finding
 from lib.sections.columns import METRIC, TASK
 from lib.sections.comparisons import DIFFERENCE, by_task_and_shots
 from lib.sections.figures import (
@@ -55,6 +56,19 @@ def seed_panels(seeds: pd.DataFrame, levels: Levels) -> Figure:
     return figure
 
 
+def sentence(opened: OpenStudy, made: finding.Made) -> str:
+    """By how much another seed moves accuracy at most."""
+    table = finding.rows(made, "healing_seeds_compared", "difference", "stderr")
+    if table.empty:
+        return ""
+    most = table.loc[table["difference"].abs().idxmax()].to_dict()
+    size = finding.points(most["difference"], most["stderr"])
+    return (
+        f"Healing with another seed moves accuracy by at most {size}, {finding.task(most)}; "
+        f"{finding.told(table)}."
+    )
+
+
 SECTION = Section(
     conditions=lambda opened: {"": seed_conditions(opened)},
     tables=(
@@ -67,4 +81,5 @@ SECTION = Section(
         ),
     ),
     claims=("gromov-11",),
+    in_short=sentence,
 )

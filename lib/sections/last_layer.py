@@ -1,14 +1,16 @@
 """Keep the last layer or drop it, healed in several ways or not: where two papers disagree."""
 
 from itertools import combinations
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from lib.claims.rules import reading
 from lib.experiments.conditions import Condition
 from lib.experiments.further_conditions import last_layer_conditions
 from lib.experiments.opened import OpenStudy
-from lib.sections import macro
+from lib.sections import finding, macro
 from lib.sections.columns import DROPPED
 from lib.sections.figures import GREY, MARKS, SHADES, grid, nothing, shared_legend
 from lib.sections.section import Section, Table
@@ -117,6 +119,29 @@ def interactions_in_short(interaction: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def sentence(opened: OpenStudy, made: finding.Made) -> str:
+    """Who leads, to keep the last layer or to drop it, and whether healing changes that."""
+    table = finding.rows(made, "last_layer", "difference", "stderr")
+    table = table[table["role"] == "all"]
+    if table.empty:
+        return ""
+    changes = finding.rows(made, "last_layer_interaction", "interaction", "stderr")
+    changes = changes[changes["role"] == "all"]
+    sides = ("keeping the last layer", "dropping it")
+    text = finding.leads(table, *sides, _healed_how, "in", "comparison")
+    text = f"{text[0].upper()}{text[1:]}."
+    if changes.empty:
+        return text
+    clear = sum(map(finding.sure, changes["interaction"], changes["stderr"]))
+    pairs = finding.of(clear, len(changes), "pair")
+    return f"{text} Of two ways of healing, or none, the gains differ in {pairs}."
+
+
+def _healed_how(row: dict[str, Any]) -> str:
+    how = "unhealed" if row["healing"] == "none" else f"healed with {row['healing']}"
+    return f"on {row['n_questions']} questions, {reading.percent(row['fraction'])} dropped, {how}"
+
+
 ADVANTAGE = {
     **DROPPED,
     "healing": "recipe; `none`: not healed",
@@ -146,4 +171,5 @@ SECTION = Section(
         ),
     ),
     claims=("lu-10",),
+    in_short=sentence,
 )

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from lib import labels
 from lib.experiments.conditions import rank_conditions
 from lib.experiments.opened import OpenStudy
+from lib.sections import finding
 from lib.sections.columns import METRIC, TASK
 from lib.sections.comparisons import DIFFERENCE, by_task_and_shots
 from lib.sections.figures import (
@@ -89,6 +90,16 @@ def rank_panels(ranks: pd.DataFrame, levels: Levels) -> Figure:
     return figure
 
 
+def sentence(opened: OpenStudy, made: finding.Made) -> str:
+    """Whether the highest rank leads the lowest."""
+    table = finding.rows(made, "ranks_compared", "difference", "stderr")
+    if table.empty:
+        return ""
+    one, other = table.iloc[-1][["compared", "base"]]
+    rows = table[table["compared"] == one]
+    return f"Healed, {finding.leads(rows, one, other, finding.task)}."
+
+
 SECTION = Section(
     conditions=lambda opened: {"": rank_conditions(opened)},
     tables=(
@@ -106,4 +117,5 @@ SECTION = Section(
         ),
     ),
     claims=("gromov-12",),
+    in_short=sentence,
 )

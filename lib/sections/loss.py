@@ -1,5 +1,7 @@
 """Loss on text against the fraction of layers dropped (Fig. 3 of Gromov et al.)."""
 
+import math
+
 import pandas as pd
 from IPython.display import HTML
 from matplotlib.figure import Figure
@@ -8,7 +10,7 @@ from lib import labels
 from lib.experiments import probes
 from lib.experiments.conditions import main_conditions
 from lib.experiments.opened import OpenStudy
-from lib.sections import pages
+from lib.sections import finding, pages
 from lib.sections.columns import MODEL
 from lib.sections.figures import (
     SHADES,
@@ -137,6 +139,32 @@ def loss_panel(loss: pd.DataFrame, transitions: pd.DataFrame) -> Figure:
     return figure
 
 
+def sentence(opened: OpenStudy, made: finding.Made) -> str:
+    """The loss with about half of the layers dropped, unhealed and healed."""
+    table = finding.rows(made, "loss", "n", "state", "normalized_loss", "stderr")
+    table = normalised(main_rows(table))
+    unhealed, healed = (table[table["state"] == state] for state in ("unhealed", "healed"))
+    whole, cut = unhealed[unhealed["n"] == 0], unhealed[unhealed["n"] > 0].set_index("n")
+    if whole.empty or cut.empty:
+        return ""
+    healed = healed[healed["n"].isin(cut.index)].set_index("n")
+    of = healed if len(healed) else cut
+    n = (of["fraction"] - 0.5).abs().idxmin()
+    before, error = cut.loc[n, ["normalized_loss", "stderr"]]
+    text = (
+        f"With {finding.dropped(of.loc[n, 'fraction'])} the loss goes from "
+        f"{whole['normalized_loss'].iloc[0]:.3f} to {finding.with_error(before, error, 3)} of ln V "
+        f"(1 is knowing nothing; {cut.loc[n, 'n_sequences']} documents)"
+    )
+    if healed.empty:
+        return f"{text}; nothing was healed."
+    after, other = healed.loc[n, ["normalized_loss", "stderr"]]
+    value = finding.with_error(after, other, 3)
+    if not finding.sure(after - before, math.hypot(error, other)):
+        return f"{text}; healing leaves it at {value}, which cannot be told from that."
+    return f"{text}; healing brings it {'down' if after < before else 'up'} to {value}."
+
+
 SECTION = Section(
     conditions=lambda opened: {"": main_conditions(opened)},
     tables=(
@@ -168,4 +196,5 @@ SECTION = Section(
         ),
     ),
     claims=("gromov-3", "gromov-4", "gromov-5"),
+    in_short=sentence,
 )

@@ -6,7 +6,6 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from lib.errors import UserError
 from lib.experiments.choosing import Sample, elsewhere, part
@@ -14,9 +13,8 @@ from lib.experiments.conditions import Condition
 from lib.experiments.further_conditions import data_conditions, distinct
 from lib.experiments.opened import OpenStudy
 from lib.fields import Data
-from lib.sections import macro
+from lib.sections import finding, macro
 from lib.sections.columns import DROPPED, MODEL
-from lib.sections.figures import GREY, MARKS, SHADES, grid, log_axis, nothing, shared_legend
 from lib.sections.section import Section, Table
 from lib.sections.tables import columns, loss_table, record, sound
 from lib.sections.which_layers import jaccard
@@ -187,30 +185,6 @@ def interaction(opened: OpenStudy) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(INTERACTION))
 
 
-def sample_panels(sizes: pd.DataFrame, sets: pd.DataFrame) -> Figure:
-    """Against the number of windows: how alike the sets of two draws are (left), and how accurate
-    the models are that lack them, a small mark for each draw (right)."""
-    if sizes.empty:
-        return nothing("This study scores layers on no samples of its calibration text.")
-    figure, axes_of = grid(1, 2, width=4.4, height=3.0)
-    left, right = axes_of[0]
-    named = sizes.groupby("strategy", sort=False)
-    for (name, of), shade, mark in zip(named, SHADES, MARKS, strict=False):
-        look = {"color": shade, "marker": mark, "label": name, "capsize": 3}
-        left.errorbar(of["windows"], of["jaccard"], yerr=of["jaccard_stderr"], **look)
-        right.errorbar(of["windows"], of["accuracy"], yerr=of["draw_stderr"], **look)
-        drawn = sets[sets["strategy"] == name]
-        right.scatter(drawn["windows"], drawn["accuracy"], color=shade, s=6, alpha=0.4)
-    right.axhline(sets["chance"].iloc[0], color=GREY, linestyle="-.", linewidth=1, label="chance")
-    left.set(ylabel="Jaccard index of two draws", ylim=(0, 1.05))
-    right.set_ylabel("Accuracy, mean over tasks")
-    for axes in (left, right):
-        axes.set(xscale="log", xlabel="Windows of calibration text")
-        log_axis(axes.xaxis)
-    shared_legend(figure, axes_of)
-    return figure
-
-
 def read_in_short(healed: pd.DataFrame, by: str = "data") -> pd.DataFrame:
     """What each data set, or another side, gave to read, means over prunings and seeds, for
     reading."""
@@ -243,6 +217,27 @@ def texts_in_short(texts: pd.DataFrame) -> pd.DataFrame:
         for one in texts.itertuples()
     ]
     return pd.DataFrame(rows)
+
+
+def sentence(opened: OpenStudy, made: finding.Made) -> str:
+    """How alike the sets are that two samples choose, and whether it matters what is healed on."""
+    sizes = finding.rows(made, "calibration_sizes", "windows", "jaccard")
+    data = finding.rows(made, "data_compared", "difference", "stderr")
+    data, parts = data[data["role"] == "all"], []
+    if len(sizes):
+        most = sizes[sizes["windows"] == sizes["windows"].max()]
+        shared = [f"{one.jaccard:.2f} by {one.strategy}" for one in most.itertuples()]
+        windows = finding.counted(most["windows"].iloc[0], "window")
+        parts.append(
+            f"Two samples of {windows} choose sets of layers whose Jaccard index is "
+            f"{finding.listed(shared)} ({most['draws'].min()} draws)."
+        )
+    if len(data):
+        row = data.loc[data["difference"].abs().idxmax()]
+        found = finding.lead(row["compared"], row["base"], row["difference"], row["stderr"])
+        more = "" if len(data) == 1 else f"; of such pairs, {finding.told(data)}"
+        parts.append(f"To heal on, {found} on {row['n_questions']} questions{more}.")
+    return " ".join(parts)
 
 
 WINDOWS = {"windows": "number of windows of calibration text on which layers were scored"}
@@ -318,4 +313,5 @@ SECTION = Section(
         ),
     ),
     claims=tuple(f"lu-{number}" for number in range(26, 32)),
+    in_short=sentence,
 )

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lib.experiments.opened import OpenStudy
+from lib.sections import finding
 from lib.sections.columns import BLOCK, DISTANCE
 from lib.sections.figures import DASHES, SHADES, grid, legend_name, shared_legend
 from lib.sections.section import Extra, Section, Table
@@ -228,6 +229,30 @@ def extras(opened: OpenStudy) -> list[Extra]:
     ]
 
 
+def sentence(opened: OpenStudy, made: finding.Made) -> str:
+    """How often another text would choose another block, and what that costs at most."""
+    blocks = finding.rows(made, "text_blocks", "n", "start", "support", "regret")
+    if blocks["text"].nunique() < 2:
+        return ""
+    own, *others = blocks["text"].unique()
+    starts, support = (
+        blocks.pivot(index="n", columns="text", values=key) for key in ("start", "support")
+    )
+    differ = starts[others].ne(starts[own], axis=0)
+    firm = differ & (support[others] >= SURE) & (support[[own]] >= SURE).to_numpy()
+    if not differ.any(axis=None):
+        return f"All texts choose the same block as {own}, at all {len(differ)} sizes."
+    most, sizes = differ.sum().idxmax(), len(differ)
+    worst = blocks.loc[blocks["regret"].idxmax()]
+    cost = finding.with_error(worst["regret"], worst["regret_stderr"], 3)
+    among = f", the most of {len(others)} other texts" if len(others) > 1 else ""
+    return (
+        f"Chosen on {most} instead of {own}, the most similar block is another one at "
+        f"{finding.of(differ[most].sum(), sizes, 'size')}, for sure at {firm[most].sum()}{among}. "
+        f"On {own}, the worst choice by another text is {cost} π farther apart than the best."
+    )
+
+
 TEXT = {"text": "name of the text; the study's own comes first"}
 SECTION = Section(
     extras=extras,
@@ -252,4 +277,5 @@ SECTION = Section(
         ),
     ),
     claims=("gromov-15",),
+    in_short=sentence,
 )

@@ -21,7 +21,7 @@ from lib.evidence import ownership
 from lib.experiments.measure import measure
 from lib.experiments.opened import OpenStudy
 from lib.experiments.published import PublishedStudy
-from lib.sections import figures, section
+from lib.sections import figures, finding, section
 from lib.sections.section import Section
 from lib.sections.tables import by_run, save
 from lib.words import of_paper, typeset
@@ -112,6 +112,28 @@ def _shortened(value: object) -> object:
     return [_shortened(one) for one in value] if isinstance(value, list) else value
 
 
+def in_short(opened: OpenStudy, one: Section, made: dict[str, pd.DataFrame]) -> HTML:
+    """What a section found, in a sentence or two, and the verdicts on its claims, which lead to
+    their cards; of a section that shows every claim there is, no verdicts."""
+    says = finding.says(opened, one, made)
+    ids = [] if one.claims == section.every_claim() else list(one.claims)
+    found = claims.verdicts(tables_for(opened), ids) if ids else pd.DataFrame()
+    parts = [f'<p class="finding"><strong>In short.</strong> {escape(typeset(says))}</p>'] * bool(
+        says
+    )
+    if badges := " ".join(_linked_badge(row) for row in found.itertuples()):
+        parts.append(f'<p class="badges">{badges}</p>')
+    joined = "".join(parts)
+    return HTML(f'<div class="in-short mathjax_ignore">{joined}</div>' * bool(parts))
+
+
+def _linked_badge(row: tuple) -> str:
+    return (
+        f'<a href="#{_anchor(row)}" title="{escape(row.statement)}">'
+        f'<span class="claim-number">{_kind(row)}\u00a0{row.claim}</span> {badge(row.verdict)}</a>'
+    )
+
+
 def essence(*functions: Callable) -> HTML:
     """The source of functions as it stands in lib, under the name of its file, so that the page
     shows what runs. The colours are the theme's."""
@@ -193,10 +215,9 @@ def heading(paper: str) -> str:
 
 def _card(row: tuple) -> str:
     claim = claims.find(f"{row.paper}-{row.claim}")
-    kind = "Question" if claim.question else "Claim"
     return (
-        f'<div class="claim" id="claim-{escape(row.paper)}-{row.claim}"><p class="claim-head">'
-        f'<span class="claim-number">{kind} {row.claim}</span> {badge(row.verdict)} '
+        f'<div class="claim" id="{_anchor(row)}"><p class="claim-head">'
+        f'<span class="claim-number">{_kind(row)} {row.claim}</span> {badge(row.verdict)} '
         f'<span class="claim-where">{escape(typeset(of_paper(row.where)))}</span></p>'
         f'<p class="claim-statement">{escape(row.statement)}</p>'
         f'<p class="claim-reason">{reason(row)}</p>'
@@ -206,6 +227,14 @@ def _card(row: tuple) -> str:
         f"<p><strong>To the edge of each condition:</strong> "
         f"{escape(typeset(labels.spelt(row.margins)))}.</p></details></div>"
     )
+
+
+def _anchor(row: tuple) -> str:
+    return f"claim-{escape(row.paper)}-{row.claim}"
+
+
+def _kind(row: tuple) -> str:
+    return "Question" if claims.find(f"{row.paper}-{row.claim}").question else "Claim"
 
 
 def reason(row: tuple) -> str:

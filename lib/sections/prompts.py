@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from lib.experiments.conditions import Condition, main_conditions, prompted
 from lib.experiments.opened import OpenStudy
 from lib.schema import Task
+from lib.sections import finding
 from lib.sections.columns import QA
 from lib.sections.comparisons import COLUMNS, DIFFERENCE, compare
 from lib.sections.figures import accuracy_levels, grid, nothing, shaded_lines, shared_legend
@@ -92,6 +93,24 @@ def prompt_panels(prompts: pd.DataFrame) -> Figure:
     return figure
 
 
+def sentence(opened: OpenStudy, made: finding.Made) -> str:
+    """By how much other orders and other numbers of examples move accuracy at most."""
+    table = finding.rows(made, "prompts_compared", "difference", "stderr")
+    start, table = finding.by_state(table)
+    parts = []
+    for varied, words in (("order", "other orders"), ("shots", "other numbers")):
+        rows = table[table["varied"] == varied]
+        if len(rows):
+            most = rows.loc[rows["difference"].abs().idxmax()]
+            size = finding.points(most["difference"], most["stderr"])
+            moves = "" if parts else "of the examples move accuracy "
+            parts.append(f"{words} {moves}by at most {size}")
+    if not parts:
+        return ""
+    questions = finding.counted(table["n_questions"].max(), "question")
+    return f"{start}, {finding.listed(parts)} ({questions}); {finding.told(table)}."
+
+
 SECTION = Section(
     conditions=lambda opened: {"": main_conditions(opened)},
     tables=(
@@ -109,4 +128,5 @@ SECTION = Section(
         ),
     ),
     claims=("gromov-10",),
+    in_short=sentence,
 )

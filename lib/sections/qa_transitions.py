@@ -10,9 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lib import labels
+from lib.claims.rules import reading
 from lib.experiments.conditions import Condition, main_conditions, rank_conditions
 from lib.experiments.opened import OpenStudy
 from lib.healing.recipe import logged_steps
+from lib.sections import finding
 from lib.sections.columns import CURVE, MODEL, QA
 from lib.sections.figures import (
     GREY,
@@ -131,6 +133,46 @@ def healing_panels(losses: pd.DataFrame) -> Figure:
     return figure
 
 
+def sentence(opened: OpenStudy, made: finding.Made) -> str:
+    """Where half of what the model knows above chance is gone, first of all and last."""
+    qa = finding.rows(made, "qa", "accuracy", "stderr")
+    start, pruned = finding.by_state(main_rows(qa[qa["n"] > 0]), "state")
+    if pruned.empty:
+        return ""
+    try:
+        tasks = reading.testable_tasks(qa)
+    except reading.Untestable as reason:
+        return f"There is nothing to lose here: {reason}."
+    most = reading.percent(pruned["fraction"].max())
+    fitted = main_rows(made["transitions"]).dropna(subset=["fraction"])
+    fitted = fitted[fitted["state"] == pruned["state"].iloc[0]].sort_values("fraction")
+    if fitted.empty:
+        gone = sum(_half_gone(qa, task, pruned["state"].iloc[0]) for task in tasks)
+        return (
+            f"{start}, with up to {most} of its layers dropped, this model loses more than half of "
+            f"what it knows above chance on {finding.of(gone, len(tasks), 'task')} that it can do "
+            f"({pruned['n_questions'].min()} questions or more each)."
+        )
+    asked = pruned.drop_duplicates(["task", "shots"])[["task", "shots", "n_questions"]]
+    found = fitted.merge(asked, on=["task", "shots"]).to_dict("records")
+    ends = [finding.interval(row["fraction"], row["low"], row["high"]) for row in found]
+    text = f"{start}, half of what this model knows above chance is lost"
+    if len(found) == 1:
+        return f"{text} once {ends[0]} of its layers are gone, {finding.task(found[0])}."
+    names = [labels.asked(row["task"], row["shots"]) for row in found]
+    first, last = (row["n_questions"] for row in (found[0], found[-1]))
+    return (
+        f"{text} first on {names[0]}, once {ends[0]} of its layers are gone, and last on "
+        f"{names[-1]}, once {ends[-1]} are ({first} and {last} questions; {len(found)} tasks)."
+    )
+
+
+def _half_gone(qa: pd.DataFrame, task: tuple[str, int], state: reading.State) -> bool:
+    rows = reading.of_task(qa, task)
+    curve = reading.series(rows, strategies(rows)[0], state)["accuracy"]
+    return curve.min() < (curve.iloc[0] + rows["chance"].iloc[0]) / 2
+
+
 SECTION = Section(
     conditions=lambda opened: {"": main_conditions(opened)},
     tables=(
@@ -155,4 +197,5 @@ SECTION = Section(
         ),
     ),
     claims=("gromov-1", "gromov-2", "gromov-17"),
+    in_short=sentence,
 )

@@ -11,7 +11,7 @@ from lib.experiments.conditions import Condition, unpruned
 from lib.experiments.further_conditions import repair_conditions
 from lib.experiments.opened import OpenStudy
 from lib.experiments.probes import repair_record
-from lib.sections import macro
+from lib.sections import finding, macro
 from lib.sections.columns import DROPPED, MODEL
 from lib.sections.figures import GREY, MARKS, SHADES, fraction_axis, grid, nothing, shared_legend
 from lib.sections.section import Section, Table
@@ -131,6 +131,31 @@ def fits(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def sentence(opened: OpenStudy, made: finding.Made) -> str:
+    """What each repair gains on the cut as it is, and what healing gains."""
+    table = finding.rows(made, "repairs_compared", "difference", "stderr")
+    table = table[(table["base"] == AS_IT_IS) & (table["role"] == "all")]
+    ways = [one for one in dict.fromkeys(table["compared"]) if HEALED not in one]
+    if not ways:
+        return ""
+    found = [_improves(way, table[table["compared"] == way]) for way in ways]
+    healed = table[table["compared"] == HEALED]
+    beside = f"; {_improves('healing', healed)}" if len(healed) else ""
+    questions = finding.counted(table["n_questions"].max(), "question")
+    return f"Without training, {finding.listed(found)}{beside} ({questions})."
+
+
+def _improves(way: str, rows: pd.DataFrame) -> str:
+    clear = rows[rows["difference"].abs() > finding.SURE * rows["stderr"]]
+    better, worse = clear[clear["difference"] > 0], clear[clear["difference"] < 0]
+    text = f"{way} improves {finding.of(len(better), len(rows), 'cut')}"
+    if len(better):
+        most = better.loc[better["difference"].idxmax()]
+        by = "by" if len(better) == 1 else "by up to"
+        text += f", {by} {finding.points(most['difference'], most['stderr'])}"
+    return f"{text}, and harms {len(worse)}" if len(worse) else text
+
+
 APART = 0.008  # of marks at the same fraction
 FIT = ("factor", "gap", "left", "left_elsewhere")
 VALUES = (("accuracy", "stderr"), ("normalized_loss", "loss_stderr"))
@@ -158,4 +183,5 @@ SECTION = Section(
         Table("repair", models, "a model", OUTCOMES),
         Table("repairs_compared", compared, "a pruning and two ways of repair", COMPARED),
     ),
+    in_short=sentence,
 )

@@ -71,7 +71,9 @@ class Section:
     tables: what it makes. claims: the papers' claims that it shows, as "gromov-7"; cards: those
     whose cards stand on its page, where it needs the verdicts on all claims; reads: tables of other
     sections that it shows, beside those that its claims need; runs: it shows tables of other
-    studies too, run here or published."""
+    studies too, run here or published. in_short: what was found, in a sentence or two that follow
+    from its tables, which are all there, empty where the study does without; "" where that is too
+    little to tell. None: its page needs no such sentence."""
 
     conditions: Callable[[OpenStudy], dict[str, list[Condition]]] = lambda opened: {}
     extras: Callable[[OpenStudy], list[Extra]] = lambda opened: []
@@ -80,6 +82,7 @@ class Section:
     cards: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     runs: bool = False
+    in_short: Callable[[OpenStudy, dict[str, pd.DataFrame]], str] | None = None
 
 
 def notebooks() -> dict[str, Path]:

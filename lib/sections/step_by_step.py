@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
+from lib.claims.rules import reading
 from lib.claims.rules.lu_schedules import LONGER, ONCE, STEPS, TWO_SEEDS, TWO_WAYS
 from lib.experiments.conditions import Condition, Done, unpruned
 from lib.experiments.further_conditions import distinct
@@ -15,17 +16,8 @@ from lib.experiments.probes import broken
 from lib.experiments.representations import alignment
 from lib.experiments.schedules import Schedule, at_once, carry_out, outcomes, schedules
 from lib.healing import recipe as recipes
-from lib.sections import macro
+from lib.sections import finding, macro
 from lib.sections.columns import DROPPED, MODEL
-from lib.sections.figures import (
-    GREY,
-    MARKS,
-    SHADES,
-    fraction_axis,
-    grid,
-    nothing,
-    shared_legend,
-)
 from lib.sections.section import Extra, Section, Table
 from lib.sections.tables import columns, loss_table, sound
 
@@ -180,67 +172,6 @@ def _expected(opened: OpenStudy, one: Schedule) -> tuple[Condition, ...]:
     return tuple(Condition(one.strategy, dropped, weights, one.recipe) for dropped in chosen)
 
 
-def panels(compared: pd.DataFrame) -> Figure:
-    """What steps gain on all at once against the fraction dropped: accuracy above, loss below,
-    where less is better; a column for the training of one step and one for that of all."""
-    rows = compared[compared["role"] == "all"]
-    if rows.empty:
-        return nothing("This study prunes nothing in steps.")
-    figure, axes_of = grid(2, 2, width=4.4, height=2.6)
-    named = rows.groupby(["strategy", "healing", "each"], sort=False)
-    shift = 0.006
-    for number, ((strategy, healing, each), of) in enumerate(named):
-        look = {"color": SHADES[number % len(SHADES)], "marker": MARKS[number % len(MARKS)]}
-        look |= {"label": f"{strategy}, {each} at a time, {healing}", "capsize": 3}
-        for column, way in enumerate((ONCE, LONGER)):
-            points = of[of["base"] == way]
-            for row, (value, error) in enumerate(VALUES):
-                axes_of[row, column].errorbar(
-                    points["fraction"] + shift * (number - named.ngroups / 2),
-                    100 * points[value],
-                    yerr=200 * points[error],
-                    **look,
-                )
-    for row, label in enumerate(("Accuracy, points", "Loss / ln V, points")):
-        axes_of[row, 0].set_ylabel(label)
-        for axes in axes_of[row]:
-            axes.axhline(0, color=GREY, linewidth=1)
-            fraction_axis(axes)
-    axes_of[0, 0].set_title("less all at once, as long as one step", fontsize="medium")
-    axes_of[0, 1].set_title("less all at once, as many tokens", fontsize="medium")
-    shared_legend(figure, axes_of)
-    return figure
-
-
-def alignment_panels(aligned: pd.DataFrame) -> Figure:
-    """1 − CKA against the layer: in steps and at once, beside two seeds of healing at once; a panel
-    for each schedule, the most layers that it drops."""
-    if aligned.empty:
-        return nothing("This study prunes nothing in steps.")
-    named = list(aligned.groupby(["strategy", "healing", "each"], sort=False))
-    figure, axes_of = grid(-(-len(named) // 2), min(2, len(named)), width=4.4, height=2.6)
-    for axes, ((strategy, healing, each), of) in zip(axes_of.flat, named, strict=False):
-        of = of[of["n"] == of["n"].max()]
-        for number, (what, rows) in enumerate(of.groupby("pair", sort=False)):
-            mean = rows.groupby("layer")[["cka", "stderr"]].mean()
-            axes.errorbar(
-                mean.index,
-                1 - mean["cka"],
-                yerr=mean["stderr"],
-                color=SHADES[number],
-                marker=MARKS[number],
-                label=what,
-            )
-        axes.set_title(f"{strategy}, {each} at a time, {healing}", fontsize="medium")
-        axes.set_xlabel("Layer of the pruned model")
-    for axes in axes_of[:, 0]:
-        axes.set_ylabel("1 − CKA")
-    for axes in axes_of.flat[len(named) :]:
-        axes.set_axis_off()
-    shared_legend(figure, axes_of)
-    return figure
-
-
 def leads(compared: pd.DataFrame) -> pd.DataFrame:
     """The differences in points with their standard errors, over all tasks, for reading."""
     rows = [
@@ -254,7 +185,22 @@ def leads(compared: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-VALUES = (("difference", "stderr"), ("loss_difference", "loss_stderr"))
+def sentence(opened: OpenStudy, made: finding.Made) -> str:
+    """Who leads, steps or all at once, trained as long as one step and on as many tokens."""
+    table = finding.rows(made, "steps_compared", "difference", "stderr")
+    table, parts = table[table["role"] == "all"], []
+    sides = ("pruning in steps", "pruning at once")
+    for base, how in ((ONCE, "Trained as long as one step"), (LONGER, "on as many tokens")):
+        rows = table[table["base"] == base]
+        if len(rows):
+            parts.append(f"{how}, {finding.leads(rows, *sides, _cut, 'in', 'schedule')}")
+    return f"{'; '.join(parts)}." if parts else ""
+
+
+def _cut(row: dict[str, Any]) -> str:
+    return f"on {row['n_questions']} questions, {reading.percent(row['fraction'])} dropped"
+
+
 EACH = {"each": "layers that one step drops"}
 JUST = {
     "just_trained": "of the layers that went after the first step, the share that the step before "
@@ -298,4 +244,5 @@ SECTION = Section(
         Table("steps_aligned", aligned, "a layer of two models", ALIGNED),
     ),
     claims=tuple(f"lu-{number}" for number in range(21, 26)),
+    in_short=sentence,
 )

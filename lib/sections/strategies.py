@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from lib import labels
 from lib.experiments.conditions import main_conditions
 from lib.experiments.opened import OpenStudy
+from lib.sections import finding
 from lib.sections.columns import TASK
 from lib.sections.comparisons import DIFFERENCE, by_task_and_shots
 from lib.sections.figures import (
@@ -71,6 +72,17 @@ def strategy_panels(qa: pd.DataFrame, loss: pd.DataFrame) -> Figure:
     return figure
 
 
+def sentence(opened: OpenStudy, made: finding.Made) -> str:
+    """Who leads, the main strategy or the last one, on which of the tasks."""
+    table = finding.rows(made, "strategies_compared", "difference", "stderr")
+    start, table = finding.by_state(table)
+    if table.empty:
+        return ""
+    one, other = table.iloc[0][["compared", "base"]]
+    rows = table[table["compared"] == one]
+    return f"{start}, {finding.leads(rows, one, other, finding.task)}."
+
+
 SECTION = Section(
     conditions=lambda opened: {"": main_conditions(opened)},
     tables=(
@@ -82,4 +94,5 @@ SECTION = Section(
         ),
     ),
     claims=("gromov-8", "gromov-9"),
+    in_short=sentence,
 )

@@ -8,7 +8,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.sections.figures import GREY, SHADES, grid, log_axis, nothing, shared_legend
+from lib.sections.figures import GREY, MARKS, SHADES, grid, log_axis, nothing, shared_legend
 
 PAPER, INK = "#f2f2f2", "#0b4f6c"
 ROW = 0.34  # inches of a strategy
@@ -165,3 +165,27 @@ def among_draws(models: pd.DataFrame) -> pd.DataFrame:
 
 def _behind(draws: pd.Series, value: float) -> float:
     return float((draws < value).mean() + (draws == value).mean() / 2)
+
+
+def sample_panels(sizes: pd.DataFrame, sets: pd.DataFrame) -> Figure:
+    """Against the number of windows: how alike the sets of two draws are (left), and how accurate
+    the models are that lack them, a small mark for each draw (right)."""
+    if sizes.empty:
+        return nothing("This study scores layers on no samples of its calibration text.")
+    figure, axes_of = grid(1, 2, width=4.4, height=3.0)
+    left, right = axes_of[0]
+    named = sizes.groupby("strategy", sort=False)
+    for (name, of), shade, mark in zip(named, SHADES, MARKS, strict=False):
+        look = {"color": shade, "marker": mark, "label": name, "capsize": 3}
+        left.errorbar(of["windows"], of["jaccard"], yerr=of["jaccard_stderr"], **look)
+        right.errorbar(of["windows"], of["accuracy"], yerr=of["draw_stderr"], **look)
+        drawn = sets[sets["strategy"] == name]
+        right.scatter(drawn["windows"], drawn["accuracy"], color=shade, s=6, alpha=0.4)
+    right.axhline(sets["chance"].iloc[0], color=GREY, linestyle="-.", linewidth=1, label="chance")
+    left.set(ylabel="Jaccard index of two draws", ylim=(0, 1.05))
+    right.set_ylabel("Accuracy, mean over tasks")
+    for axes in (left, right):
+        axes.set(xscale="log", xlabel="Windows of calibration text")
+        log_axis(axes.xaxis)
+    shared_legend(figure, axes_of)
+    return figure

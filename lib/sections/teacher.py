@@ -1,5 +1,6 @@
 """Healing with a student–teacher loss at the cut (eq. 8 of Gromov et al.)."""
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -7,6 +8,7 @@ from lib import labels
 from lib.experiments.conditions import TEACHING, Condition, teacher_conditions, unpruned
 from lib.experiments.opened import OpenStudy
 from lib.experiments.probes import healing_provenance
+from lib.sections import finding
 from lib.sections.columns import METRIC
 from lib.sections.figures import (
     MARKS,
@@ -118,6 +120,31 @@ def conditions(opened: OpenStudy) -> dict[str, list[Condition]]:
     return {"": [unpruned(opened), *plain, *taught], "longer": longer}
 
 
+def sentence(opened: OpenStudy, made: finding.Made) -> str:
+    """How often a teacher does better than plain healing that takes as long."""
+    table = finding.rows(made, "teacher", "way", "value")
+    if table.empty:
+        return ""
+    summary, (_, plain, taught) = teacher_summary(table), TEACHING
+    keys = ["metric", "task", "shots", "fraction"]
+    pairs = summary[summary["way"] == taught].merge(summary[summary["way"] == plain], on=keys)
+    gain = pairs["value_x"] - pairs["value_y"]
+    clear = gain.abs() > finding.SURE * np.hypot(pairs["stderr_x"], pairs["stderr_y"])
+    if not (seeds := int(summary["seeds"].min())) > 1 or pairs.empty:
+        return "With one seed each, nothing can be told of a teacher."
+    parts = []
+    for metric, what, sign in (("accuracy", "accuracy", 1), ("normalized_loss", "the loss", -1)):
+        of = pairs["metric"] == metric
+        better, worse = (sum(clear & of & (one * sign * gain > 0)) for one in (1, -1))
+        if of.any():
+            many = finding.of(better, sum(of), "comparison")
+            parts.append(f"{what} is better in {many} and worse in {worse}")
+    return (
+        f"Beside plain healing of equal time, with a teacher {'; '.join(parts)} "
+        f"(means of {seeds} seeds)."
+    )
+
+
 SECTION = Section(
     conditions=conditions,
     tables=(
@@ -134,4 +161,5 @@ SECTION = Section(
         ),
     ),
     claims=("gromov-14",),
+    in_short=sentence,
 )

@@ -16,6 +16,7 @@ from lib.experiments.opened import OpenStudy
 from lib.experiments.probes import broken
 from lib.experiments.written import losses, read_all, writers
 from lib.schema import Task
+from lib.sections import finding
 from lib.sections.columns import DROPPED
 from lib.sections.section import Extra, Section, Table
 from lib.sections.tables import answers, chance, record, state
@@ -150,6 +151,41 @@ def _extras(opened: OpenStudy) -> list[Extra]:
     return [Extra("written", what, read_all, tokens=tokens, after_models=True)]
 
 
+def sentence(opened: OpenStudy, made: finding.Made) -> str:
+    """Which ability is half lost first, and which last."""
+    table = made["half_lost"]
+    start, known = finding.by_state(table[table["outcome"] != "not testable"])
+    if known.empty:
+        return "" if table.empty else "There is nothing to lose here: this model is at chance."
+    lost = known.dropna(subset=["fraction"]).sort_values("fraction")
+    most = finding.percent(known["most"].max())
+    if lost.empty:
+        return (
+            f"{start}, none of {len(known)} abilities is half lost with {most} of the layers gone."
+        )
+    first, last = lost.iloc[0], lost.iloc[-1]
+    asked = made["abilities"].groupby("ability")["n_questions"].max()
+
+    def lost_at(one: pd.Series, gone: str) -> str:
+        at = finding.interval(one["fraction"], one["low"], one["high"])
+        many = f" ({asked[one['ability']]} questions)" if one["ability"] in asked else ""
+        return f"half of {one['ability']} is lost once {at} {gone}{many}"
+
+    text = f"{start}, {lost_at(first, 'of the layers are gone')}"
+    if len(known) == 1:
+        return f"{text}."
+    if len(lost) > 1:
+        text += f", {lost_at(last, 'are')}"
+    near = known.drop(index=first.name)
+    near = near[(near["outcome"] != "not reached") & ~(near["low"] > first["high"])]["ability"]
+    return f"{text}. " + (
+        f"Whether {first['ability']} or {finding.listed(near)} goes first of {len(known)} "
+        "abilities is undecided."
+        if len(near)
+        else f"Of {len(known)} abilities {first['ability']} goes first."
+    )
+
+
 MEASURES: dict[str, Callable[[list[list[str]]], fluency.Measured]] = {
     "repeated": lambda texts: fluency.repeated(texts, RUN),
     "distinct": fluency.distinct,
@@ -205,4 +241,5 @@ SECTION = Section(
         Table("half_lost", lambda opened: halves(abilities(opened)), "an ability", HALVES),
         Table("fluency", writing, "a model", WRITING),
     ),
+    in_short=sentence,
 )

@@ -15,7 +15,7 @@ from lib.experiments.own_answers import answered as answered_itself
 from lib.experiments.own_answers import answers_record, every_answered, job, write_answers
 from lib.fields import Data
 from lib.schema import Task
-from lib.sections import macro
+from lib.sections import finding, macro
 from lib.sections.columns import DROPPED, MODEL
 from lib.sections.figures import GREY, MARKS, SHADES, grid, nothing
 from lib.sections.section import Extra, Section, Table
@@ -242,6 +242,28 @@ def _extras(opened: OpenStudy) -> list[Extra]:
     return [of(data) for data in every_answered(opened.study)]
 
 
+def sentence(opened: OpenStudy, made: finding.Made) -> str:
+    """Which ways are better than healing on plain text, and which worse, of the first pruning."""
+    rows = _against_plain(finding.rows(made, "ways_compared", "difference", "stderr"))
+    rows = rows[rows["ability"] == "all"]
+    if rows.empty:
+        return ""
+    rows = rows[(rows[PRUNING] == rows[PRUNING].iloc[0]).all(axis=1)]
+    better, worse = (rows[rows["decided"] & (sign * rows["points"] > 0)] for sign in (1, -1))
+    parts = [
+        f"{one.compared} is {word} by {finding.points(one.difference, one.stderr)}"
+        for word, of in (("better", better), ("worse", worse))
+        for one in of.sort_values("points", key=abs, ascending=False)[:2].itertuples()
+    ]
+    count = f"{len(better)} of {len(rows)} ways are better and {len(worse)} worse"
+    beside = f": {finding.listed(parts)}" if parts else ""
+    return (
+        f"With {finding.dropped(rows['fraction'].iloc[0])}, and at as many tokens as plain"
+        f" text, {count}{beside} ({rows['n_questions'].iloc[0]} questions, "
+        f"{finding.counted(rows['seeds'].min(), 'seed')})."
+    )
+
+
 WAY = (
     "what healing read, and how: `distilled`, with the unpruned model's probabilities as targets; "
     "`taught`, with eq. 8; `none`: not healed"
@@ -282,4 +304,5 @@ SECTION = Section(
         Table("ways_of_healing", ways, "a model and an ability", WAYS),
         Table("ways_compared", compared, "a pruning, two ways and an ability", COMPARED),
     ),
+    in_short=sentence,
 )

@@ -9,6 +9,7 @@ from matplotlib.ticker import EngFormatter
 
 from lib.experiments import costs
 from lib.experiments.opened import OpenStudy
+from lib.sections import finding
 from lib.sections.columns import DROPPED
 from lib.sections.figures import SHADES, fraction_axis, grid, shared_legend
 from lib.sections.section import Extra, Section, Table
@@ -184,6 +185,25 @@ def _with_error(value: float, error: float) -> str:
     return f"{100 * value:.2f}%" + (f" ± {100 * error:.2f}" if error > 1e-9 else "")
 
 
+def sentence(opened: OpenStudy, made: finding.Made) -> str:
+    """What every tenth of the layers saves, in the study's own number format."""
+    cost = finding.rows(made, "cost", "n", *UNITS)
+    own = cost[cost["weights"].isin(cost["weights"].head(1))]
+    if len(own) < 2:
+        return ""
+    saved = {}
+    for row in lines(own).itertuples():
+        error = 100 * row.saved_stderr if row.repeats > 1 else np.nan  # sizes have none
+        saved[row.what] = f"{finding.with_error(100 * row.saved, error)}%"
+    device = own["device"].iloc[0]
+    return (
+        f"Every tenth of the layers that goes saves {saved['memory of the weights']} of the memory "
+        f"of the weights, {saved['time to read a token']} of the time to read a token and "
+        f"{saved['time to write a token']} of the time to write one "
+        f"({len(own)} sizes, {own['repeats'].iloc[0]} repeats each, {device})."
+    )
+
+
 SECTION = Section(
     extras=lambda opened: [
         Extra("cost", "memory, operations and times", costs.cost_table, seconds=30.0, alone=True)
@@ -214,4 +234,5 @@ SECTION = Section(
         ),
     ),
     claims=("gromov-13",),
+    in_short=sentence,
 )

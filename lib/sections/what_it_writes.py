@@ -15,6 +15,7 @@ from lib.experiments.conditions import Condition, main_conditions, unpruned, wri
 from lib.experiments.opened import OpenStudy
 from lib.experiments.probes import broken
 from lib.schema import Task
+from lib.sections import finding
 from lib.sections.columns import DROPPED, TASK
 from lib.sections.figures import SHADES, fraction_axis, grid, shared_legend
 from lib.sections.pages import show
@@ -193,6 +194,32 @@ def question_panels(questions: pd.DataFrame) -> Figure:
     return figure
 
 
+def sentence(opened: OpenStudy, made: finding.Made) -> str:
+    """Of which task fewest right answers are kept with a quarter of the layers dropped, of which
+    most."""
+    table = finding.rows(made, "questions", "n", "kept", "lost")
+    table = table[(table["n"] > 0) & (table["kept"] + table["lost"] > 0)]
+    start, table = finding.by_state(table)
+    if table.empty:
+        return ""
+    at = finding.nearest(table["fraction"], 0.25)
+    found = []
+    for row in table[table["fraction"] == at].to_dict("records"):
+        right = row["kept"] + row["lost"]
+        name = labels.asked(row["task"], row["shots"])
+        found.append((*finding.wilson(row["kept"], right), f"{right:.0f}", name))
+    (*least, knew, least_on), (*most, also, most_on) = min(found), max(found)
+    text = f"{start}, with {finding.dropped(at)}, the model keeps "
+    if len(found) == 1:
+        return f"{text}{finding.interval(*least)} of its {knew} right answers on {least_on}."
+    clear = all(least[2] < low for _, low, *_ in sorted(found)[1:])
+    return (
+        f"{text}fewest of its right answers, guesses among them, {finding.interval(*least)} of "
+        f"{knew} on {least_on}, and most, {finding.interval(*most)}, of {also} on {most_on}"
+        f"{'' if clear else '; of which it keeps fewest cannot be told'}."
+    )
+
+
 MODELS = {"models": "`unhealed` or `healed`", **DROPPED}
 SECTION = Section(
     conditions=lambda opened: {"": main_conditions(opened)},
@@ -220,4 +247,5 @@ SECTION = Section(
             {"prompt": "what the model goes on from", **MODELS, "text": "what it writes"},
         ),
     ),
+    in_short=sentence,
 )

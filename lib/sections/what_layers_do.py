@@ -9,7 +9,7 @@ from lib.experiments.conditions import Condition
 from lib.experiments.further_conditions import single_layers
 from lib.experiments.layer_measures import ALIKE, lens, lens_task, measures
 from lib.experiments.opened import OpenStudy
-from lib.sections import macro
+from lib.sections import finding, macro
 from lib.sections.columns import DROPPED
 from lib.sections.layer_figures import ANGLE, NAMES, OWN, TWIN
 from lib.sections.section import Extra, Section, Table
@@ -121,6 +121,30 @@ def _extras(opened: OpenStudy) -> list[Extra]:
     return found
 
 
+def sentence(opened: OpenStudy, made: finding.Made) -> str:
+    """Which layer is missed most, and which measure tells best what is lost."""
+    costs = finding.rows(made, "layer_costs", "loss", "loss_stderr")
+    found = finding.rows(made, "layer_predictors", "rho", "low", "high")
+    found, parts = found[found["cost"] == "loss"], []
+    if len(costs):
+        most = costs.loc[costs["loss"].idxmax()]
+        added = finding.with_error(most["loss"], most["loss_stderr"], 2)
+        layers = finding.counted(len(costs), "layer")
+        parts.append(
+            f"Of {layers}, layer {most['layer']:.0f} is missed most: without it the loss rises by "
+            f"{added} of ln V."
+        )
+    if len(found):
+        best = found.loc[found["rho"].idxmax()]
+        span = f"{best['rho']:.2f} [{best['low']:.2f}, {best['high']:.2f}]"
+        sure = finding.of((found["low"] > 0).sum(), len(found), "correlation")
+        parts.append(
+            f"What a layer costs is told best by {best['measure']}, with a rank correlation of "
+            f"{span}; surely above zero are {sure}."
+        )
+    return " ".join(parts)
+
+
 LAYERS = {
     "model": f"`{OWN}`, or `{TWIN}`: of the same configuration with random weights",
     "measure": "`angular`, `cosine`, `cka`, `svcca`, `procrustes`, `linear` and `linear_update`: "
@@ -182,4 +206,5 @@ SECTION = Section(
         Table("layer_predictors", predictors, "a measure and a cost", PREDICTORS),
         Table("layer_blocks", blocks, "a measure of likeness and a number of layers", BLOCKS),
     ),
+    in_short=sentence,
 )

@@ -23,7 +23,7 @@ from lib.experiments.probes import (
 from lib.fields import NamedText
 from lib.healing import recipe as recipes
 from lib.models.shapes import shape_of
-from lib.sections import macro
+from lib.sections import finding, macro
 from lib.sections.columns import DROPPED, MODEL
 from lib.sections.figures import GREY, MARKS, SHADES, grid, log_axis, nothing, shared_legend
 from lib.sections.section import Extra, Section, Table
@@ -247,6 +247,28 @@ def panels(models: pd.DataFrame, by: str = "healing") -> Figure:
     return figure
 
 
+def sentence(opened: OpenStudy, made: finding.Made) -> str:
+    """Which recipe repairs most, of the fewest layers dropped by the first strategy."""
+    table = finding.rows(made, "what_to_train", "n", "accuracy")
+    table = table[table["n"] > 0]
+    if not (table["state"] == "healed").any():
+        return ""
+    cut = (table["strategy"] == table["strategy"].iloc[0]) & (table["n"] == table["n"].min())
+    unhealed, healed = (table[cut & (table["state"] == one)] for one in ("unhealed", "healed"))
+    scores = healed.groupby("healing")["accuracy"].mean().to_dict()
+    compared = finding.rows(made, "recipes_compared", "n", "difference", "stderr")
+    of = (compared["strategy"] == healed["strategy"].iloc[0]) & (compared["n"] == table["n"].min())
+    top, unsure = finding.best(scores, compared[of & (compared["role"] == "all")])
+    one = healed[healed["healing"] == top].iloc[0]
+    before = f"from {finding.percent(unhealed['accuracy'].mean())} " * bool(len(unhealed))
+    after = finding.with_error(100 * scores[top], 100 * one["stderr"])
+    return (
+        f"With {finding.dropped(one['fraction'])}, {top} repairs most, "
+        f"{before}to {after}% right answers ({one['n_questions']} questions)"
+        f"{finding.beside(len(scores) - 1, unsure)}."
+    )
+
+
 OUTCOMES = {**MODEL, **macro.OUTCOME}
 COSTS = {
     **MODEL,
@@ -291,4 +313,5 @@ SECTION = Section(
         Table("learning_rates", learning_rates, "a recipe and a learning rate", RATES),
     ),
     claims=tuple(f"lu-{number}" for number in (*range(12, 21), 34, 36)),
+    in_short=sentence,
 )

@@ -12,7 +12,7 @@ from lib.experiments.conditions import Condition
 from lib.experiments.further_conditions import layer_conditions
 from lib.experiments.opened import OpenStudy
 from lib.pruning.dropped import Dropped
-from lib.sections import macro
+from lib.sections import finding, macro
 from lib.sections.columns import DROPPED, MODEL
 from lib.sections.section import Extra, Section, Table
 from lib.sections.tables import columns, loss_table, sound
@@ -200,6 +200,32 @@ def _made(
     )
 
 
+def sentence(opened: OpenStudy, made: finding.Made) -> str:
+    """Which strategy keeps most at the smallest size that is compared, unhealed."""
+    table = finding.rows(made, "which_layers", "n", "accuracy")
+    if not (table["n"] > 0).any():
+        return ""
+    table = table[table["n"] == table.loc[table["n"] > 0, "n"].min()]
+    table = table[table["state"] == "unhealed"]
+    drawn = table[table["draw"].notna()]
+    own = table[table["draw"].isna()].set_index("strategy")
+    if own.empty:
+        return ""
+    compared = finding.rows(made, "layers_compared", "n", "difference", "stderr")
+    compared = compared[(compared["n"] == table["n"].iloc[0]) & (compared["role"] == "all")]
+    top, unsure = finding.best(
+        own["accuracy"].to_dict(), compared[compared["models"] == "unhealed"]
+    )
+    by_chance = finding.percent(drawn["accuracy"].mean())
+    random = f"; layers drawn at random reach {by_chance} ({len(drawn)} draws)" * bool(len(drawn))
+    right = finding.with_error(*100 * own.loc[top, ["accuracy", "stderr"]])
+    return (
+        f"With {finding.dropped(own['fraction'].iloc[0])}, unhealed, {top} "
+        f"is the best of {len(own)} strategies with {right}% right answers "
+        f"({own.loc[top, 'n_questions']} questions){finding.beside(len(own) - 1, unsure)}{random}."
+    )
+
+
 CHOICES = {
     "strategy": MODEL["strategy"],
     **DRAW,
@@ -241,4 +267,5 @@ SECTION = Section(
         for name, (make, row, columns) in ABOUT.items()
     ),
     claims=tuple(f"lu-{number}" for number in (*range(1, 10), 11, 39)),
+    in_short=sentence,
 )

@@ -29,7 +29,7 @@ from lib.claims.rules.judging import (
 from lib.claims.rules.reading import Tables, percent
 
 
-def _contrast(table: pd.DataFrame) -> tuple[float, float]:
+def shallow_over_deep(table: pd.DataFrame) -> tuple[float, float]:
     """Mean distance of shallow blocks over deep ones, and its relative standard error; n ≤ L/2,
     the last layer left out."""
     n_layers = table["n"].max() + 1
@@ -41,8 +41,8 @@ def _contrast(table: pd.DataFrame) -> tuple[float, float]:
 
 
 def deeper_similar(tables: Tables) -> Outcome:
-    found, error = _contrast(tables.angular_distances)
-    untrained, other = _contrast(tables.untrained_distances)
+    found, error = shallow_over_deep(tables.angular_distances)
+    untrained, other = shallow_over_deep(tables.untrained_distances)
     note = (
         f"shallow blocks are {found:.2f} times as dissimilar as deep ones (n ≤ L/2, the last layer "
         f"left out), in the untrained twin {untrained:.2f} times"
