@@ -29,7 +29,6 @@ from lib.sections.figures import (
     MARKS,
     SHADES,
     by_task,
-    fonts_for,
     fraction_axis,
     grid,
     legend_name,
@@ -333,7 +332,6 @@ def _height(column: list[tuple[str, bool]]) -> int:
 
 def _plain(text: str) -> str:
     """Text as it is, in lines of a panel's width."""
-    fonts_for(text)
     return legend_name(fill(text, 30))
 
 

@@ -13,12 +13,10 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib import font_manager
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 
 from lib.sections.tables import strategies
@@ -29,6 +27,9 @@ LINES = {"healed": "-", "unhealed": "--", "control": ":"}  # by the state of a m
 DASHES = ["--", "-.", (0, (1, 1.5)), (0, (5, 1, 1, 1, 1, 1))]  # of reference runs
 FRACTION = "Fraction of layers dropped (n / L)"
 GREY = "0.35"
+# Text stays text, to be found and read aloud: in the first of these that the reader has. The second
+# is as wide as the first, with which the figures are laid out; most others are narrower.
+FONTS = ["DejaVu Sans", "Verdana"]
 Levels = dict[tuple, tuple[float, float]]  # (metric, task, shots) → the unpruned model's and chance
 
 
@@ -38,7 +39,8 @@ def style() -> None:
     mpl.rcParams.update(
         {
             "svg.hashsalt": "layers",
-            "svg.fonttype": "path",
+            "svg.fonttype": "none",
+            "font.sans-serif": FONTS,
             "text.parse_math": False,  # names of a study may hold dollar signs
             "figure.constrained_layout.use": True,
             "axes.edgecolor": "0.6",
@@ -50,14 +52,6 @@ def style() -> None:
     from matplotlib_inline.backend_inline import set_matplotlib_formats
 
     set_matplotlib_formats("svg")
-
-
-def fonts_for(text: str) -> None:
-    """Leave the drawing of text to the reader's fonts where that of the figures has not all the
-    characters of `text`, as of Chinese."""
-    known = FT2Font(font_manager.findfont("DejaVu Sans")).get_charmap()
-    if not all(ord(character) in known for character in text):
-        mpl.rcParams["svg.fonttype"] = "none"
 
 
 def legend_name(name: str) -> str:
@@ -121,7 +115,6 @@ def looks(table: pd.DataFrame) -> dict[str, dict]:
 def reference_styles(references: pd.DataFrame) -> list[tuple[str, dict]]:
     """Each reference run's name and how its line is drawn, the same in every figure."""
     names = list(dict.fromkeys(references["run"]))
-    fonts_for("".join(names))
     return [
         (name, {"color": shade, "linestyle": dash, "linewidth": 1.1, "label": f"reference: {name}"})
         for name, shade, dash in zip(names, cycle(SHADES[2:]), cycle(DASHES), strict=False)

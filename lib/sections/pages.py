@@ -34,9 +34,6 @@ def open_study(name: str, **parameters: object) -> OpenStudy:
     opened = OpenStudy(study.override(study.load(name), **parameters))
     ownership.take(opened.study, opened.checkpoint)
     figures.style()
-    one = opened.study
-    named = [*one.tasks, *one.other_texts, *one.strategies]
-    figures.fonts_for("".join([one.title, one.text_name, *(part.name for part in named)]))
     return opened
 
 
