@@ -20,7 +20,7 @@ from lib.sections import (
     comparisons,
     controls,
     families,
-    figures,
+    looks,
     lora_rank,
     loss,
     qa_transitions,
@@ -85,7 +85,7 @@ def test_figures_know_strategies_and_states_from_their_tables(states: tuple[str,
 
 def test_strategies_look_different_and_the_first_is_the_main_one() -> None:
     qa, losses, _ = world(("unhealed", "healed"))
-    found = list(figures.looks(qa).values())
+    found = list(looks.by_strategy(tables.strategies(qa)).values())
     assert len({one["color"] for one in found}) == len({one["marker"] for one in found}) == 3
     assert tables.strategies(qa) == STRATEGIES
     assert set(loss.for_page(losses)["strategy"]) == {"none", "mine"}

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from html import escape, unescape
 from pathlib import Path
 
-from lib.book import icons, repository
+from lib.book import icons, page_figures, repository
 
 FOOT = "<!-- foot -->"  # stands in the footer of each page, for `foot` to fill
 ICONS = re.compile(r'\s*<script defer src="[^"]*scripts/fontawesome\.js[^>]*></script>')
@@ -38,7 +38,7 @@ def finish(html: Path, title: str, foot: Callable[[str], str]) -> None:
             text = shared(text, page, title)
         # A list for those who hear the page holds nothing but its items.
         text = text.replace('role="doc-biblioentry"', 'role="listitem"')
-        text = lighter(text).replace(FOOT, foot(page))
+        text = page_figures.both(lighter(text).replace(FOOT, foot(page)), path.parent)
         path.write_text(text, encoding="utf-8")
     icons.keep_used(html)
     drop_unused(html / "_static")

@@ -23,11 +23,7 @@ from lib.pruning.dropped import most_similar
 from lib.sections.angular_distances import distance_bar, heat_map, mark
 from lib.sections.columns import CURVE, QA
 from lib.sections.figures import (
-    DASHES,
     FRACTION,
-    GREY,
-    MARKS,
-    SHADES,
     by_task,
     fraction_axis,
     grid,
@@ -35,6 +31,7 @@ from lib.sections.figures import (
     normalised,
     panel_grid,
 )
+from lib.sections.looks import DASHES, GREY, INK, OTHERS
 from lib.sections.other_runs import Run, every_run, others, table
 from lib.sections.pages import with_statements
 from lib.sections.section import Section, Table, every_claim
@@ -72,8 +69,7 @@ FAMILY_VERDICTS = {
     "claim": "number of the claim",
     "verdict": "on that run",
 }
-# Numbers of colours, dashes and markers without a common divisor: no two studies look alike.
-OTHER_COLOURS = [SHADES[i] for i in (1, 2, 4, 3, 9, 5, 7)]
+# Numbers of colours (7), dashes and markers without a common divisor: no two studies look alike.
 OTHER_MARKERS = ("s", "^", "D", "v", "P")
 MOST = 12  # runs in a figure
 NAMED = 30  # of those that are left out
@@ -243,10 +239,10 @@ def distance_maps(distances: pd.DataFrame, optimal: pd.DataFrame) -> Figure:
 def line_styles(runs: Iterable[str]) -> dict[str, dict[str, Any]]:
     """How each study's line is drawn, by its title, in the order in which they first appear."""
     own, *others = dict.fromkeys(runs)
-    bold = {"color": SHADES[0], "linestyle": "-", "marker": MARKS[0]}
+    bold = {"color": INK, "linestyle": "-", "marker": "o"}
     found = {own: bold | {"linewidth": 3.0, "markersize": 7, "zorder": 1.9}}
-    looks = zip(others, cycle(OTHER_COLOURS), cycle(DASHES), cycle(OTHER_MARKERS), strict=False)
-    for run, colour, dash, marker in looks:
+    styles = zip(others, cycle(OTHERS), cycle(DASHES), cycle(OTHER_MARKERS), strict=False)
+    for run, colour, dash, marker in styles:
         line = {"color": colour, "linestyle": dash, "linewidth": 1.2}
         found[run] = line | {"marker": marker, "markersize": 4}
     return found

@@ -14,9 +14,10 @@ from lib.experiments.conditions import Condition
 from lib.experiments.further_conditions import data_conditions, distinct
 from lib.experiments.opened import OpenStudy
 from lib.fields import Data
-from lib.sections import macro
+from lib.sections import looks, macro
 from lib.sections.columns import DROPPED, MODEL
-from lib.sections.figures import GREY, MARKS, SHADES, grid, log_axis, nothing, shared_legend
+from lib.sections.figures import grid, log_axis, nothing, shared_legend
+from lib.sections.looks import GREY
 from lib.sections.section import Section, Table
 from lib.sections.tables import columns, loss_table, record, sound
 from lib.sections.which_layers import jaccard
@@ -195,12 +196,13 @@ def sample_panels(sizes: pd.DataFrame, sets: pd.DataFrame) -> Figure:
     figure, axes_of = grid(1, 2, width=4.4, height=3.0)
     left, right = axes_of[0]
     named = sizes.groupby("strategy", sort=False)
-    for (name, of), shade, mark in zip(named, SHADES, MARKS, strict=False):
-        look = {"color": shade, "marker": mark, "label": name, "capsize": 3}
+    styles = looks.by_strategy(sizes["strategy"].unique())
+    for name, of in named:
+        look = styles[name] | {"label": name, "capsize": 3}
         left.errorbar(of["windows"], of["jaccard"], yerr=of["jaccard_stderr"], **look)
         right.errorbar(of["windows"], of["accuracy"], yerr=of["draw_stderr"], **look)
         drawn = sets[sets["strategy"] == name]
-        right.scatter(drawn["windows"], drawn["accuracy"], color=shade, s=6, alpha=0.4)
+        right.scatter(drawn["windows"], drawn["accuracy"], color=look["color"], s=6, alpha=0.4)
     right.axhline(sets["chance"].iloc[0], color=GREY, linestyle="-.", linewidth=1, label="chance")
     left.set(ylabel="Jaccard index of two draws", ylim=(0, 1.05))
     right.set_ylabel("Accuracy, mean over tasks")

@@ -2,9 +2,7 @@
 Gromov et al.)."""
 
 import math
-from itertools import cycle
 
-import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -12,11 +10,9 @@ from matplotlib.ticker import MaxNLocator
 from lib.experiments.conditions import Condition, main_conditions, rank_conditions
 from lib.experiments.opened import OpenStudy
 from lib.healing.recipe import logged_steps
+from lib.sections import looks
 from lib.sections.columns import CURVE, MODEL, QA
 from lib.sections.figures import (
-    GREY,
-    MARKS,
-    SHADES,
     accuracy_levels,
     by_task,
     curves,
@@ -25,6 +21,7 @@ from lib.sections.figures import (
     panel_grid,
     shared_legend,
 )
+from lib.sections.looks import GREY
 from lib.sections.section import Section, Table
 from lib.sections.tables import (
     columns,
@@ -91,7 +88,7 @@ def accuracy_panels(qa: pd.DataFrame, transitions: pd.DataFrame) -> Figure:
         curves(axes, rows, "accuracy")
         own = fitted[(fitted["task"] == task[0]) & (fitted["shots"] == task[1])]
         for row in own.itertuples():
-            axes.axvspan(row.low, row.high, color=SHADES[0], alpha=0.15, linewidth=0)
+            axes.axvspan(row.low, row.high, color=looks.STRATEGIES[0], alpha=0.15, linewidth=0)
         accuracy_levels(axes, rows)
         axes.set_title(f"{task[0]} ({task[1]}-shot)", fontsize="medium")
     shared_legend(figure, panels, spare)
@@ -104,16 +101,14 @@ def healing_panels(losses: pd.DataFrame) -> Figure:
         return nothing("This study heals nothing.")
     names = strategies(losses)
     figure, panels = grid(1, len(names), width=4.2, height=3.2)
-    shade = mpl.colormaps["viridis"]
-    most = max(int(losses["n"].max()), 1)
+    styles = looks.ordered(losses["n"])
     for axes, strategy in zip(panels.flat, names, strict=True):
         rows = losses[losses["strategy"].isin([strategy, "none"])]
-        for (n, curve), mark in zip(rows.groupby("n"), cycle(MARKS), strict=False):
+        for n, curve in rows.groupby("n"):
             axes.plot(
                 curve["step"],
                 curve["loss"],
-                color=shade(0.92 * n / most),
-                marker=mark,
+                **styles[n],
                 markersize=3,
                 markevery=4,
                 linewidth=1.2,

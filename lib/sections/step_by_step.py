@@ -15,17 +15,10 @@ from lib.experiments.probes import broken
 from lib.experiments.representations import alignment
 from lib.experiments.schedules import Schedule, at_once, carry_out, outcomes, schedules
 from lib.healing import recipe as recipes
-from lib.sections import macro
+from lib.sections import looks, macro
 from lib.sections.columns import DROPPED, MODEL
-from lib.sections.figures import (
-    GREY,
-    MARKS,
-    SHADES,
-    fraction_axis,
-    grid,
-    nothing,
-    shared_legend,
-)
+from lib.sections.figures import fraction_axis, grid, nothing, shared_legend
+from lib.sections.looks import GREY
 from lib.sections.section import Extra, Section, Table
 from lib.sections.tables import columns, loss_table, sound
 
@@ -189,9 +182,9 @@ def panels(compared: pd.DataFrame) -> Figure:
     figure, axes_of = grid(2, 2, width=4.4, height=2.6)
     named = rows.groupby(["strategy", "healing", "each"], sort=False)
     shift = 0.006
+    styles = looks.series(range(named.ngroups))
     for number, ((strategy, healing, each), of) in enumerate(named):
-        look = {"color": SHADES[number % len(SHADES)], "marker": MARKS[number % len(MARKS)]}
-        look |= {"label": f"{strategy}, {each} at a time, {healing}", "capsize": 3}
+        look = styles[number] | {"label": f"{strategy}, {each} at a time, {healing}", "capsize": 3}
         for column, way in enumerate((ONCE, LONGER)):
             points = of[of["base"] == way]
             for row, (value, error) in enumerate(VALUES):
@@ -221,14 +214,14 @@ def alignment_panels(aligned: pd.DataFrame) -> Figure:
     figure, axes_of = grid(-(-len(named) // 2), min(2, len(named)), width=4.4, height=2.6)
     for axes, ((strategy, healing, each), of) in zip(axes_of.flat, named, strict=False):
         of = of[of["n"] == of["n"].max()]
-        for number, (what, rows) in enumerate(of.groupby("pair", sort=False)):
+        styles = looks.series(of["pair"].unique())
+        for what, rows in of.groupby("pair", sort=False):
             mean = rows.groupby("layer")[["cka", "stderr"]].mean()
             axes.errorbar(
                 mean.index,
                 1 - mean["cka"],
                 yerr=mean["stderr"],
-                color=SHADES[number],
-                marker=MARKS[number],
+                **styles[what],
                 label=what,
             )
         axes.set_title(f"{strategy}, {each} at a time, {healing}", fontsize="medium")
