@@ -55,7 +55,8 @@ def world(states: tuple[str, ...]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataF
     qa = pd.concat([one.assign(task=name, shots=0, **levels) for name in ("know", "read")])
     losses = one.assign(corpus="text", loss=3.0, normalized_loss=0.5)
     pruned = qa[qa["strategy"] != "none"].drop_duplicates(["task", "strategy", "state"])
-    transitions = pruned.assign(fraction=0.4, low=0.3, high=0.5)
+    fitted = {"fraction": 0.4, "low": 0.3, "high": 0.5, "width": 0.3}
+    transitions = pruned.assign(**fitted)
     return qa, losses, transitions
 
 

@@ -122,9 +122,10 @@ def curves(
     strategy: str | None = None,
     states: Iterable[str] = tuple(LINES),
     label: str | None = None,
+    joined: bool = True,
 ) -> None:
     """A strategy's curves (None: those of the main one), each from the unpruned model in the same
-    state on. label: in place of the state."""
+    state on. label: in place of the state; joined: with lines from point to point."""
     strategy = strategy or strategies(rows)[0]
     look = looks.by_strategy(strategies(rows))[strategy]
     rows = rows[rows["strategy"].isin([strategy, "none"])]
@@ -138,7 +139,7 @@ def curves(
             curve[value],
             yerr=curve["stderr"],
             **look,
-            linestyle=LINES[state],
+            linestyle=LINES[state] if joined else "none",
             markerfacecolor=look["color"] if state == "healed" else "white",
             label=label or words,
         )

@@ -45,7 +45,7 @@ MARKS = "os^Dv<>P"
 LINES = {"healed": "-", "unhealed": "--", "control": ":"}  # by the state of a model
 DASHES = ["--", "-.", (0, (1, 1.5)), (0, (5, 1, 1, 1, 1, 1))]  # of runs and texts beside the own
 
-SURFACE, BRIGHT = "#14181e", "#e6eaee"  # of the theme in the dark: its ground, and near white
+SURFACE, BRIGHT = "#121212", "#e6eaee"  # of the theme in the dark: its ground, and near white
 STEPS = 256  # of a scale
 
 

@@ -25,6 +25,8 @@ from lib.sections import figures, section
 from lib.sections.section import Section
 from lib.sections.tables import by_run, save
 
+LONG = 15  # rows of a table, from which on it is folded
+
 
 def open_study(name: str, **parameters: object) -> OpenStudy:
     """The study, with a section's own parameters laid over its settings.
@@ -314,9 +316,10 @@ def key_numbers(values: dict[str, str]) -> HTML:
     return HTML(f'<div class="key-numbers mathjax_ignore">{cards}</div>')
 
 
-def show(table: pd.DataFrame, digits: int = 3, words: bool = False) -> HTML:
-    """A table for reading: rounded, without an index, empty where a value is missing; `words` for
-    one of sentences."""
+def show(table: pd.DataFrame, digits: int = 3, words: bool = False, behind: bool = False) -> HTML:
+    """A table for reading: rounded, without an index, empty where a value is missing. words: of
+    sentences. behind: a figure, whose numbers it has; this is folded, as all long ones of numbers
+    are."""
     # na_rep leaves <NA>
     absent = {name: "" for name, kind in table.dtypes.items() if kind == "Int64"}
     table = table.astype(dict.fromkeys(absent, object)).fillna(absent)
@@ -325,8 +328,15 @@ def show(table: pd.DataFrame, digits: int = 3, words: bool = False) -> HTML:
             index=False, na_rep="", float_format=lambda value: f"{value:.{digits}f}", border=0
         )
     html = html.replace("<th>", '<th scope="col">')
-    named = escape(f"Table of {', '.join(map(str, table.columns))}")  # for those who hear the page
-    return HTML(
+    columns = ", ".join(map(str, table.columns))
+    named = escape(f"Table of {columns}")  # for those who hear the page
+    box = (
         f'<div class="table-box mathjax_ignore{" words" if words else ""}" tabindex="0" '
         f'role="region" aria-label="{named}">{html}</div>'
+    )
+    if not behind and (words or len(table) <= LONG):
+        return HTML(box)
+    return HTML(
+        '<details class="table mathjax_ignore"><summary>'
+        f"Table of {len(table)} rows: {escape(columns)}</summary>{box}</details>"
     )
