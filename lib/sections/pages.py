@@ -284,8 +284,8 @@ def headline(opened: OpenStudy, qa: pd.DataFrame, loss: pd.DataFrame) -> HTML:
     return key_numbers(values)
 
 
-def differences(compared: pd.DataFrame) -> HTML:
-    """Paired differences, in points of accuracy."""
+def differences(compared: pd.DataFrame, behind: bool = False) -> HTML:
+    """Paired differences, in points of accuracy. behind: a figure of them, as in `show`."""
     rows = pd.DataFrame(
         {
             "task": compared["task"],
@@ -299,7 +299,7 @@ def differences(compared: pd.DataFrame) -> HTML:
             ],
         }
     )
-    return show(rows)
+    return show(rows, behind=behind)
 
 
 def _points(difference: float, stderr: float) -> str:

@@ -41,7 +41,7 @@ def blocks(optimal: pd.DataFrame, n_layers: int) -> Figure:
     shown = _draw(top, {n: range(start, stop) for n, start, stop in blocks}, n_layers)
     rows = optimal[optimal["n"].isin(shown)]
     below.bar(rows["n"].map(shown.index), rows["support"], width=WIDE, color=LEVEL)
-    below.set(ylabel="Support of ℓ*", ylim=(0, 1), xlim=top.get_xlim())
+    below.set(ylabel="Support", ylim=(0, 1), xlim=top.get_xlim())
     below.set_xticks(top.get_xticks(), [label.get_text() for label in top.get_xticklabels()])
     below.set_xlabel("Block size n  [layers]")
     below.grid(visible=False, axis="x")
