@@ -133,12 +133,13 @@ def curves(
         curve = rows[rows["state"] == state].sort_values("fraction")
         if curve.empty:
             continue
-        words = f"unhealed, {curve['weights'].iloc[0]}" if state == "control" else state
+        control = state == "control"
+        words = f"unhealed, {curve['weights'].iloc[0]}" if control else state
         axes.errorbar(
             curve["fraction"],
             curve[value],
             yerr=curve["stderr"],
-            **look,
+            **look | ({"marker": "x"} if control else {}),
             linestyle=LINES[state] if joined else "none",
             markerfacecolor=look["color"] if state == "healed" else "white",
             label=label or words,
