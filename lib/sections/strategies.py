@@ -1,7 +1,5 @@
 """Ways to choose the layers, side by side (Fig. 5 of Gromov et al.)."""
 
-from collections.abc import Iterable
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -23,24 +21,10 @@ from lib.sections.section import Section, Table
 from lib.sections.tables import by_state, compared_sizes, sound, strategies
 
 
-def sets(opened: OpenStudy) -> pd.DataFrame:
-    """What each strategy drops, for every n that is evaluated: strategy, n, dropped."""
-    return pd.DataFrame(
-        {"strategy": one, "n": n, "dropped": " ".join(map(str, opened.chosen(one, n)))}
-        for one in opened.strategies
-        for n in _evaluated(opened)
-        if n in opened.sizes(one)
-    )
-
-
-def _evaluated(opened: OpenStudy) -> Iterable[int]:
-    return opened.study.pruned_layers or range(1, opened.n_layers)
-
-
 def chosen(opened: OpenStudy) -> pd.DataFrame:
     """What each strategy drops, in words, for every n that is evaluated."""
     rows = []
-    for n in _evaluated(opened):
+    for n in opened.study.pruned_layers or range(1, opened.n_layers):
         can = [name for name in opened.strategies if n in opened.sizes(name)]
         found = {strategy: opened.chosen(strategy, n) for strategy in can}
         words = {key: dropped.in_words(opened.n_layers) for key, dropped in found.items()}
