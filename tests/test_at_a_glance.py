@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
-from matplotlib.patches import Rectangle
+from matplotlib.collections import PatchCollection
 
 from lib import paths
 from lib.claims.rules.reading import read
@@ -79,18 +78,19 @@ def test_a_model_that_can_do_nothing_and_one_that_is_not_healed_have_a_sentence_
 
 def test_the_picture_shows_the_layers_that_go(qa, loss):
     figure = at_a_glance.picture(qa, loss, 16)
-    boxes = [one for one in figure.axes[0].patches if isinstance(one, Rectangle)]
+    kept, gone = (one for one in figure.axes[0].collections if isinstance(one, PatchCollection))
     rows = loss[loss["strategy"].isin(["similarity", "none"]) & (loss["state"] == "unhealed")]
     for row in rows.itertuples():
-        column = [
-            one for one in boxes if abs(one.get_x() + one.get_width() / 2 - row.fraction) < 1e-9
-        ]
-        hollow = [one for one in column if to_rgb(one.get_facecolor()) == (1, 1, 1)]
-        spans = [(one.get_y() + 0.5, one.get_height()) for one in hollow]
-        layers = [round(low) + i for low, height in spans for i in range(round(height))]
-        assert layers == [int(layer) for layer in str(row.dropped).split() if layer != "nan"]
-        assert sum(one.get_height() for one in column) == pytest.approx(16)
+        dropped = [int(layer) for layer in str(row.dropped).split() if layer != "nan"]
+        assert layers_at(gone, row.fraction) == dropped
+        assert layers_at(kept, row.fraction) == sorted({*range(16)} - {*dropped})
     plt.close(figure)
+
+
+def layers_at(boxes: PatchCollection, place: float) -> list[int]:
+    ends = [path.get_extents() for path in boxes.get_paths()]
+    here = [one for one in ends if (one.x0 + one.x1) / 2 == pytest.approx(place)]
+    return sorted(n for one in here for n in range(round(one.y0 + 0.5), round(one.y1 + 0.5)))
 
 
 def values(axes: Axes) -> list[tuple[float, ...]]:

@@ -41,14 +41,14 @@ def test_a_panel_holds_the_studies_that_have_its_task(state: str) -> None:
     panels = {axes.get_title(): axes for axes in figure.axes if axes.get_title()}
     shown = {title: set(lines(axes)) for title, axes in panels.items()}
     assert shown == {
-        "know (0-shot)": {"Own", "Same", "Other $X$"},
-        "read (0-shot)": {"Own", "Same"},
-        "more (5-shot)": {"Other $X$"},
+        "Know": {"Own", "Same", "Other $X$"},
+        "Read": {"Own", "Same"},
+        "More (5-shot)": {"Other $X$"},
     }
     qa = runs[1].tables["qa"]
     wanted = qa[(qa["task"] == "read") & qa["strategy"].isin(["none", "similarity"])]
     wanted = wanted[wanted["state"] == state].sort_values("n")
-    drawn = lines(panels["read (0-shot)"])["Same"]
+    drawn = lines(panels["Read"])["Same"]
     assert drawn.get_xdata() == pytest.approx(wanted["fraction"].to_numpy())
     assert drawn.get_ydata() == pytest.approx(wanted["accuracy"].to_numpy())
     figure.canvas.draw()
@@ -65,7 +65,7 @@ def test_a_task_that_no_healed_model_was_asked_has_no_panel_among_healed_ones() 
         state: {axes.get_title() for axes in families.accuracy_by_run(qa, state).axes} - {""}
         for state in ("unhealed", "healed")
     }
-    assert titles["unhealed"] - titles["healed"] == {"more (0-shot)"}
+    assert titles["unhealed"] - titles["healed"] == {"More"}
     said = {
         axes.get_title(): [text.get_text() for text in axes.texts]
         for axes in families.loss_by_run(loss).axes
@@ -74,7 +74,7 @@ def test_a_task_that_no_healed_model_was_asked_has_no_panel_among_healed_ones() 
     assert said["text, healed"] == []
     # Where nothing at all is healed, the panels stay, with the levels.
     alone = families.accuracy_by_run(qa[qa["run"] == qa["run"].iloc[-1]], "healed")
-    assert "more (0-shot)" in {axes.get_title() for axes in alone.axes}
+    assert "More" in {axes.get_title() for axes in alone.axes}
     plt.close("all")
 
 

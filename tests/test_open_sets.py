@@ -20,7 +20,7 @@ from lib.sections import (
     comparisons,
     controls,
     families,
-    figures,
+    looks,
     lora_rank,
     loss,
     qa_transitions,
@@ -56,7 +56,8 @@ def world(states: tuple[str, ...]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataF
     qa = qa.assign(role=qa["task"].map({"know": "knowledge", "read": "reading"}), n_questions=100)
     losses = one.assign(corpus="text", loss=3.0, normalized_loss=0.5)
     pruned = qa[qa["strategy"] != "none"].drop_duplicates(["task", "strategy", "state"])
-    transitions = pruned.assign(fraction=0.4, low=0.3, high=0.5)
+    fitted = {"fraction": 0.4, "low": 0.3, "high": 0.5, "width": 0.3}
+    transitions = pruned.assign(**fitted)
     return qa, losses, transitions
 
 
@@ -86,7 +87,7 @@ def test_figures_know_strategies_and_states_from_their_tables(states: tuple[str,
 
 def test_strategies_look_different_and_the_first_is_the_main_one() -> None:
     qa, losses, _ = world(("unhealed", "healed"))
-    found = list(figures.looks(qa).values())
+    found = list(looks.by_strategy(tables.strategies(qa)).values())
     assert len({one["color"] for one in found}) == len({one["marker"] for one in found}) == 3
     assert tables.strategies(qa) == STRATEGIES
     assert set(loss.for_page(losses)["strategy"]) == {"none", "mine"}

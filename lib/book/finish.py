@@ -12,7 +12,7 @@ from html import escape, unescape
 from pathlib import Path
 from urllib.parse import quote
 
-from lib.book import icons, repository
+from lib.book import icons, page_figures, repository
 
 FOOT = "<!-- foot -->"  # stands in the footer of each page, for `foot` to fill
 ICONS = re.compile(r'\s*<script defer src="[^"]*scripts/fontawesome\.js[^>]*></script>')
@@ -63,7 +63,7 @@ def finish(html: Path, title: str, foot: Callable[[str], str]) -> None:
         text = text.replace('role="doc-biblioentry"', 'role="listitem"')
         # Tables of Markdown have headers of columns alone.
         text = text.replace('<th class="head', '<th scope="col" class="head')
-        text = lighter(text).replace(FOOT, foot(page))
+        text = page_figures.both(lighter(text).replace(FOOT, foot(page)), path.parent)
         path.write_text(text, encoding="utf-8")
     icons.keep_used(html)
     drop_unused(html / "_static")

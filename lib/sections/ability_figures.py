@@ -6,18 +6,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.sections.figures import (
-    GREY,
-    LINES,
-    MARKS,
-    SHADES,
-    fraction_axis,
-    grid,
-    nothing,
-    panel_grid,
-    shared_legend,
-)
+from lib.sections.figures import fraction_axis, grid, nothing, panel_grid, shared_legend
+from lib.sections.looks import GREY, INK, LINES
 
+LOOK = {"color": INK, "marker": "o"}
 FILLS = {"unhealed": "white", "healed": None}  # of markers; None: their own colour
 FLUENCY = {
     "repeated": "Repeated runs of four words",
@@ -50,13 +42,11 @@ def curves(table: pd.DataFrame) -> Figure:
 
 
 def _line(axes: Axes, of: pd.DataFrame, which: str, value: str, error: str) -> None:
-    number = [*LINES].index(which)
     axes.errorbar(
         of["fraction"],
         of[value],
         yerr=of[error],
-        color=SHADES[number],
-        marker=MARKS[number],
+        **LOOK,
         markerfacecolor=FILLS[which],
         linestyle=LINES[which],
         label=which,
@@ -74,16 +64,21 @@ def forest(halves: pd.DataFrame) -> Figure:
     figure, panels = grid(1, 1, width=7, height=0.42 * len(names) + 1.2)
     axes, most = panels[0, 0], float(rows["most"].max())
     for one in rows.itertuples():
-        number = [*LINES].index(one.models)
         y = names.index(one.ability) + (0.14 if one.models == "healed" else -0.14)
-        look = {"color": SHADES[number], "marker": MARKS[number], "label": one.models}
         end = one.high if math.isfinite(one.high) else one.most
         if math.isfinite(one.low):
-            axes.plot([one.low, end], [y, y], color=SHADES[number], linewidth=1.2)
+            axes.plot([one.low, end], [y, y], color=LOOK["color"], linewidth=1.2)
         if math.isfinite(one.fraction):
-            axes.plot(one.fraction, y, markerfacecolor=FILLS[one.models], **look, linestyle="")
+            axes.plot(
+                one.fraction,
+                y,
+                markerfacecolor=FILLS[one.models],
+                label=one.models,
+                **LOOK,
+                linestyle="",
+            )
         if not math.isfinite(one.high):
-            axes.plot(one.most, y, color=SHADES[number], marker=">", linestyle="")
+            axes.plot(one.most, y, color=LOOK["color"], marker=">", linestyle="")
     axes.set_yticks(range(len(names)), names)
     fraction_axis(axes)
     axes.set(ylim=(len(names) - 0.5, -0.5), xlim=(0, most * 1.04))

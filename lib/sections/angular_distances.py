@@ -5,23 +5,24 @@ import math
 from collections.abc import Iterable
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from IPython.display import HTML
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
+from matplotlib.colors import BoundaryNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lib.claims.rules.gromov_distances import shallow_over_deep
 from lib.experiments.opened import OpenStudy
-from lib.sections import finding
+from lib.sections import finding, looks
 from lib.sections.columns import BLOCK, DISTANCE, DROPPED, MODEL
-from lib.sections.figures import GREY, SHADES, grid
+from lib.sections.figures import grid
+from lib.sections.looks import GREY, INK, MAP, ORDER, OTHERS
 from lib.sections.pages import key_numbers
 from lib.sections.section import Extra, Section, Table
 
 CELLS = 300  # of a heat map; one of more is drawn as pixels, and not each cell as a shape
-SCALE = "viridis_r"
 RESCALED = "Distance, rescaled in each row"
 
 
@@ -77,11 +78,10 @@ def distance_curves(
     tables = [("", distances)] + ([("untrained twin", untrained)] if untrained is not None else [])
     figure, panels = grid(len(tables), 1, width=7, height=4.4 if len(tables) == 1 else 3.7)
     most = int(distances["n"].max())
-    shade = mpl.colormaps["viridis"]
-    scale = Normalize(1, most)
+    scale = BoundaryNorm(np.arange(0.5, most + 1), looks.STEPS)  # whole numbers
     for axes, (title, table) in zip(panels.flat, tables, strict=True):
         for n, curve in table.groupby("n"):
-            axes.plot(curve["start"], curve["distance"], color=shade(scale(n)), linewidth=1.3)
+            axes.plot(curve["start"], curve["distance"], color=ORDER(scale(n)), linewidth=1.3)
         axes.set(ylabel="Angular distance\nd(ℓ, ℓ+n)  [units of π]", ylim=(0, None))
         axes.set_title(title, fontsize="medium")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -90,9 +90,11 @@ def distance_curves(
     )
     panels[0, 0].legend(loc="upper right")
     panels[-1, 0].set_xlabel("Start layer ℓ of the block")
-    mappable = mpl.cm.ScalarMappable(scale, shade)
+    mappable = mpl.cm.ScalarMappable(scale, ORDER)
     bar = figure.colorbar(mappable, ax=list(panels.flat), label="Block size n  [layers]")
-    bar.ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    bar.set_ticks(range(1, most + 1, max(1, most // 8)))
+    bar.ax.minorticks_off()
+    bar.solids.set_rasterized(False)  # its colours change in the dark
     return figure
 
 
@@ -119,7 +121,7 @@ def last_layer(distances: pd.DataFrame, after_norm: pd.DataFrame) -> Figure:
     and after the final norm, and across the n layers just before the last one."""
     last = int(distances["n"].max()) + 1
     stop = distances["start"] + distances["n"]
-    own = {"marker": "o", "color": SHADES[0]}
+    own = {"marker": "o", "color": INK}
     lines = [
         ("without the last layer", distances[stop == last - 1], {"marker": "s", "color": GREY}),
         ("with it, before the final norm", distances[stop == last], own),
@@ -127,7 +129,7 @@ def last_layer(distances: pd.DataFrame, after_norm: pd.DataFrame) -> Figure:
         (
             "with it, after the final norm",
             after_norm,
-            {"marker": "o", "color": SHADES[1], "linestyle": "--", "markerfacecolor": "w"},
+            {"marker": "o", "color": OTHERS[1], "linestyle": "--", "markerfacecolor": "w"},
         ),
     ]
     figure, panels = grid(1, 1, width=7, height=3.6)
@@ -150,7 +152,7 @@ def heat_map(axes: Axes, distances: pd.DataFrame, labels: int = 16) -> None:
     low, high = wide.min(axis=1), wide.max(axis=1)
     rescaled = wide.sub(low, axis=0).div((high - low).replace(0, 1), axis=0)
     pixels = len(distances) > CELLS
-    axes.pcolormesh(rescaled, cmap=SCALE, norm=Normalize(0, 1), rasterized=pixels)
+    axes.pcolormesh(rescaled, cmap=MAP, norm=Normalize(0, 1), rasterized=pixels)
     every = max(1, len(wide) // labels)
     for axis, values in ((axes.xaxis, wide.columns[::every]), (axes.yaxis, wide.index[::every])):
         axis.set_ticks(values - values[0] + 0.5, labels=values)
@@ -160,7 +162,7 @@ def heat_map(axes: Axes, distances: pd.DataFrame, labels: int = 16) -> None:
 
 def distance_bar(figure: Figure, panels: Iterable[Axes], **options: object) -> None:
     """What the colours of heat maps say. `options` go to matplotlib's colorbar."""
-    shades = mpl.cm.ScalarMappable(Normalize(0, 1), SCALE)
+    shades = mpl.cm.ScalarMappable(Normalize(0, 1), MAP)
     bar = figure.colorbar(shades, ax=list(panels), label=RESCALED, **options)
     bar.outline.set_visible(False)
 

@@ -2,33 +2,32 @@
 al.)."""
 
 from html import escape
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 from IPython.display import HTML
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
 from lib import claims, labels
 from lib.claims.rules import reading
 from lib.claims.rules.reading import FLAT_LOSS, Untestable, of_task, series
 from lib.experiments.conditions import main_conditions
 from lib.experiments.opened import OpenStudy
-from lib.sections.figures import GREY, LINES, MARKS, SHADES, by_task, grid, legend_name
+from lib.sections import looks, stacks
+from lib.sections.figures import by_task, grid, legend_name
+from lib.sections.looks import GREY, LINES
 from lib.sections.other_runs import others
 from lib.sections.pages import badges, keep_verdicts
 from lib.sections.section import Section, every_claim
 from lib.sections.tables import strategies
 
 SHOWN = 4  # tasks in the picture, and in the sentence
-COLOURS = [SHADES[i] for i in (2, 0, 3, 4)]
 QUARTER = 0.25  # of the layers: what the sentence is about
 LOST = 0.25  # of what was above chance: with less than that left, it is lost
 APART = 0.075  # of a panel's height, between names at the ends of curves
-LINED = 50  # layers up to which single ones can be told apart
+WIDEST = 1 / 12  # of the axis, for a stack of layers
 
 
 def chosen_tasks(qa: pd.DataFrame) -> list[tuple[str, int]]:
@@ -120,37 +119,25 @@ def picture(qa: pd.DataFrame, loss: pd.DataFrame, n_layers: int) -> Figure:
 
 def _layers(axes: Axes, rows: pd.DataFrame, n_layers: int) -> None:
     """A column per number of layers: kept ones filled, cut ones hollow."""
+    words = rows["dropped"].fillna("").astype(str)
+    dropped = [[int(layer) for layer in one.split()] for one in words]
     fractions = rows["fraction"].to_numpy()
-    width = 0.82 * min(np.diff(fractions).min(), 1 / 14) if len(fractions) > 1 else 1 / 14
-    for row in rows.itertuples():
-        dropped = "" if pd.isna(row.dropped) else str(row.dropped)
-        gone = np.isin(np.arange(n_layers), [int(layer) for layer in dropped.split()])
-        edges = [0, *(np.flatnonzero(np.diff(gone)) + 1), n_layers]
-        for low, high in pairwise(edges):
-            hollow = {"facecolor": "white", "edgecolor": SHADES[3], "linestyle": (0, (3, 2))}
-            look = hollow if gone[low] else {"facecolor": SHADES[0], "edgecolor": "none"}
-            corner = (row.fraction - width / 2, low - 0.5)
-            layer = 3 if gone[low] else 1
-            axes.add_patch(Rectangle(corner, width, high - low, zorder=layer, **look))
-    if n_layers <= LINED:
-        axes.hlines(np.arange(n_layers - 1) + 0.5, -0.1, 1.1, color="white", linewidth=1, zorder=2)
-    axes.set(ylim=(-0.7, n_layers - 0.3), ylabel="Layer")
-    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.grid(visible=False)
+    apart = np.diff(fractions).min(initial=WIDEST)
+    stacks.columns(axes, dict(zip(fractions, dropped, strict=True)), n_layers, 0.82 * apart)
 
 
 def _accuracies(axes: Axes, qa: pd.DataFrame, main: str) -> None:
     ends = {}
-    for task, colour, mark in zip(chosen_tasks(qa), COLOURS, MARKS, strict=False):
+    for task, look in looks.series(chosen_tasks(qa)).items():
         rows = of_task(qa, task)
         for state in ("unhealed", "healed"):
             curve = series(rows, main, state)
             if curve.empty:
                 continue
-            _curve(axes, curve, "accuracy", state, color=colour, marker=mark)
-            ends[task] = (curve["accuracy"].iloc[-1], colour)
+            _curve(axes, curve, "accuracy", state, **look)
+            ends[task] = (curve["accuracy"].iloc[-1], look["color"])
         if pd.notna(chance := rows["chance"].iloc[0]):
-            axes.plot([0.965, 1.0], [chance] * 2, color=colour, linewidth=2)
+            axes.plot([0.965, 1.0], [chance] * 2, color=look["color"], linewidth=2)
     for task, at in _spread({task: value for task, (value, _) in ends.items()}).items():
         name = legend_name(labels.title(*task))
         axes.text(1.01, at, name, color=ends[task][1], va="center", clip_on=False, weight="bold")

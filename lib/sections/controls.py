@@ -20,8 +20,6 @@ from lib.sections.angular_distances import (
 )
 from lib.sections.columns import QA
 from lib.sections.figures import (
-    GREY,
-    SHADES,
     by_task,
     curves,
     evaluation_panels,
@@ -31,6 +29,7 @@ from lib.sections.figures import (
     reference_styles,
     shared_legend,
 )
+from lib.sections.looks import GREY, INK
 from lib.sections.pages import show
 from lib.sections.section import Extra, Section, Table, every_claim
 from lib.sections.tables import (
@@ -138,7 +137,7 @@ def distance_panels(
             rows["start"],
             rows["distance"],
             yerr=rows["stderr"],
-            color=SHADES[0],
+            color=INK,
             marker="o",
             label=legend_name(title),
         )

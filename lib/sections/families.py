@@ -21,13 +21,13 @@ from lib.sections import finding
 from lib.sections.angular_distances import distance_bar, heat_map, mark
 from lib.sections.columns import CURVE, QA
 from lib.sections.figures import (
-    GREY,
     by_task,
     fraction_axis,
     grid,
     normalised,
     panel_grid,
 )
+from lib.sections.looks import GREY
 from lib.sections.other_runs import Run, every_run, others, table
 from lib.sections.pages import with_statements
 from lib.sections.run_legends import legend, line_styles, plain

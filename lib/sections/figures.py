@@ -1,9 +1,7 @@
 """What the figures of several sections share: style, panels, curves and levels. Figures take tidy
 tables and return matplotlib figures; no number is made here.
 
-Colour and marker say which strategy, in the order in which strategies stand in a table; line style
-says what was done after pruning, so that figures read without colour too. Bars are one standard
-error.
+Colours and marks are those of `looks`. Bars are one standard error.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -13,33 +11,32 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib import font_manager
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 
 from lib import labels
+from lib.sections import looks
+from lib.sections.looks import DASHES, GREY, LEVEL, LINES
 from lib.sections.tables import strategies
 
-SHADES = sns.color_palette("colorblind")
-MARKS = "os^Dv<>P"
-LINES = {"healed": "-", "unhealed": "--", "control": ":"}  # by the state of a model
-DASHES = ["--", "-.", (0, (1, 1.5)), (0, (5, 1, 1, 1, 1, 1))]  # of reference runs
 FRACTION = "Fraction of layers dropped (n / L)"
-GREY = "0.35"
+# Text stays text, to be found and read aloud: in the first of these that the reader has. The second
+# is as wide as the first, with which the figures are laid out; most others are narrower.
+FONTS = ["DejaVu Sans", "Verdana"]
 Levels = dict[tuple, tuple[float, float]]  # (metric, task, shots) → the unpruned model's and chance
 
 
 def style() -> None:
     """House style, once per notebook: vector output, text at a size that survives a phone."""
-    sns.set_theme(style="whitegrid", palette="colorblind", font_scale=1.05)
+    sns.set_theme(style="whitegrid", palette=looks.OTHERS, font_scale=1.05)
     mpl.rcParams.update(
         {
             "svg.hashsalt": "layers",
-            "svg.fonttype": "path",
+            "svg.fonttype": "none",
+            "font.sans-serif": FONTS,
             "text.parse_math": False,  # names of a study may hold dollar signs
             "figure.constrained_layout.use": True,
             "axes.edgecolor": "0.6",
@@ -51,14 +48,6 @@ def style() -> None:
     from matplotlib_inline.backend_inline import set_matplotlib_formats
 
     set_matplotlib_formats("svg")
-
-
-def fonts_for(text: str) -> None:
-    """Leave the drawing of text to the reader's fonts where that of the figures has not all the
-    characters of `text`, as of Chinese."""
-    known = FT2Font(font_manager.findfont("DejaVu Sans")).get_charmap()
-    if not all(ord(character) in known for character in text):
-        mpl.rcParams["svg.fonttype"] = "none"
 
 
 def legend_name(name: str) -> str:
@@ -113,19 +102,12 @@ def by_task(table: pd.DataFrame) -> dict[tuple[str, int], pd.DataFrame]:
     return dict(list(table.groupby(["task", "shots"], sort=False)))
 
 
-def looks(table: pd.DataFrame) -> dict[str, dict]:
-    """Colour and marker of each strategy of a table."""
-    found = zip(strategies(table), cycle(SHADES), cycle(MARKS), strict=False)
-    return {name: {"color": shade, "marker": mark} for name, shade, mark in found}
-
-
 def reference_styles(references: pd.DataFrame) -> list[tuple[str, dict]]:
     """Each reference run's name and how its line is drawn, the same in every figure."""
     names = list(dict.fromkeys(references["run"]))
-    fonts_for("".join(names))
     return [
         (name, {"color": shade, "linestyle": dash, "linewidth": 1.1, "label": f"reference: {name}"})
-        for name, shade, dash in zip(names, cycle(SHADES[2:]), cycle(DASHES), strict=False)
+        for name, shade, dash in zip(names, cycle(looks.OTHERS), cycle(DASHES), strict=False)
     ]
 
 
@@ -141,23 +123,25 @@ def curves(
     strategy: str | None = None,
     states: Iterable[str] = tuple(LINES),
     label: str | None = None,
+    joined: bool = True,
 ) -> None:
     """A strategy's curves (None: those of the main one), each from the unpruned model in the same
-    state on. label: in place of the state."""
+    state on. label: in place of the state; joined: with lines from point to point."""
     strategy = strategy or strategies(rows)[0]
-    look = looks(rows)[strategy]
+    look = looks.by_strategy(strategies(rows))[strategy]
     rows = rows[rows["strategy"].isin([strategy, "none"])]
     for state in states:
         curve = rows[rows["state"] == state].sort_values("fraction")
         if curve.empty:
             continue
-        words = f"unhealed, {curve['weights'].iloc[0]}" if state == "control" else state
+        control = state == "control"
+        words = f"unhealed, {curve['weights'].iloc[0]}" if control else state
         axes.errorbar(
             curve["fraction"],
             curve[value],
             yerr=curve["stderr"],
-            **look,
-            linestyle=LINES[state],
+            **look | ({"marker": "x"} if control else {}),
+            linestyle=LINES[state] if joined else "none",
             markerfacecolor=look["color"] if state == "healed" else "white",
             label=label or words,
         )
@@ -166,17 +150,15 @@ def curves(
 def shaded_lines(axes: Axes, rows: pd.DataFrame, by: str, value: str, label: str) -> None:
     """One line per value of a column, each with a shade, mark and dash of its own."""
     found = rows.groupby(by, sort=True)
-    shades = sns.color_palette("viridis", found.ngroups)
-    for (name, curve), shade, mark, dash in zip(
-        found, shades, cycle(MARKS), cycle(["-", "--", "-.", ":"]), strict=False
-    ):
+    styles = looks.series(sorted(rows[by].unique())).values()
+    dashes = cycle(["-", *DASHES])
+    for (name, curve), look, dash in zip(found, styles, dashes, strict=False):
         curve = curve.sort_values("fraction")
         axes.errorbar(
             curve["fraction"],
             curve[value],
             yerr=curve["stderr"],
-            color=shade,
-            marker=mark,
+            **look,
             linestyle=dash,
             markerfacecolor="white",
             label=label.format(name),
@@ -185,7 +167,7 @@ def shaded_lines(axes: Axes, rows: pd.DataFrame, by: str, value: str, label: str
 
 def accuracy_levels(axes: Axes, rows: pd.DataFrame) -> None:
     base = _unpruned(rows)
-    axes.axhline(base["accuracy"], color="0.6", linewidth=1, label="unpruned")
+    axes.axhline(base["accuracy"], color=LEVEL, linewidth=1, label="unpruned")
     if pd.isna(base["guess"]):
         chance_unknown(axes)
     else:
@@ -202,7 +184,7 @@ def chance_unknown(axes: Axes) -> None:
 
 
 def loss_levels(axes: Axes, loss: pd.DataFrame) -> None:
-    axes.axhline(_unpruned(loss)["normalized_loss"], color="0.6", linewidth=1, label="unpruned")
+    axes.axhline(_unpruned(loss)["normalized_loss"], color=LEVEL, linewidth=1, label="unpruned")
     axes.axhline(1, color=GREY, linestyle=(0, (5, 2, 1, 2, 1, 2)), linewidth=1, label="ln V")
     axes.set(ylabel="Loss / ln V")
     axes.set_ylim(bottom=0)
@@ -223,7 +205,7 @@ def of_metric(table: pd.DataFrame, key: tuple) -> pd.DataFrame:
 def metric_levels(axes: Axes, key: tuple, level: tuple[float, float], zoom: bool = False) -> None:
     """Title, unit, and the levels of the unpruned model and of chance. zoom: a loss not from 0."""
     metric, task, shots = key
-    axes.axhline(level[0], color="0.6", linewidth=1, label="unpruned, unhealed")
+    axes.axhline(level[0], color=LEVEL, linewidth=1, label="unpruned, unhealed")
     if metric == "accuracy":
         if pd.isna(level[1]):
             chance_unknown(axes)

@@ -10,9 +10,10 @@ from lib.claims.rules import reading
 from lib.experiments.conditions import Condition
 from lib.experiments.further_conditions import last_layer_conditions
 from lib.experiments.opened import OpenStudy
-from lib.sections import finding, macro
+from lib.sections import finding, looks, macro
 from lib.sections.columns import DROPPED
-from lib.sections.figures import GREY, MARKS, SHADES, grid, nothing, shared_legend
+from lib.sections.figures import grid, nothing, shared_legend
+from lib.sections.looks import GREY
 from lib.sections.section import Section, Table
 from lib.sections.tables import sound
 
@@ -69,21 +70,20 @@ def panels(advantage: pd.DataFrame) -> Figure:
         return nothing("This study does not compare keeping the last layer with dropping it.")
     ways = list(dict.fromkeys(rows["healing"]))
     figure, axes_of = grid(2, 1, width=7, height=2.7)
-    sizes = sorted({*rows["n"]})
+    styles = looks.ordered(rows["n"])
     for axes, value, error, label in (
         (axes_of[0, 0], "difference", "stderr", "Accuracy, points"),
         (axes_of[1, 0], "loss_difference", "loss_stderr", "Loss / ln V, points"),
     ):
-        for number, (n, shade, mark) in enumerate(zip(sizes, SHADES, MARKS, strict=False)):
+        for number, (n, look) in enumerate(styles.items()):
             of = rows[rows["n"] == n]
-            shift = 0.16 * (number - (len(sizes) - 1) / 2)
+            shift = 0.16 * (number - (len(styles) - 1) / 2)
             axes.errorbar(
                 of["healing"].map(ways.index) + shift,
                 100 * of[value],
                 yerr=200 * of[error],
                 linestyle="none",
-                marker=mark,
-                color=shade,
+                **look,
                 capsize=3,
                 label=f"{n} layers dropped",
             )

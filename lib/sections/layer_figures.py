@@ -5,7 +5,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from lib.sections.figures import GREY, MARKS, SHADES, grid, nothing, shared_legend
+from lib.sections import looks
+from lib.sections.figures import grid, nothing, shared_legend
+from lib.sections.looks import GREY, INK, MARKS
 from lib.sections.strips import strips
 from lib.statistics.ranks import LEVEL
 
@@ -42,7 +44,7 @@ def panels(table: pd.DataFrame) -> Figure:
                 of["layer"],
                 of["value"],
                 yerr=of["stderr"],
-                color=SHADES[0] if model == OWN else GREY,
+                color=INK if model == OWN else GREY,
                 marker=MARKS[number],
                 linestyle="-" if model == OWN else ":",
                 label=model,
@@ -70,14 +72,14 @@ def lens_panel(table: pd.DataFrame) -> Figure:
         return nothing("This study asks no questions that the lens can look at.")
     figure, axes_of = grid(1, 1, width=7, height=3)
     axes = axes_of[0, 0]
-    for number, (name, words) in enumerate((("ahead", "is ahead"), ("settled", "stays ahead"))):
+    drawn = {"ahead": "is ahead", "settled": "stays ahead"}
+    for name, look in looks.series(drawn).items():
         axes.errorbar(
             table["after"],
             table[name],
             yerr=table[f"{name}_stderr"],
-            color=SHADES[number],
-            marker=MARKS[number],
-            label=f"the final answer {words}",
+            **look,
+            label=f"the final answer {drawn[name]}",
         )
     axes.set(xlabel="Layers that have been run", ylabel="Share of the questions", ylim=(0, 1.03))
     shared_legend(figure, axes_of)
@@ -90,10 +92,11 @@ def cost_panels(table: pd.DataFrame) -> Figure:
         return nothing("This study does not ask its model without each layer in turn.")
     figure, axes_of = grid(1, 2, width=4.2, height=2.7)
     drawn = (("loss", "loss_stderr", "Loss / ln V"), ("accuracy", "stderr", "Accuracy, lost"))
-    for number, (axes, (value, error, label)) in enumerate(zip(axes_of.flat, drawn, strict=True)):
+    styles = looks.series(value for value, *_ in drawn)
+    for axes, (value, error, label) in zip(axes_of.flat, drawn, strict=True):
         axes.errorbar(
             table["layer"], table[value], yerr=table[error],
-            color=SHADES[number], marker=MARKS[number], linestyle="none",
+            **styles[value], linestyle="none",
         )  # fmt: skip
         axes.axhline(0, color=GREY, linewidth=1)
         axes.set_yscale("symlog", linthresh=SMALL)
@@ -111,6 +114,7 @@ def forest(table: pd.DataFrame) -> Figure:
     names = [name for name in NAMES if name in {*table["measure"]}]
     figure, axes_of = grid(1, 1, width=7, height=0.36 * len(names) + 1.2)
     axes = axes_of[0, 0]
+    styles = looks.series(table["cost"].unique())
     for number, (cost, of) in enumerate(table.groupby("cost", sort=False)):
         rows = of.set_index("measure").loc[[n for n in names if n in {*of["measure"]}]]
         at = [names.index(name) + 0.22 * (number - 0.5) for name in rows.index]
@@ -120,8 +124,7 @@ def forest(table: pd.DataFrame) -> Figure:
             (rows["high"] - rows["rho"]).clip(lower=0),
         ]
         axes.errorbar(
-            rows["rho"], at, xerr=reach, color=SHADES[number], marker=MARKS[number],
-            linestyle="none", capsize=2, label=cost,
+            rows["rho"], at, xerr=reach, **styles[cost], linestyle="none", capsize=2, label=cost,
         )  # fmt: skip
     axes.axvline(0, color=GREY, linewidth=1)
     axes.set_yticks(range(len(names)), [NAMES[name][0] for name in names])

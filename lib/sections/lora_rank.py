@@ -1,20 +1,17 @@
 """Healing with adapters of several ranks (Fig. 9 of Gromov et al.)."""
 
-from itertools import cycle, product
+from itertools import product
 
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 
 from lib import labels
 from lib.experiments.conditions import rank_conditions
 from lib.experiments.opened import OpenStudy
-from lib.sections import finding
+from lib.sections import finding, looks
 from lib.sections.columns import METRIC, TASK
 from lib.sections.comparisons import DIFFERENCE, by_task_and_shots
 from lib.sections.figures import (
-    GREY,
-    MARKS,
     Levels,
     chance_unknown,
     fraction_axis,
@@ -23,6 +20,7 @@ from lib.sections.figures import (
     of_metric,
     shared_legend,
 )
+from lib.sections.looks import GREY, LEVEL
 from lib.sections.section import Section, Table
 from lib.sections.tables import metrics_table, sound, strategies
 
@@ -56,25 +54,22 @@ def rank_panels(ranks: pd.DataFrame, levels: Levels) -> Figure:
         return nothing("This study compares no ranks.")
     names = strategies(ranks)
     figure, panels = grid(len(levels), len(names), width=4.2, height=2.9)
-    shades = sns.color_palette("viridis", ranks["rank"].nunique())
+    styles = looks.ordered(ranks["rank"])
     for (i, (key, level)), (j, strategy) in product(enumerate(levels.items()), enumerate(names)):
         metric, task, shots = key
         axes = panels[i, j]
         rows = of_metric(ranks[ranks["strategy"] == strategy], key)
-        for (rank, curve), shade, mark in zip(
-            rows.groupby("rank"), shades, cycle(MARKS), strict=False
-        ):
+        for rank, curve in rows.groupby("rank"):
             curve = curve.sort_values("fraction")
             axes.errorbar(
                 curve["fraction"],
                 curve["value"],
                 yerr=curve["stderr"],
-                color=shade,
-                marker=mark,
+                **styles[rank],
                 label=f"rank {rank}",
             )
         whole, chance = level
-        axes.axhline(whole, color="0.6", linewidth=1, label="unpruned, unhealed")
+        axes.axhline(whole, color=LEVEL, linewidth=1, label="unpruned, unhealed")
         if pd.isna(chance):
             chance_unknown(axes)
         else:

@@ -1,6 +1,7 @@
 """Loss on text against the fraction of layers dropped (Fig. 3 of Gromov et al.)."""
 
 import math
+from itertools import cycle
 
 import pandas as pd
 from IPython.display import HTML
@@ -12,15 +13,8 @@ from lib.experiments.conditions import main_conditions
 from lib.experiments.opened import OpenStudy
 from lib.sections import finding, pages
 from lib.sections.columns import MODEL
-from lib.sections.figures import (
-    SHADES,
-    curves,
-    grid,
-    loss_levels,
-    normalised,
-    panel_grid,
-    shared_legend,
-)
+from lib.sections.figures import curves, grid, loss_levels, normalised, panel_grid, shared_legend
+from lib.sections.looks import DASHES, OTHERS
 from lib.sections.section import Section, Table
 from lib.sections.tables import (
     columns,
@@ -130,10 +124,11 @@ def loss_panel(loss: pd.DataFrame, transitions: pd.DataFrame) -> Figure:
     axes = panels[0, 0]
     curves(axes, normalised(loss), "normalized_loss")
     fitted = main_rows(transitions[transitions["state"] == "healed"]).dropna(subset=["fraction"])
-    for row, shade in zip(fitted.itertuples(), SHADES[2:], strict=False):
+    for row, shade, dash in zip(fitted.itertuples(), cycle(OTHERS), cycle(DASHES), strict=False):
         axes.axvspan(row.low, row.high, color=shade, alpha=0.12, linewidth=0)
+        line = {"color": shade, "linestyle": dash, "linewidth": 1.3}
         name = labels.asked(row.task, row.shots)
-        axes.axvline(row.fraction, color=shade, linewidth=1, label=f"{name} falls")
+        axes.axvline(row.fraction, **line, label=f"{name} falls")
     loss_levels(axes, loss)
     shared_legend(figure, panels)
     return figure

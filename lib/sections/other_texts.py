@@ -17,7 +17,8 @@ from matplotlib.ticker import MaxNLocator
 from lib.experiments.opened import OpenStudy
 from lib.sections import finding
 from lib.sections.columns import BLOCK, DISTANCE
-from lib.sections.figures import DASHES, SHADES, grid, legend_name, shared_legend
+from lib.sections.figures import grid, legend_name, shared_legend
+from lib.sections.looks import DASHES, INK, OTHERS
 from lib.sections.section import Extra, Section, Table
 
 SURE = 0.95  # share of resamples that choose a start which is drawn filled
@@ -156,8 +157,8 @@ def _with_error(value: float, stderr: float) -> str:
 
 def text_styles(names: list[str]) -> dict[str, dict]:
     """How each text is drawn, the same in every figure; the first is the study's own."""
-    styles = {names[0]: {"color": SHADES[0], "marker": "o", "linestyle": "-"}}
-    others = zip(names[1:], cycle(SHADES[2:]), cycle("sD^v<>"), cycle(DASHES), strict=False)
+    styles = {names[0]: {"color": INK, "marker": "o", "linestyle": "-"}}
+    others = zip(names[1:], cycle(OTHERS), cycle("sD^v<>"), cycle(DASHES), strict=False)
     for name, shade, mark, dash in others:
         styles[name] = {"color": shade, "marker": mark, "linestyle": dash}
     return styles
@@ -169,7 +170,7 @@ def block_panels(blocks: pd.DataFrame) -> Figure:
     styles = text_styles(list(blocks["text"].unique()))
     figure, panels = grid(len(styles), 1, width=7, height=2.1)
     own = blocks[blocks["text"] == next(iter(styles))]
-    band = {"color": SHADES[0], "linewidth": 8, "alpha": 0.3}
+    band = {"color": INK, "linewidth": 8, "alpha": 0.3}
     for axes, (name, style) in zip(panels.flat, styles.items(), strict=True):
         axes.plot(own["n"], own["start"], **band)
         rows = blocks[blocks["text"] == name]
@@ -198,7 +199,7 @@ def distance_lines(distances: pd.DataFrame, differences: pd.DataFrame) -> Figure
     for (row, n), (column, (table, value, label)) in product(enumerate(sizes), enumerate(sides)):
         axes = panels[row, column]
         if value == "difference":
-            axes.axhline(0, color=SHADES[0])
+            axes.axhline(0, color=INK)
         for name, style in styles.items():
             rows = table[(table["n"] == n) & (table["text"] == name)]
             if len(rows):

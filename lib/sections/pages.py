@@ -28,6 +28,8 @@ from lib.words import of_paper, typeset
 
 PUBLISHED = "published/"  # before the name of a run that is opened from what is published
 
+LONG = 15  # rows of a table, from which on it is folded
+
 
 def open_study(name: str, **parameters: object) -> OpenStudy:
     """The study, with a section's own parameters laid over its settings.
@@ -42,12 +44,7 @@ def open_study(name: str, **parameters: object) -> OpenStudy:
         opened = OpenStudy(own)
         ownership.take(own, opened.checkpoint)
     figures.style()
-    one = opened.study
-    tasks = [*one.tasks, *one.what_breaks.tasks]
-    labels.use(tasks)
-    named = [labels.of(part.name) for part in tasks]
-    named += [part.name for part in (*one.other_texts, *one.strategies)]
-    figures.fonts_for("".join([one.title, one.text_name, *named]))
+    labels.use([*own.tasks, *own.what_breaks.tasks])
     return opened
 
 
@@ -322,8 +319,8 @@ def introduce(opened: OpenStudy) -> HTML:
     )
 
 
-def differences(compared: pd.DataFrame) -> HTML:
-    """Paired differences, in points of accuracy."""
+def differences(compared: pd.DataFrame, behind: bool = False) -> HTML:
+    """Paired differences, in points of accuracy. behind: a figure of them, as in `show`."""
     rows = pd.DataFrame(
         {
             "task": compared["task"],
@@ -337,7 +334,7 @@ def differences(compared: pd.DataFrame) -> HTML:
             ],
         }
     )
-    return show(rows)
+    return show(rows, behind=behind)
 
 
 def _points(difference: float, stderr: float) -> str:
@@ -354,9 +351,10 @@ def key_numbers(values: dict[str, str]) -> HTML:
     return HTML(f'<div class="key-numbers mathjax_ignore">{cards}</div>')
 
 
-def show(table: pd.DataFrame, digits: int = 3, words: bool = False) -> HTML:
+def show(table: pd.DataFrame, digits: int = 3, words: bool = False, behind: bool = False) -> HTML:
     """A table for reading: rounded, without an index, empty where a value is missing, tasks by
-    their labels; `words` for one of sentences."""
+    their labels. words: of sentences. behind: a figure, whose numbers it has; this is folded, as
+    all long ones of numbers are."""
     table = table.map(lambda value: labels.spelt(value) if isinstance(value, str) else value)
     # na_rep leaves <NA>
     absent = {name: "" for name, kind in table.dtypes.items() if kind == "Int64"}
@@ -369,8 +367,15 @@ def show(table: pd.DataFrame, digits: int = 3, words: bool = False) -> HTML:
             border=0,
         )
     html = html.replace("<th>", '<th scope="col">')
-    named = escape(f"Table of {', '.join(map(str, table.columns))}")  # for those who hear the page
-    return HTML(
+    columns = ", ".join(map(str, table.columns))
+    named = escape(f"Table of {columns}")  # for those who hear the page
+    box = (
         f'<div class="table-box mathjax_ignore{" words" if words else ""}" tabindex="0" '
         f'role="region" aria-label="{named}">{html}</div>'
+    )
+    if not behind and (words or len(table) <= LONG):
+        return HTML(box)
+    return HTML(
+        '<details class="table mathjax_ignore"><summary>'
+        f"Table of {len(table)} rows: {escape(columns)}</summary>{box}</details>"
     )

@@ -2,24 +2,21 @@
 Gromov et al.)."""
 
 import math
-from itertools import cycle
 
-import matplotlib as mpl
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from lib import labels
 from lib.claims.rules import reading
 from lib.experiments.conditions import Condition, main_conditions, rank_conditions
 from lib.experiments.opened import OpenStudy
 from lib.healing.recipe import logged_steps
-from lib.sections import finding
+from lib.sections import finding, looks
 from lib.sections.columns import CURVE, MODEL, QA
 from lib.sections.figures import (
-    GREY,
-    MARKS,
-    SHADES,
     accuracy_levels,
     by_task,
     curves,
@@ -28,6 +25,7 @@ from lib.sections.figures import (
     panel_grid,
     shared_legend,
 )
+from lib.sections.looks import GREY, LINES
 from lib.sections.section import Section, Table
 from lib.sections.tables import (
     columns,
@@ -38,7 +36,10 @@ from lib.sections.tables import (
     tidy,
     transition_table,
 )
+from lib.statistics.transitions import TEN_TO_NINETY, plateau, step
 
+BELOW = {"healed": -0.05, "unhealed": -0.11}  # where critical fractions are marked
+ROW = 0.19  # inches of an interval
 HEALED = {
     **MODEL,
     "linear4bit": "number of modules in 4-bit",
@@ -79,25 +80,89 @@ def healing_losses(opened: OpenStudy) -> pd.DataFrame:
         if condition.healing is None:
             continue
         losses = record(opened, condition, None)["train_loss"]
-        for step, loss in zip(logged_steps(condition.healing), losses, strict=False):
-            rows.append(columns(opened, condition) | {"step": step, "loss": loss})
+        for at, loss in zip(logged_steps(condition.healing), losses, strict=False):
+            rows.append(columns(opened, condition) | {"step": at, "loss": loss})
     return tidy(rows).assign(guessing=math.log(opened.vocab_size))
 
 
 def accuracy_panels(qa: pd.DataFrame, transitions: pd.DataFrame) -> Figure:
-    """Fig. 2, 6: accuracy against fraction, a panel per task, with the fitted critical fraction;
-    the study's main strategy."""
+    """Fig. 2, 6: accuracy against fraction, a panel per task, with the fitted steps of the healed
+    and the unhealed models in place of lines from point to point, and their critical fractions
+    below; the study's main strategy."""
     tasks = by_task(qa)
-    figure, panels, spare = panel_grid(len(tasks), height=3.1)
-    fitted = main_rows(transitions[transitions["state"] == "healed"]).dropna(subset=["fraction"])
+    figure, panels, spare = panel_grid(len(tasks), height=3.3)
+    fitted = main_rows(transitions).dropna(subset=["fraction"]).set_index(["task", "shots"])
     for axes, (task, rows) in zip(panels.flat, tasks.items(), strict=False):
-        curves(axes, rows, "accuracy")
-        own = fitted[(fitted["task"] == task[0]) & (fitted["shots"] == task[1])]
-        for row in own.itertuples():
-            axes.axvspan(row.low, row.high, color=SHADES[0], alpha=0.15, linewidth=0)
+        steps = fitted[fitted.index == task].set_index("state")
+        for state in LINES:
+            stepped = state in BELOW and state in steps.index
+            curves(axes, rows, "accuracy", states=[state], joined=not stepped)
+            if stepped:
+                _step(axes, main_rows(rows), steps.loc[state], state)
         accuracy_levels(axes, rows)
+        axes.set_ylim(min(BELOW.values()) - 0.05, 1.03)
+        axes.set_yticks(np.linspace(0, 1, 6))
         axes.set_title(labels.title(*task), fontsize="medium")
     shared_legend(figure, panels, spare)
+    return figure
+
+
+def _step(axes: Axes, rows: pd.DataFrame, fitted: pd.Series, state: str) -> None:
+    """The fitted step of one state, and its critical fraction with its interval."""
+    points = rows[rows["state"] == state]
+    known = points["chance"].iloc[0], fitted["fraction"], fitted["width"] / TEN_TO_NINETY
+    height = plateau(points["fraction"].to_numpy(), points["accuracy"].to_numpy(), *known)
+    f, look = np.linspace(0, points["fraction"].max(), 60), looks.by_strategy(strategies(rows))
+    (style,) = look.values()
+    axes.plot(
+        f, step(f, known[0], height, *known[1:]), color=style["color"], linewidth=1.2,
+        linestyle=LINES[state], label=f"{state}, fitted step",
+    )  # fmt: skip
+    _interval(axes, fitted, BELOW[state], state, {"color": style["color"], "marker": "D"})
+
+
+def _interval(
+    axes: Axes, fitted: pd.Series, y: float, state: str, look: dict, label: str = ""
+) -> None:
+    """A critical fraction at a height, with its interval; hollow: unhealed."""
+    axes.plot([fitted["low"], fitted["high"]], [y, y], color=look["color"], linewidth=1.4)
+    face = look["color"] if state == "healed" else "white"
+    label = label or f"{state}, critical fraction"
+    mark = look | {"markerfacecolor": face, "linestyle": "none", "label": label}
+    axes.plot(fitted["fraction"], y, **mark)
+
+
+def transition_forest(transitions: pd.DataFrame) -> Figure:
+    """Critical fractions (left) and widths (right) with their 95% intervals, a row per task: each
+    strategy, hollow unhealed and filled healed."""
+    tasks = by_task(transitions)
+    styles = looks.by_strategy(strategies(transitions))
+    lines = [(name, state) for name in styles for state in BELOW]
+    height = ROW * len(lines) * len(tasks) + 1.2
+    figure, panels = grid(1, 2, width=4.2, height=height)
+    kinds = {"": "Critical fraction f₀", "width": "Width of the step"}
+    for axes, (kind, words) in zip(panels.flat, kinds.items(), strict=True):
+        for place, rows in enumerate(tasks.values()):
+            own = rows[rows["state"].isin(BELOW)].dropna(subset=["fraction"])
+            for one in own.to_dict("records"):
+                offset = (lines.index((one["strategy"], one["state"])) + 0.5) / len(lines)
+                ends = {
+                    "fraction": one[kind or "fraction"],
+                    "low": one[f"{kind}_low".lstrip("_")],
+                    "high": one[f"{kind}_high".lstrip("_")],
+                }
+                look, label = styles[one["strategy"]], f"{one['strategy']}, {one['state']}"
+                y = place + 0.1 + 0.8 * offset
+                _interval(axes, pd.Series(ends), y, one["state"], look, label)
+            if own.empty:
+                axes.text(0.02, place + 0.5, "no step to fit", va="center", color=GREY)
+        axes.set_yticks(np.arange(len(tasks)) + 0.5, [labels.title(*task) for task in tasks])
+        axes.hlines(range(1, len(tasks)), 0, 1, color="0.8", linewidth=0.8)
+        axes.grid(visible=False, axis="y")
+        axes.set(ylim=(len(tasks), 0), xlim=(0, None), xlabel=words)
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    panels[0, 1].tick_params(labelleft=False)
+    shared_legend(figure, panels)
     return figure
 
 
@@ -107,16 +172,14 @@ def healing_panels(losses: pd.DataFrame) -> Figure:
         return nothing("This study heals nothing.")
     names = strategies(losses)
     figure, panels = grid(1, len(names), width=4.2, height=3.2)
-    shade = mpl.colormaps["viridis"]
-    most = max(int(losses["n"].max()), 1)
+    styles = looks.ordered(losses["n"])
     for axes, strategy in zip(panels.flat, names, strict=True):
         rows = losses[losses["strategy"].isin([strategy, "none"])]
-        for (n, curve), mark in zip(rows.groupby("n"), cycle(MARKS), strict=False):
+        for n, curve in rows.groupby("n"):
             axes.plot(
                 curve["step"],
                 curve["loss"],
-                color=shade(0.92 * n / most),
-                marker=mark,
+                **styles[n],
                 markersize=3,
                 markevery=4,
                 linewidth=1.2,

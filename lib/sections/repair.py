@@ -11,9 +11,10 @@ from lib.experiments.conditions import Condition, unpruned
 from lib.experiments.further_conditions import repair_conditions
 from lib.experiments.opened import OpenStudy
 from lib.experiments.probes import repair_record
-from lib.sections import finding, macro
+from lib.sections import finding, looks, macro
 from lib.sections.columns import DROPPED, MODEL
-from lib.sections.figures import GREY, MARKS, SHADES, fraction_axis, grid, nothing, shared_legend
+from lib.sections.figures import fraction_axis, grid, nothing, shared_legend
+from lib.sections.looks import GREY
 from lib.sections.section import Section, Table
 from lib.sections.tables import columns, loss_table, sound
 
@@ -78,14 +79,14 @@ def panels(table: pd.DataFrame) -> Figure:
         return nothing("This study repairs nothing without training.")
     whole = table[table["way"] == ""].iloc[0]
     named = list(rows.groupby("strategy", sort=False))
-    looks = _looks(list(dict.fromkeys(rows["way"])))
+    styles = _styles(list(dict.fromkeys(rows["way"])))
     figure, axes_of = grid(2, len(named), width=7 if len(named) == 1 else 4.4, height=2.7)
     for column, (strategy, of) in enumerate(named):
         for row, (value, error) in enumerate(VALUES):
             axes = axes_of[row, column]
-            for number, (way, look) in enumerate(looks.items()):
+            for number, (way, look) in enumerate(styles.items()):
                 points = of[of["way"] == way]
-                beside = points["fraction"] + APART * (number - (len(looks) - 1) / 2)
+                beside = points["fraction"] + APART * (number - (len(styles) - 1) / 2)
                 spread = {"yerr": 2 * points[error], "capsize": 3}
                 axes.errorbar(beside, points[value], **spread, **look, label=way)
             axes.axhline(whole[value], color=GREY, linewidth=1, label="unpruned")
@@ -97,16 +98,15 @@ def panels(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _looks(ways: list[str]) -> dict[str, dict[str, Any]]:
+def _styles(ways: list[str]) -> dict[str, dict[str, Any]]:
     """A colour for each repair and none, a line for not healed, healed and healed little."""
     kinds = {way: way.split(", then ")[0] for way in ways}
     kinds |= dict.fromkeys((HEALED, EQUAL), AS_IT_IS)
-    found = {}
+    found, styles = {}, looks.series(dict.fromkeys(kinds[one] for one in ways))
     for way in ways:
-        number = list(dict.fromkeys(kinds[one] for one in ways)).index(kinds[way])
         line = ":" if way == EQUAL else "--" if HEALED in way else "-"
-        look = {"color": SHADES[number], "marker": MARKS[number], "linestyle": line}
-        found[way] = look | ({"markerfacecolor": "white"} if line != "-" else {})
+        found[way] = styles[kinds[way]] | {"linestyle": line}
+        found[way] |= {"markerfacecolor": "white"} if line != "-" else {}
     return found
 
 

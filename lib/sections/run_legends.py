@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lib.sections.figures import DASHES, FRACTION, MARKS, SHADES, fonts_for, legend_name
+from lib.sections.figures import FRACTION, legend_name
+from lib.sections.looks import DASHES, INK, OTHERS
 
-# Numbers of colours, dashes and markers without a common divisor: no two studies look alike.
-OTHER_COLOURS = [SHADES[i] for i in (1, 2, 4, 3, 9, 5, 7)]
+# Numbers of colours (7), dashes and markers without a common divisor: no two studies look alike.
 OTHER_MARKERS = ("s", "^", "D", "v", "P")
 ENTRIES = 10  # of a legend in a panel's place
 LINE = 0.22  # inches of a line of a legend
@@ -23,10 +23,10 @@ LINE = 0.22  # inches of a line of a legend
 def line_styles(runs: Iterable[str]) -> dict[str, dict[str, Any]]:
     """How each study's line is drawn, by its title, in the order in which they first appear."""
     own, *others = dict.fromkeys(runs)
-    bold = {"color": SHADES[0], "linestyle": "-", "marker": MARKS[0]}
+    bold = {"color": INK, "linestyle": "-", "marker": "o"}
     found = {own: bold | {"linewidth": 3.0, "markersize": 7, "zorder": 1.9}}
-    looks = zip(others, cycle(OTHER_COLOURS), cycle(DASHES), cycle(OTHER_MARKERS), strict=False)
-    for run, colour, dash, marker in looks:
+    styles = zip(others, cycle(OTHERS), cycle(DASHES), cycle(OTHER_MARKERS), strict=False)
+    for run, colour, dash, marker in styles:
         line = {"color": colour, "linestyle": dash, "linewidth": 1.2}
         found[run] = line | {"marker": marker, "markersize": 4}
     return found
@@ -87,5 +87,4 @@ def _height(column: list[tuple[str, bool]]) -> int:
 
 def plain(text: str) -> str:
     """Text as it is, in lines of a panel's width."""
-    fonts_for(text)
     return legend_name(fill(text, 30))

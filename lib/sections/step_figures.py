@@ -4,7 +4,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.claims.rules.lu_schedules import LONGER, ONCE
-from lib.sections.figures import GREY, MARKS, SHADES, fraction_axis, grid, nothing, shared_legend
+from lib.sections import looks
+from lib.sections.figures import fraction_axis, grid, nothing, shared_legend
+from lib.sections.looks import GREY
 
 VALUES = (("difference", "stderr"), ("loss_difference", "loss_stderr"))
 
@@ -18,9 +20,9 @@ def panels(compared: pd.DataFrame) -> Figure:
     figure, axes_of = grid(2, 2, width=4.4, height=2.6)
     named = rows.groupby(["strategy", "healing", "each"], sort=False)
     shift = 0.006
+    styles = looks.series(range(named.ngroups))
     for number, ((strategy, healing, each), of) in enumerate(named):
-        look = {"color": SHADES[number % len(SHADES)], "marker": MARKS[number % len(MARKS)]}
-        look |= {"label": f"{strategy}, {each} at a time, {healing}", "capsize": 3}
+        look = styles[number] | {"label": f"{strategy}, {each} at a time, {healing}", "capsize": 3}
         for column, way in enumerate((ONCE, LONGER)):
             points = of[of["base"] == way]
             for row, (value, error) in enumerate(VALUES):
@@ -50,14 +52,14 @@ def alignment_panels(aligned: pd.DataFrame) -> Figure:
     figure, axes_of = grid(-(-len(named) // 2), min(2, len(named)), width=4.4, height=2.6)
     for axes, ((strategy, healing, each), of) in zip(axes_of.flat, named, strict=False):
         of = of[of["n"] == of["n"].max()]
-        for number, (what, rows) in enumerate(of.groupby("pair", sort=False)):
+        styles = looks.series(of["pair"].unique())
+        for what, rows in of.groupby("pair", sort=False):
             mean = rows.groupby("layer")[["cka", "stderr"]].mean()
             axes.errorbar(
                 mean.index,
                 1 - mean["cka"],
                 yerr=mean["stderr"],
-                color=SHADES[number],
-                marker=MARKS[number],
+                **styles[what],
                 label=what,
             )
         axes.set_title(f"{strategy}, {each} at a time, {healing}", fontsize="medium")

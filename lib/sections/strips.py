@@ -8,9 +8,10 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.sections.figures import GREY, MARKS, SHADES, grid, log_axis, nothing, shared_legend
+from lib.sections import looks
+from lib.sections.figures import grid, log_axis, nothing, shared_legend
+from lib.sections.looks import GREY, LEVEL
 
-PAPER, INK = "#f2f2f2", "#0b4f6c"
 ROW = 0.34  # inches of a strategy
 
 
@@ -26,7 +27,7 @@ def strips(choices: pd.DataFrame, n_layers: int, sizes: Sequence[int]) -> Figure
         there = [name for name in names if name in {*rows["strategy"]}]
         share = np.array([_dropped(rows[rows["strategy"] == one], n_layers) for one in there])
         axes.pcolormesh(
-            share, cmap=sns.blend_palette([PAPER, INK], as_cmap=True), vmin=0, vmax=1,
+            share, cmap=looks.SHARES, vmin=0, vmax=1,
             edgecolor="white", linewidth=1.5,
         )  # fmt: skip
         draws = rows.groupby("strategy")["draw"].count()
@@ -62,10 +63,13 @@ def shared(agreement: pd.DataFrame) -> Figure:
         square = pd.DataFrame(np.nan, index=names, columns=names)
         for row in rows.itertuples():
             square.loc[row.other, row.strategy] = row.jaccard
-        sns.heatmap(
-            square, ax=axes, vmin=0, vmax=1, annot=True, fmt=".2f", annot_kws={"size": 8},
-            cmap=sns.blend_palette([PAPER, INK], as_cmap=True), cbar=False, linewidths=1,
-        )  # fmt: skip
+        sns.heatmap(square, ax=axes, vmin=0, vmax=1, cmap=looks.SHARES, cbar=False, linewidths=1)
+        for (row, column), value in np.ndenumerate(square):
+            shade = "white" if value > looks.TURNS else "0.15"
+            words = "" if np.isnan(value) else f"{value:.2f}"
+            axes.text(
+                column + 0.5, row + 0.5, words, color=shade, ha="center", va="center", fontsize=9.5
+            )
         axes.grid(visible=False)
         axes.set_title(f"{n} layers dropped", fontsize="medium")
         axes.tick_params(axis="x", rotation=45)
@@ -94,9 +98,10 @@ def forest(models: pd.DataFrame, sizes: Sequence[int]) -> Figure:
             draws = rows.loc[rows["draw"].notna() & (rows["state"] == "unhealed"), value]
             if len(draws):
                 low, high = np.quantile(draws, [0.05, 0.95])
-                axes.axvspan(low, high, color="0.88", zorder=0, label=f"{len(draws)} random draws")
+                band = {"facecolor": "0.88", "edgecolor": LEVEL, "linewidth": 0.8, "zorder": 0}
+                axes.axvspan(low, high, **band, label=f"{len(draws)} random draws")
                 axes.axvline(draws.mean(), color=GREY, linestyle=":", label="their mean")
-            axes.axvline(whole[value], color="0.6", linewidth=1, label="unpruned")
+            axes.axvline(whole[value], color=LEVEL, linewidth=1, label="unpruned")
             axes.axvline(level, color=GREY, linestyle="-.", linewidth=1, label="chance; ln V")
             axes.set_title(f"{n} layers dropped", fontsize="medium")
         row[1].tick_params(labelleft=False)
@@ -111,7 +116,8 @@ def forest(models: pd.DataFrame, sizes: Sequence[int]) -> Figure:
 def _points(axes: Axes, rows: pd.DataFrame, names: list[str], value: str, error: str) -> None:
     """A line for each strategy, top to bottom; each recipe of healing has a colour of its own."""
     recipes = [one for one in dict.fromkeys(rows["healing"]) if one != "none"]
-    for recipe, shade in zip(["none", *recipes], (GREY, *SHADES), strict=False):
+    styles = {"none": {"color": GREY, "marker": "o"}} | looks.series(recipes)
+    for recipe, look in styles.items():
         of = rows[(rows["healing"] == recipe) & (rows["state"] != "control") & rows["draw"].isna()]
         of = of[of["strategy"].isin(names)]
         axes.errorbar(
@@ -119,9 +125,8 @@ def _points(axes: Axes, rows: pd.DataFrame, names: list[str], value: str, error:
             [names.index(name) for name in of["strategy"]],
             xerr=of[error],
             linestyle="none",
-            marker="o",
-            color=shade,
-            markerfacecolor="white" if recipe == "none" else shade,
+            **look,
+            markerfacecolor="white" if recipe == "none" else look["color"],
             label="unhealed" if recipe == "none" else f"healed, {recipe}",
         )
     axes.set_yticks(range(len(names)), names)
@@ -138,9 +143,10 @@ def ranks(scores: pd.DataFrame) -> Figure:
     figure, panels = grid(1, 1, width=7, height=ROW * len(square) + 1.3)
     axes = panels[0, 0]
     sns.heatmap(
-        square, ax=axes, cmap=sns.blend_palette([INK, PAPER], as_cmap=True), linewidths=1,
+        square, ax=axes, cmap=looks.SHARES.reversed(), linewidths=1,
         cbar_kws={"label": "Place (1: goes first)"},
     )  # fmt: skip
+    axes.collections[0].colorbar.solids.set_rasterized(False)  # its colours change in the dark
     axes.grid(visible=False)
     axes.set(xlabel="Layer, counted from 0", ylabel="")
     return figure
@@ -175,12 +181,13 @@ def sample_panels(sizes: pd.DataFrame, sets: pd.DataFrame) -> Figure:
     figure, axes_of = grid(1, 2, width=4.4, height=3.0)
     left, right = axes_of[0]
     named = sizes.groupby("strategy", sort=False)
-    for (name, of), shade, mark in zip(named, SHADES, MARKS, strict=False):
-        look = {"color": shade, "marker": mark, "label": name, "capsize": 3}
+    styles = looks.by_strategy(sizes["strategy"].unique())
+    for name, of in named:
+        look = styles[name] | {"label": name, "capsize": 3}
         left.errorbar(of["windows"], of["jaccard"], yerr=of["jaccard_stderr"], **look)
         right.errorbar(of["windows"], of["accuracy"], yerr=of["draw_stderr"], **look)
         drawn = sets[sets["strategy"] == name]
-        right.scatter(drawn["windows"], drawn["accuracy"], color=shade, s=6, alpha=0.4)
+        right.scatter(drawn["windows"], drawn["accuracy"], color=look["color"], s=6, alpha=0.4)
     right.axhline(sets["chance"].iloc[0], color=GREY, linestyle="-.", linewidth=1, label="chance")
     left.set(ylabel="Jaccard index of two draws", ylim=(0, 1.05))
     right.set_ylabel("Accuracy, mean over tasks")

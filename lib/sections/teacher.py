@@ -8,11 +8,9 @@ from lib import labels
 from lib.experiments.conditions import TEACHING, Condition, teacher_conditions, unpruned
 from lib.experiments.opened import OpenStudy
 from lib.experiments.probes import healing_provenance
-from lib.sections import finding
+from lib.sections import finding, looks
 from lib.sections.columns import METRIC
 from lib.sections.figures import (
-    MARKS,
-    SHADES,
     Levels,
     metric_levels,
     nothing,
@@ -88,19 +86,18 @@ def teacher_panels(summary: pd.DataFrame, levels: Levels) -> Figure:
     if summary.empty:
         return nothing("This study heals nothing with a teacher.")
     figure, panels, spare = panel_grid(len(levels), height=3)
-    ways = list(dict.fromkeys(summary["way"]))
+    styles = looks.series(dict.fromkeys(summary["way"]))
     for axes, (key, level) in zip(panels.flat, levels.items(), strict=False):
         rows = of_metric(summary, key)
         places = {fraction: i for i, fraction in enumerate(sorted(rows["fraction"].unique()))}
-        for number, way in enumerate(ways):
+        for number, (way, look) in enumerate(styles.items()):
             points = rows[rows["way"] == way]
             axes.errorbar(
                 points["fraction"].map(places) + 0.18 * (number - 1),
                 points["value"],
                 yerr=points["stderr"],
                 linestyle="none",
-                marker=MARKS[number],
-                color=SHADES[number],
+                **look,
                 capsize=3,
                 label=way,
             )

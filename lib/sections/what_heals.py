@@ -15,9 +15,10 @@ from lib.experiments.own_answers import answered as answered_itself
 from lib.experiments.own_answers import answers_record, every_answered, job, write_answers
 from lib.fields import Data
 from lib.schema import Task
-from lib.sections import finding, macro
+from lib.sections import finding, looks, macro
 from lib.sections.columns import DROPPED, MODEL
-from lib.sections.figures import GREY, MARKS, SHADES, grid, nothing
+from lib.sections.figures import grid, nothing
+from lib.sections.looks import GREY
 from lib.sections.section import Extra, Section, Table
 from lib.sections.tables import columns, loss_table, record, sound
 
@@ -169,12 +170,14 @@ def forest(compared: pd.DataFrame) -> Figure:
 
 def _marks(axes: Axes, rows: pd.DataFrame, names: list[str], keys: tuple[str, str, str]) -> None:
     """A mark for each way, at its number among the names."""
+    styles = looks.series(names)
     for one in rows.to_dict("records"):
         place, (value, error, decided) = names.index(one["compared"]), (one[key] for key in keys)
-        shade = SHADES[place % len(SHADES)]
-        look = {"color": shade, "marker": MARKS[place % len(MARKS)], "capsize": 3}
-        face = shade if decided else "white"
-        axes.errorbar([value], [place], xerr=[SURE * error], markerfacecolor=face, **look)
+        look = {**styles[one["compared"]]}
+        face = look["color"] if decided else "white"
+        axes.errorbar(
+            [value], [place], xerr=[SURE * error], markerfacecolor=face, capsize=3, **look
+        )
     axes.axvline(0, color=GREY, linewidth=1)
     axes.set_yticks(range(len(names)))
     axes.set_ylim(len(names) - 0.5, -0.5)

@@ -11,7 +11,8 @@ from lib.experiments import costs
 from lib.experiments.opened import OpenStudy
 from lib.sections import finding
 from lib.sections.columns import DROPPED
-from lib.sections.figures import SHADES, fraction_axis, grid, shared_legend
+from lib.sections.figures import fraction_axis, grid, shared_legend
+from lib.sections.looks import INK, OTHERS
 from lib.sections.section import Extra, Section, Table
 from lib.statistics.lines import straight_line
 
@@ -25,10 +26,10 @@ QUANTITIES = {
 UNITS = {"bytes": "B", "flops_per_token": "FLOP", "read_seconds": "s", "write_seconds": "s"}
 # Of the study's number format and of 4-bit: shapes and lines differ, not only colours.
 FORMATS = [
-    {"color": SHADES[0], "marker": "o", "linestyle": "-"},
-    {"color": SHADES[1], "marker": "s", "linestyle": ":", "markerfacecolor": "white"},
+    {"color": INK, "marker": "o", "linestyle": "-"},
+    {"color": OTHERS[1], "marker": "s", "linestyle": ":", "markerfacecolor": "white"},
 ]
-BY_PARAMETERS = {"color": SHADES[2], "marker": "^", "linestyle": "--", "markerfacecolor": "white"}
+BY_PARAMETERS = {"color": OTHERS[2], "marker": "^", "linestyle": "--", "markerfacecolor": "white"}
 
 
 def cost_panels(cost: pd.DataFrame) -> Figure:

@@ -17,7 +17,8 @@ from lib.experiments.probes import broken
 from lib.schema import Task
 from lib.sections import finding
 from lib.sections.columns import DROPPED, TASK
-from lib.sections.figures import SHADES, fraction_axis, grid, shared_legend
+from lib.sections.figures import fraction_axis, grid, shared_legend
+from lib.sections.looks import FATES
 from lib.sections.pages import show
 from lib.sections.section import Section, Table
 from lib.sections.tables import answers, record, state
@@ -161,21 +162,19 @@ def question_panels(questions: pd.DataFrame) -> Figure:
     unhealed and healed."""
     tasks = list(questions.groupby(["task", "shots"], sort=False).groups)
     figure, panels = grid(len(tasks), 2, width=4.2, height=2.7)
-    kinds = {"kept": (SHADES[0], ""), "gained": (SHADES[2], "///")}
-    kinds |= {"lost": (SHADES[1], "..."), "wrong": ("0.85", "")}
     for row, (task, shots) in enumerate(tasks):
         for column, models in enumerate(STATES):
             axes = panels[row, column]
             rows = questions[(questions["task"] == task) & (questions["shots"] == shots)]
             rows = rows[rows["models"] == models].sort_values("fraction")
-            shares = [rows[kind] / rows["n_questions"] for kind in kinds]
+            shares = [rows[kind] / rows["n_questions"] for kind in FATES]
             bands = axes.stackplot(
                 rows["fraction"],
                 shares,
-                labels=list(kinds),
-                colors=[shade for shade, _ in kinds.values()],
+                labels=list(FATES),
+                colors=[shade for shade, _ in FATES.values()],
             )
-            for band, (_, hatch) in zip(bands, kinds.values(), strict=True):
+            for band, (_, hatch) in zip(bands, FATES.values(), strict=True):
                 band.set_hatch(hatch)
                 band.set_edgecolor("white")
             axes.plot(

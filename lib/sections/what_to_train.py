@@ -1,7 +1,7 @@
 """What healing trains: recipes side by side (Tables 2, 3, 4 and B of Lu et al.)."""
 
 from dataclasses import replace
-from itertools import combinations, cycle
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -23,9 +23,10 @@ from lib.experiments.probes import (
 from lib.fields import NamedText
 from lib.healing import recipe as recipes
 from lib.models.shapes import shape_of
-from lib.sections import finding, macro
+from lib.sections import finding, looks, macro
 from lib.sections.columns import DROPPED, MODEL
-from lib.sections.figures import GREY, MARKS, SHADES, grid, log_axis, nothing, shared_legend
+from lib.sections.figures import grid, log_axis, nothing, shared_legend
+from lib.sections.looks import GREY, LEVEL
 from lib.sections.section import Extra, Section, Table
 from lib.sections.tables import columns, loss_table, record, sound
 
@@ -194,11 +195,11 @@ def rate_panels(rates: pd.DataFrame) -> Figure:
         return nothing("This study tries no learning rates.")
     figure, panels = grid(1, 1, width=7, height=3.6)
     axes = panels[0, 0]
-    for (name, of), shade, mark in zip(
-        rates.groupby("healing", sort=False), cycle(SHADES), cycle(MARKS), strict=False
-    ):
-        look = {"color": shade, "marker": mark, "label": name}
-        axes.errorbar(of["learning_rate"], of["loss"], yerr=of["stderr"], **look)
+    styles = looks.series(rates["healing"].unique())
+    for name, of in rates.groupby("healing", sort=False):
+        axes.errorbar(
+            of["learning_rate"], of["loss"], yerr=of["stderr"], label=name, **styles[name]
+        )
         used = of[of["used"] == "yes"]
         ring = {"facecolors": "none", "edgecolors": "black", "zorder": 3}
         axes.scatter(used["learning_rate"], used["loss"], s=110, **ring)
@@ -218,24 +219,24 @@ def panels(models: pd.DataFrame, by: str = "healing") -> Figure:
     strategies = list(dict.fromkeys(pruned["strategy"]))
     figure, axes_of = grid(len(strategies), 2, width=4.4, height=0.36 * len(names) + 1.0)
     whole = models[(models["strategy"] == "none") & (models["state"] == "unhealed")].iloc[0]
+    styles = looks.ordered(pruned["n"])
     for strategy, row in zip(strategies, axes_of, strict=True):
         rows = pruned[(pruned["strategy"] == strategy) & (pruned["state"] != "control")]
         for axes, value, error, level in (
             (row[0], "accuracy", "stderr", whole["chance"]),
             (row[1], "normalized_loss", "loss_stderr", 1.0),
         ):
-            for (n, of), shade, mark in zip(rows.groupby("n"), SHADES, MARKS, strict=False):
+            for n, of in rows.groupby("n"):
                 mean = of.groupby(by, sort=False)[[value, error]].mean()
                 axes.errorbar(
                     mean[value],
                     [names.index(name) for name in mean.index],
                     xerr=mean[error],
                     linestyle="none",
-                    marker=mark,
-                    color=shade,
+                    **styles[n],
                     label=f"{n} layers dropped",
                 )
-            axes.axvline(whole[value], color="0.6", linewidth=1, label="unpruned")
+            axes.axvline(whole[value], color=LEVEL, linewidth=1, label="unpruned")
             axes.axvline(level, color=GREY, linestyle="-.", linewidth=1, label="chance; ln V")
             axes.set_yticks(range(len(names)), ["not healed", *names[1:]])
             axes.set_ylim(len(names) - 0.5, -0.5)

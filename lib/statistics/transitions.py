@@ -36,6 +36,12 @@ def step(f: np.ndarray, chance: float, plateau: float, critical: float, s: float
     return chance + (plateau - chance) / (1 + np.exp(np.clip((f - critical) / s, -60, 60)))
 
 
+def plateau(f: np.ndarray, accuracy: np.ndarray, chance: float, critical: float, s: float) -> float:
+    """That of the fitted curve whose place and width are known."""
+    share = step(f, 0.0, 1.0, critical, s)
+    return float(np.clip(chance + share @ (accuracy - chance) / (share @ share), chance, 1.0))
+
+
 def fit(fractions: np.ndarray, correct: np.ndarray, chance: float | None) -> Transition | None:
     """Fit one curve. `correct` is [n_fractions, n_questions], scores from 0 to 1, the first row
     unpruned.
