@@ -16,7 +16,7 @@ from lib.experiments.opened import OpenStudy
 from lib.sections import looks
 from lib.sections.columns import BLOCK, DISTANCE, DROPPED, MODEL
 from lib.sections.figures import grid
-from lib.sections.looks import GREY, INK, MAP, ORDER, OTHERS
+from lib.sections.looks import GREY, INK, MAP, ON_MAP, ORDER, OTHERS
 from lib.sections.pages import key_numbers
 from lib.sections.section import Extra, Section, Table
 
@@ -167,7 +167,8 @@ def distance_bar(figure: Figure, panels: Iterable[Axes], **options: object) -> N
 
 def mark(axes: Axes, optimal: pd.DataFrame, size: float = 6) -> None:
     """A cross on ℓ*(n) in each row of a heat map."""
-    axes.plot(optimal["start"] + 0.5, optimal["n"] - 0.5, "kx", markersize=size, label="ℓ*(n)")
+    look = {"color": ON_MAP, "marker": "x", "linestyle": "none", "markersize": size}
+    axes.plot(optimal["start"] + 0.5, optimal["n"] - 0.5, **look, label="ℓ*(n)")
 
 
 def extras(opened: OpenStudy) -> list[Extra]:

@@ -26,6 +26,7 @@ from lib.sections.section import Section
 from lib.sections.tables import by_run, save
 
 LONG = 15  # rows of a table, from which on it is folded
+SHOWN = 6  # columns that are named before it is unfolded
 
 
 def open_study(name: str, **parameters: object) -> OpenStudy:
@@ -328,8 +329,9 @@ def show(table: pd.DataFrame, digits: int = 3, words: bool = False, behind: bool
             index=False, na_rep="", float_format=lambda value: f"{value:.{digits}f}", border=0
         )
     html = html.replace("<th>", '<th scope="col">')
-    columns = ", ".join(map(str, table.columns))
-    named = escape(f"Table of {columns}")  # for those who hear the page
+    columns = [*map(str, table.columns)]
+    named = escape(f"Table of {', '.join(columns)}")  # for those who hear the page
+    some = ", ".join(columns[:SHOWN] + ["…"] * (len(columns) > SHOWN))
     box = (
         f'<div class="table-box mathjax_ignore{" words" if words else ""}" tabindex="0" '
         f'role="region" aria-label="{named}">{html}</div>'
@@ -338,5 +340,5 @@ def show(table: pd.DataFrame, digits: int = 3, words: bool = False, behind: bool
         return HTML(box)
     return HTML(
         '<details class="table mathjax_ignore"><summary>'
-        f"Table of {len(table)} rows: {escape(columns)}</summary>{box}</details>"
+        f"Table of {len(table)} rows: {escape(some)}</summary>{box}</details>"
     )
