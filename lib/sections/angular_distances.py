@@ -18,7 +18,7 @@ from lib.experiments.opened import OpenStudy
 from lib.sections import finding, looks
 from lib.sections.columns import BLOCK, DISTANCE, DROPPED, MODEL
 from lib.sections.figures import grid
-from lib.sections.looks import GREY, INK, MAP, ORDER, OTHERS
+from lib.sections.looks import GREY, INK, MAP, ON_MAP, ORDER, OTHERS
 from lib.sections.pages import key_numbers
 from lib.sections.section import Extra, Section, Table
 
@@ -70,12 +70,21 @@ def how_sure(opened: OpenStudy, distances: pd.DataFrame) -> HTML:
     )
 
 
+def _with_twin(
+    distances: pd.DataFrame, untrained: pd.DataFrame | None
+) -> list[tuple[str, pd.DataFrame]]:
+    """What panels are about, by their titles; one alone needs none."""
+    if untrained is None:
+        return [("", distances)]
+    return [("the model", distances), ("its untrained twin", untrained)]
+
+
 def distance_curves(
     distances: pd.DataFrame, optimal: pd.DataFrame, untrained: pd.DataFrame | None = None
 ) -> Figure:
     """Fig. 1(c): distance against start layer, one curve per n, with ℓ*(n) marked; below it the
     untrained twin's."""
-    tables = [("", distances)] + ([("untrained twin", untrained)] if untrained is not None else [])
+    tables = _with_twin(distances, untrained)
     figure, panels = grid(len(tables), 1, width=7, height=4.4 if len(tables) == 1 else 3.7)
     most = int(distances["n"].max())
     scale = BoundaryNorm(np.arange(0.5, most + 1), looks.STEPS)  # whole numbers
@@ -103,7 +112,7 @@ def distance_map(
 ) -> Figure:
     """Fig. 4: one row per n, each shifted and rescaled to [0, 1], with ℓ*(n) marked; below it the
     untrained twin's."""
-    tables = [("", distances)] + ([("untrained twin", untrained)] if untrained is not None else [])
+    tables = _with_twin(distances, untrained)
     figure, panels = grid(len(tables), 1, width=7, height=4.6)
     for axes, (title, table) in zip(panels.flat, tables, strict=True):
         heat_map(axes, table)
@@ -169,7 +178,8 @@ def distance_bar(figure: Figure, panels: Iterable[Axes], **options: object) -> N
 
 def mark(axes: Axes, optimal: pd.DataFrame, size: float = 6) -> None:
     """A cross on ℓ*(n) in each row of a heat map."""
-    axes.plot(optimal["start"] + 0.5, optimal["n"] - 0.5, "kx", markersize=size, label="ℓ*(n)")
+    look = {"color": ON_MAP, "marker": "x", "linestyle": "none", "markersize": size}
+    axes.plot(optimal["start"] + 0.5, optimal["n"] - 0.5, **look, label="ℓ*(n)")
 
 
 def extras(opened: OpenStudy) -> list[Extra]:

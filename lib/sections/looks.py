@@ -68,6 +68,7 @@ _SHARES = _scale([FAINT, INK])
 _SHARES_DARK = _scale([_mixed(BRIGHT, SURFACE, 0.93), "#68aac8"])
 ORDER, SHARES = ListedColormap(_ORDER), ListedColormap(_SHARES)
 MAP = "viridis_r"  # of heat maps, which look the same in the dark
+ON_MAP = "#c8256f"  # of marks on their brightest cells, which stay too
 TURNS = 0.62  # share from which on text in a cell is white
 
 _TWINS = (
@@ -76,7 +77,7 @@ _TWINS = (
     | dict(zip(_SHARES, _SHARES_DARK, strict=True))
     | _STRATEGIES
     | _OTHERS
-    | {INK: "#7cc4e4", GONE: "#e8965c"}
+    | {INK: "#7cc4e4", GONE: "#e8965c", ON_MAP: ON_MAP}
 )
 
 

@@ -29,6 +29,7 @@ from lib.words import of_paper, typeset
 PUBLISHED = "published/"  # before the name of a run that is opened from what is published
 
 LONG = 15  # rows of a table, from which on it is folded
+SHOWN = 6  # columns that are named before it is unfolded
 
 
 def open_study(name: str, **parameters: object) -> OpenStudy:
@@ -367,8 +368,9 @@ def show(table: pd.DataFrame, digits: int = 3, words: bool = False, behind: bool
             border=0,
         )
     html = html.replace("<th>", '<th scope="col">')
-    columns = ", ".join(map(str, table.columns))
-    named = escape(f"Table of {columns}")  # for those who hear the page
+    columns = [*map(str, table.columns)]
+    named = escape(f"Table of {', '.join(columns)}")  # for those who hear the page
+    some = ", ".join(columns[:SHOWN] + ["…"] * (len(columns) > SHOWN))
     box = (
         f'<div class="table-box mathjax_ignore{" words" if words else ""}" tabindex="0" '
         f'role="region" aria-label="{named}">{html}</div>'
@@ -377,5 +379,5 @@ def show(table: pd.DataFrame, digits: int = 3, words: bool = False, behind: bool
         return HTML(box)
     return HTML(
         '<details class="table mathjax_ignore"><summary>'
-        f"Table of {len(table)} rows: {escape(columns)}</summary>{box}</details>"
+        f"Table of {len(table)} rows: {escape(some)}</summary>{box}</details>"
     )
