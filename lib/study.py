@@ -25,6 +25,7 @@ from lib.fields import Text
 from lib.open_sets import Chosen
 from lib.schema import Study, Task
 
+PUBLISHED = "published/"  # before the name of a run that is opened from what is published
 LONGEST_NAME = 100  # of a study: names of files begin with it
 # Where a study that is like another has settings of its own for the first, the other's names of
 # such things may be none of its own, and are not inherited.

@@ -13,6 +13,7 @@ from conftest import Studies
 
 from lib import paths, study
 from lib.book import site
+from lib.book.parts import run_here
 from lib.errors import UserError
 
 SOURCES = [path.name for path in paths.sections().values()]
@@ -186,19 +187,26 @@ def test_a_study_that_is_not_complete_has_no_pages(
     assert [one.name for one in site.present(default)] == [paths.DEFAULT_STUDY]
 
 
+def contents(*studies: study.Study) -> dict[str, Any]:
+    return site.contents([run_here(one) for one in studies])
+
+
 def pages(toc: dict[str, Any]) -> list[str]:
     return [toc["root"]] + [c["file"] for part in toc["parts"] for c in part["chapters"]]
 
 
 def test_contents_of_the_default_are_the_repositorys(default: study.Study) -> None:
-    assert site.contents([default]) == yaml.safe_load((paths.ROOT / "_toc.yml").read_text("utf-8"))
+    assert contents(default) == yaml.safe_load((paths.ROOT / "_toc.yml").read_text("utf-8"))
     sections = {f"notebooks/{Path(name).stem}" for name in SOURCES}
-    assert sections <= set(pages(site.contents([default])))
-    assert len(pages(site.contents([default]))) == len(set(pages(site.contents([default]))))
+    assert sections <= set(pages(contents(default)))
+    assert len(pages(contents(default))) == len(set(pages(contents(default))))
 
 
 def test_a_second_study_is_a_further_part(default: study.Study, mine: study.Study) -> None:
-    toc, alone = site.contents([default, mine]), site.contents([default])
+    toc, alone = (
+        contents(default, mine),
+        contents(default),
+    )
     assert toc["parts"][:-1] == alone["parts"] and toc["root"] == alone["root"]
     assert "My model" in toc["parts"][-1]["caption"]
     files = [chapter["file"] for chapter in toc["parts"][-1]["chapters"]]
@@ -206,7 +214,7 @@ def test_a_second_study_is_a_further_part(default: study.Study, mine: study.Stud
 
 
 def test_alone_another_study_takes_the_place_of_the_default(mine: study.Study) -> None:
-    found = pages(site.contents([mine]))
+    found = pages(contents(mine))
     assert found[0] == f"studies/My.Model_2/{Path(SOURCES[0]).stem}"
     assert not any(page.startswith("notebooks/") for page in found)
     assert {page for page in found if page.startswith("book/")}
@@ -218,17 +226,17 @@ def test_staged_pages_are_those_of_the_contents(
     suffixes = site.suffixes([default, mine])
     for one in (default, mine):
         execute(one)
-        site.stage_study(one, suffixes[one.name])
-        folder = site.STAGE / site.page_folder(one)
+        site.stage_part(run_here(one), suffixes[one.name])
+        folder = site.STAGE / run_here(one).folder
         assert (folder / "tables/verdicts.csv").read_text() == one.name
         assert {path.name for path in folder.glob("*.ipynb")} == set(SOURCES)
-    listed = {page for page in pages(site.contents([default, mine])) if "book/" not in page}
+    listed = {page for page in pages(contents(default, mine)) if "book/" not in page}
     staged = {
         str(path.relative_to(site.STAGE).with_suffix("")) for path in site.STAGE.rglob("*.ipynb")
     }
     assert staged == listed
     first, second = (
-        json.loads((site.STAGE / site.page_folder(one) / SOURCES[0]).read_text("utf-8"))
+        json.loads((site.STAGE / run_here(one).folder / SOURCES[0]).read_text("utf-8"))
         for one in (default, mine)
     )
     assert site.labels(first) == {"sec-one", "eq-sum", "fig-one"}
@@ -272,9 +280,9 @@ def test_old_addresses_lead_to_where_pages_are_now(
 ) -> None:
     names = [path.stem for path in paths.sections().values()]
     for one in (default, mine):
-        folder = build_dir / "html" / site.page_folder(one)
+        folder = build_dir / "html" / run_here(one).folder
         folder.mkdir(parents=True)
-        site.redirect(one)
+        site.redirect(run_here(one))
         assert {path.stem for path in folder.iterdir()} == {"00_at_a_glance", "14_verdicts"}
         for path in folder.iterdir():
             text = path.read_text("utf-8")
@@ -287,6 +295,6 @@ def test_a_title_in_the_contents_begins_no_formula(default: study.Study, mine: s
     """It reads as it is: what parts the marks of a formula is not seen."""
     title = r"from $5 to $$10$$ \(x\) \[y\] \begin{z} *a* [b] `c` {d} <e>"
     other = mine.model_copy(update={"title": title})
-    caption = site.contents([default, other])["parts"][-1]["caption"]
+    caption = contents(default, other)["parts"][-1]["caption"]
     assert caption.replace("\N{WORD JOINER}", "") == f"Another model: {title}"
     assert not re.search(r"\$\$|\\[(\[a-z]", caption)

@@ -43,7 +43,7 @@ def build(one: Study, executed: Path) -> Path:
         shutil.copy(paths.ROOT / "book" / name, stage / "book")
     notebook = json.loads(executed.read_text("utf-8"))
     foot = status.foot(notebook["metadata"].get("run", {}))
-    site.stage_notebooks(stage, one, {executed.name: notebook})
+    site.stage_notebooks(stage, paths.tables(one.name), {executed.name: notebook})
     chapters = [{"file": "book/references"}]
     site.stage_settings(stage, {"format": "jb-book", "root": executed.stem, "chapters": chapters})
     with open(_log(page), "w", encoding="utf-8") as log:

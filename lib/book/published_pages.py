@@ -11,24 +11,29 @@ from pathlib import Path
 
 from lib import paths, study
 from lib.book import notebooks, sources
+from lib.book.parts import Part
 from lib.errors import UserError
 from lib.evidence.records import digest, file_digest
 from lib.files import files_below, write_atomically
 from lib.schema import Study
-from lib.sections import pages
 from lib.sections import section as sections
 
 FOLDER = paths.BUILD / "published"
 
 
-def parts(run_here: Collection[str]) -> list[Study]:
-    """The published runs that have pages of their own. Not the default study and its controls,
-    which stand in its sections, nor what was run in this clone (by name)."""
+def parts(run_here: Collection[str]) -> list[Part]:
+    """The published runs that have pages of their own, executed where something has changed. Not
+    the default study and its controls, which stand in its sections, nor what was run in this clone
+    (by name)."""
     default = study.load(paths.DEFAULT_STUDY)
     apart = {default.name, *default.controls.studies, *default.controls.from_scratch, *run_here}
     found = sorted(path.parent.name for path in paths.published("").glob("[!.]*/evidence.jsonl"))
     shipped = [name for name in found if (paths.STUDIES / f"{name}.yaml").is_file()]
-    return [study.load(name) for name in shipped if name not in apart]
+    shown = [study.load(name) for name in shipped if name not in apart]
+    return [
+        Part(one, render(one), paths.published(one.name) / "tables", published=True)
+        for one in shown
+    ]
 
 
 def render(one: Study) -> dict[str, Path]:
@@ -58,7 +63,7 @@ def _up_to_date(one: Study, name: str, source: Path, target: Path) -> bool:
     print(about, flush=True)
     working, left_out = target.with_suffix(".part.ipynb"), ""
     try:
-        notebooks.execute(source, working, {"study": f"{pages.PUBLISHED}{one.name}"}, about)
+        notebooks.execute(source, working, {"study": f"{study.PUBLISHED}{one.name}"}, about)
         shutil.move(working, target)
     except UserError as reason:
         left_out = str(reason)

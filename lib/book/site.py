@@ -8,19 +8,29 @@ the book.
 """
 
 import argparse
+import copy
 import json
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from lib import paths, study
-from lib.book import figure_sources, finish, page_tables, repository, status
+from lib.book import (
+    figure_sources,
+    finish,
+    page_tables,
+    parts,
+    published_pages,
+    repository,
+    status,
+)
+from lib.book.parts import Part
 from lib.errors import UserError
 from lib.evidence.records import digest
 from lib.schema import Study
@@ -44,6 +54,7 @@ REDIRECT = """<!DOCTYPE html>
 <body><p>This page has moved: <a href="{page}">{page}</a></p></body>
 </html>
 """
+CARD = re.compile(r'<a href="(?P<page>\w+)\.html#claim-[^"]*"[^>]*>(?P<words>.*?)</a>', re.S)
 LABEL = re.compile(r"\b(?:fig|eq|sec)-[a-z0-9-]+")
 
 
@@ -62,24 +73,25 @@ def main() -> int:
 def build(chosen: Study) -> int:
     """Stage everything and build _build/html; warnings are errors. Returns the exit code."""
     studies = present(chosen)
+    shown = [parts.run_here(one) for one in studies]
+    shown += published_pages.parts({one.name for one in studies})
     shutil.rmtree(STAGE, ignore_errors=True)
     shutil.copytree(paths.ROOT / "book", STAGE / "book")
     page_tables.write(STAGE / "book" / "tables")
-    named = suffixes(studies)
-    for one in studies:
-        stage_study(one, named[one.name])
-    link_pages(studies[0], named[studies[0].name])
-    folders = {one.name: page_folder(one) for one in studies}
-    shown = status.markdown(studies, folders)
+    named = suffixes(shown)
+    for one in shown:
+        stage_part(one, named[one.name])
+    link_pages(shown[0], named[shown[0].name])
     # No page by itself, in whatever folder this clone lies: its headings begin below the first.
-    (STAGE / "book" / "tables" / "status.txt").write_text(shown, encoding="utf-8")
-    stage_settings(STAGE, contents(studies))
+    told = status.markdown(shown)
+    (STAGE / "book" / "tables" / "status.txt").write_text(told, encoding="utf-8")
+    stage_settings(STAGE, contents(shown))
     for old in ("html", ".doctrees", "jupyter_execute"):
         shutil.rmtree(paths.BUILD / old, ignore_errors=True)
-    code = jupyter_book(STAGE, paths.ROOT, ["-W", "-n", "--keep-going"], feet(studies))
+    code = jupyter_book(STAGE, paths.ROOT, ["-W", "-n", "--keep-going"], feet(shown))
     if code == 0:
         finish.addressed(paths.BUILD / "html", repository.settings()["title"])
-    for one in studies if code == 0 else ():
+    for one in shown if code == 0 else ():
         redirect(one)
     return code
 
@@ -107,21 +119,21 @@ def jupyter_book(
     return done.returncode
 
 
-def feet(studies: list[Study]) -> Callable[[str], str]:
+def feet(shown: list[Part]) -> Callable[[str], str]:
     """The foot of a page by its path: of its own run, where it is the page of a section."""
     runs = {
-        f"{page_folder(one)}/{path.stem}": status.run_of(one.name, path.name)
-        for one in studies
-        for path in paths.sections().values()
+        f"{one.folder}/{Path(name).stem}": (one.run(name), one.published)
+        for one in shown
+        for name in one.notebooks
     }
-    return lambda page: status.foot(runs.get(page, {}))
+    return lambda page: status.foot(*runs.get(page, ({},)))
 
 
-def redirect(one: Study) -> None:
+def redirect(one: Part) -> None:
     """Pages that have moved: at the old address stands where a study's page is now."""
     moved = yaml.safe_load((paths.ROOT / "book" / "moved.yml").read_text("utf-8"))
     for old, new in moved.items():
-        page = paths.BUILD / "html" / page_folder(one) / f"{old}.html"
+        page = paths.BUILD / "html" / one.folder / f"{old}.html"
         page.write_text(REDIRECT.format(page=f"{new}.html"), encoding="utf-8")
 
 
@@ -152,32 +164,42 @@ def _complete(name: str) -> bool:
     return all(path.exists() for path in [*pages, paths.tables(name) / "verdicts.csv"])
 
 
-def page_folder(one: Study) -> str:
-    return "notebooks" if one.name == paths.DEFAULT_STUDY else f"studies/{one.name}"
-
-
-def stage_study(one: Study, suffix: str) -> None:
+def stage_part(one: Part, suffix: str) -> None:
     """suffix: of its labels, where it is not the default study."""
-    sources = {path.name: paths.executed(one.name, path.name) for path in paths.sections().values()}
-    notebooks = {name: json.loads(path.read_text("utf-8")) for name, path in sources.items()}
+    notebooks = copy.deepcopy(one.executed)
     if one.name != paths.DEFAULT_STUDY:
         own = set().union(*(labels(notebook) for notebook in notebooks.values()))
         for notebook in notebooks.values():
             rename_labels(notebook, own, suffix)
-    stage_notebooks(STAGE / page_folder(one), one, notebooks)
+    for notebook in notebooks.values():
+        unlink_absent(notebook, {Path(name).stem for name in notebooks})
+    stage_notebooks(STAGE / one.folder, one.tables, notebooks)
 
 
-def stage_notebooks(folder: Path, one: Study, notebooks: dict[str, dict[str, Any]]) -> None:
+def unlink_absent(notebook: dict[str, Any], there: set[str]) -> None:
+    """Cards of claims that stand on pages which a published run does not have are not linked."""
+
+    def plain(link: re.Match[str]) -> str:
+        return link[0] if link["page"] in there else link["words"]
+
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", ()):
+            for kind, text in output.get("data", {}).items():
+                if kind == "text/html":
+                    output["data"][kind] = CARD.sub(plain, "".join(text))
+
+
+def stage_notebooks(folder: Path, tables: Path, notebooks: dict[str, dict[str, Any]]) -> None:
     """Executed notebooks, by the names of their files, and the study's tables."""
     (folder / "tables").mkdir(parents=True)
-    for table in paths.tables(one.name).glob("*.csv"):
+    for table in tables.glob("*.csv"):
         shutil.copy(table, folder / "tables")
-    tables = {table.stem for table in (folder / "tables").iterdir()}
+    there = {table.stem for table in (folder / "tables").iterdir()}
     for name, notebook in notebooks.items():
         tidy(notebook)
         number(notebook, name)
         commit = notebook["metadata"].get("run", {}).get("commit", "")
-        figure_sources.add(notebook, tables, commit if commit != "unknown" else "")
+        figure_sources.add(notebook, there, commit if commit != "unknown" else "")
         (folder / name).write_text(json.dumps(notebook, ensure_ascii=False), encoding="utf-8")
 
 
@@ -222,7 +244,7 @@ def renamed(text: str, own: set[str], suffix: str) -> str:
     return LABEL.sub(lambda m: f"{m[0]}-{suffix}" if m[0] in own else m[0], text)
 
 
-def suffixes(studies: list[Study]) -> dict[str, str]:
+def suffixes(studies: Sequence[Study | Part]) -> dict[str, str]:
     """What labels of each study end in, by its name: that in small letters and dashes. Of names
     that are the same so, the one that is written so, or else the first, has it plain."""
     found: dict[str, str] = {}
@@ -248,7 +270,7 @@ def rename_labels(notebook: dict[str, Any], own: set[str], suffix: str) -> None:
                 figure[key] = renamed(figure[key], own, suffix)
 
 
-def link_pages(first: Study, suffix: str) -> None:
+def link_pages(first: Part, suffix: str) -> None:
     """Prose pages refer to the sections of the study that opens the book, whose labels may have a
     suffix."""
     if first.name == paths.DEFAULT_STUDY:
@@ -260,20 +282,16 @@ def link_pages(first: Study, suffix: str) -> None:
         page.write_text(text, encoding="utf-8")
 
 
-def contents(studies: list[Study]) -> dict[str, Any]:
+def contents(shown: list[Part]) -> dict[str, Any]:
     """The table of contents: the repository's _toc.yml about the first study, a part per other."""
     text = (paths.ROOT / "_toc.yml").read_text(encoding="utf-8")
-    toc = yaml.safe_load(text.replace("notebooks/", page_folder(studies[0]) + "/"))
-    for other in studies[1:]:
-        pages = [path.stem for path in paths.sections().values()]
-        toc["parts"].append(
-            {
-                # MathJax looks for formulas in the contents too: a joiner parts what begins one.
-                "caption": "Another model: "
-                + re.sub(r"(\\|\$(?=\$))", "\\1\N{WORD JOINER}", other.title),
-                "chapters": [{"file": f"{page_folder(other)}/{page}"} for page in pages],
-            }
-        )
+    toc = yaml.safe_load(text.replace("notebooks/", shown[0].folder + "/"))
+    for other in shown[1:]:
+        # MathJax looks for formulas in the contents too: a joiner parts what begins one.
+        title = re.sub(r"(\\|\$(?=\$))", "\\1\N{WORD JOINER}", other.study.title)
+        kind = "A published run" if other.published else "Another model"
+        chapters = [{"file": page} for page in other.pages]
+        toc["parts"].append({"caption": f"{kind}: {title}", "chapters": chapters})
     return toc
 
 

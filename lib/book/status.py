@@ -4,7 +4,6 @@ A notebook holds what it was run with (`lib.book.notebooks`); verdicts come from
 """
 
 import datetime
-import json
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -17,9 +16,9 @@ from tabulate import tabulate
 
 from lib import paths
 from lib.book import repository
+from lib.book.parts import Part
 from lib.claims.rules.reading import read
 from lib.evidence import provenance
-from lib.schema import Study
 from lib.words import plain, spoken
 
 Run = dict[str, Any]
@@ -32,21 +31,12 @@ def version() -> str:
     return str(yaml.safe_load((paths.ROOT / "CITATION.cff").read_text("utf-8"))["version"])
 
 
-@cache
-def _executed(study: str, notebook: str) -> dict[str, Any]:
-    return json.loads(paths.executed(study, notebook).read_text("utf-8"))
-
-
-def run_of(study: str, notebook: str) -> Run:
-    """What a section was run with; empty for a notebook that does not say."""
-    return _executed(study, notebook)["metadata"].get("run", {})
-
-
-def foot(run: Run) -> str:
+def foot(run: Run, published: bool = False) -> str:
     """For the foot of a page: version, commit, date, machine and packages of its run. Of a page
-    that is not run (empty): version, commit and date of the site."""
+    that is not run (empty): version, commit and date of the site. published: only what somebody
+    published was shown."""
     if run:
-        did, about = "run", run
+        did, about = "drawn from published evidence" if published else "run", run
     else:
         now = datetime.datetime.now(datetime.UTC).isoformat()
         did, about = "built", {"when": now, "commit": provenance.surroundings()["commit"]}
@@ -63,17 +53,16 @@ def foot(run: Run) -> str:
     return f'<p class="about-run">{" · ".join(parts)}</p>'
 
 
-def markdown(studies: Sequence[Study], folders: dict[str, str]) -> str:
-    """A table per study. folders: of its pages, by its name."""
-    parts = []
-    for one in studies:
-        found = verdicts(paths.tables(one.name) / "verdicts.csv")
-        rows = [
-            _row(one.name, path, folders[one.name], found) for path in paths.sections().values()
-        ]
+def markdown(shown: Sequence[Part]) -> str:
+    """A table per study."""
+    found = []
+    for one in shown:
+        told = verdicts(one.tables / "verdicts.csv")
+        rows = [_row(one, name, told) for name in one.notebooks]
         table = tabulate(rows, headers="keys", tablefmt="pipe", disable_numparse=True)
-        parts.append(f"## {plain(one.title)}\n\n{table}\n")
-    return "\n".join(parts)
+        kind = " (a published run)" if one.published else ""
+        found.append(f"## {plain(one.study.title)}{kind}\n\n{table}\n")
+    return "\n".join(found)
 
 
 def verdicts(table: Path) -> dict[str, str]:
@@ -82,17 +71,17 @@ def verdicts(table: Path) -> dict[str, str]:
     return {f"{row.paper}-{row.claim}": row.verdict for row in rows}
 
 
-def _row(study: str, source: Path, folder: str, found: dict[str, str]) -> dict[str, str]:
-    notebook, run = _executed(study, source.name), run_of(study, source.name)
-    text = "\n".join("".join(cell["source"]) for cell in notebook["cells"])
+def _row(one: Part, name: str, found: dict[str, str]) -> dict[str, str]:
+    run, page = one.run(name), f"/{one.folder}/{name}"
+    text = "\n".join("".join(cell["source"]) for cell in one.executed[name]["cells"])
     title = re.search(r"^# (.+)$", text, re.M)
-    number = source.stem.split("_")[0]
-    name = title[1] if title else source.stem
+    number = Path(name).stem.split("_")[0]
+    name = title[1] if title else Path(name).stem
     name = f"{number} · {name}" if number.isdigit() else name
     shown = [found[claim] for claim in re.findall(r'"(\w+-\d+)"', text) if claim in found]
     counted = {one: shown.count(one) for one in dict.fromkeys(shown)}
     return {
-        "section": f"[{plain(name)}](/{folder}/{source.name})",
+        "section": f"[{plain(name)}]({page})",
         "ran (UTC)": run["when"][:16].replace("T", " ") if run else "not recorded",
         "took": spoken(run["seconds"]) if run else "–",
         "verdicts": ", ".join(f"{count} {one}" for one, count in counted.items()) or "–",

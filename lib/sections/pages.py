@@ -26,8 +26,6 @@ from lib.sections.section import Section
 from lib.sections.tables import by_run, save
 from lib.words import of_paper, typeset
 
-PUBLISHED = "published/"  # before the name of a run that is opened from what is published
-
 LONG = 15  # rows of a table, from which on it is folded
 SHOWN = 6  # columns that are named before it is unfolded
 
@@ -38,8 +36,8 @@ def open_study(name: str, **parameters: object) -> OpenStudy:
     `open_study("almanac", distances={"length": 64})`; values of None leave the study's. Behind
     "published/" a name is that of a published run, opened from its evidence. Raises UserError where
     the study's folder holds results of another checkpoint or study."""
-    own = study.override(study.load(name.removeprefix(PUBLISHED)), **parameters)
-    if name.startswith(PUBLISHED):
+    own = study.override(study.load(name.removeprefix(study.PUBLISHED)), **parameters)
+    if name.startswith(study.PUBLISHED):
         opened: OpenStudy = PublishedStudy(own)
     else:
         opened = OpenStudy(own)
