@@ -148,7 +148,9 @@ def _place(opened: OpenStudy) -> dict[str, Any]:
     """The processor or GPU that times are taken on, and the threads; of a published run the one
     that they were taken on."""
     if opened.published:
-        return {"device": opened.recorded("device")}
+        timed = (one["inputs"] for one in opened.store.records() if one["kind"] == "cost")
+        on_cpu = any(inputs.items() >= ON_CPU.items() for inputs in timed)
+        return {"device": opened.recorded("device"), **(ON_CPU if on_cpu else {})}
     device = checkpoints.device(opened.study)
     if device.type == "cuda":
         threads = torch.get_num_threads()

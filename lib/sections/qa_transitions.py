@@ -157,7 +157,8 @@ def transition_forest(transitions: pd.DataFrame) -> Figure:
             if own.empty:
                 axes.text(0.02, place + 0.5, "no step to fit", va="center", color=GREY)
         axes.set_yticks(np.arange(len(tasks)) + 0.5, [labels.title(*task) for task in tasks])
-        axes.hlines(range(1, len(tasks)), 0, 1, color="0.8", linewidth=0.8)
+        across = axes.get_yaxis_transform()
+        axes.hlines(range(1, len(tasks)), 0, 1, color="0.8", linewidth=0.8, transform=across)
         axes.grid(visible=False, axis="y")
         axes.set(ylim=(len(tasks), 0), xlim=(0, None), xlabel=words)
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
