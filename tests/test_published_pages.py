@@ -15,7 +15,7 @@ from lib.models import checkpoints
 from lib.sections import pages, section, tables, verdicts
 
 SMALL, LARGE = "smollm2-135m-instruct", "smollm2-135m-instruct-public"
-SLOW = {(LARGE, "transitions")}  # fitted anew: made of the same records as those of the small run
+FITTED = "transitions"  # whose fits ended elsewhere in valleys without a slope when they were made
 
 
 @pytest.fixture(autouse=True)
@@ -36,13 +36,13 @@ def test_its_tables_come_of_its_evidence(name: str, tmp_path: Path) -> None:
     folder, same = paths.published(name) / "tables", set()
     for one in section.tables().values():
         file = folder / f"{one.name}.csv"
-        if not one.published or not file.exists() or (name, one.name) in SLOW:
+        if not one.published or not file.exists():
             continue
         made = one.make(opened)
         assert made is not None, one.name
         tables.write(tmp_path / "made.csv", made)
-        # Fits end a little elsewhere on another processor.
-        pd.testing.assert_frame_equal(read(tmp_path / "made.csv"), read(file), rtol=1e-6)
+        near = {"rtol": 0, "atol": 0.02} if one.name == FITTED else {"rtol": 1e-9}
+        pd.testing.assert_frame_equal(read(tmp_path / "made.csv"), read(file), **near)
         same.add(one.name)
     assert {"qa", "loss", "angular_distances", "cost", "untrained_distances"} <= same
     assert not [*paths.results("").glob("*")]  # and nothing is kept

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.optimize import least_squares
 
 from lib.statistics import transitions
 from lib.statistics.transitions import Transition, fit
@@ -31,8 +32,7 @@ def test_a_step_is_found_where_it_was_put(critical: float, s: float) -> None:
     assert found.width_low <= found.width <= found.width_high
 
 
-def test_intervals_cover_the_truth_as_often_as_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transitions, "RESAMPLES", 80)  # 20 intervals take long
+def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     critical, s = 0.4, 0.04
     found = [fit(FRACTIONS, answers(critical, s, seed), 0.25) for seed in range(20)]
     covered = [step.low <= critical <= step.high for step in found]
@@ -43,6 +43,29 @@ def test_intervals_cover_the_truth_as_often_as_they_say(monkeypatch: pytest.Monk
     assert sum(width_covered) >= 16
     # Nor are they wide enough to say nothing.
     assert np.mean([step.high - step.low for step in found]) < 0.05
+
+
+def test_many_curves_at_once_are_fitted_as_scipy_fits_each() -> None:
+    """Steps, slopes, noise, and what leaves the bounds: never a worse fit than scipy's."""
+    random, chance = np.random.default_rng(0), 0.25
+    clean = [transitions.step(FRACTIONS, chance, 0.9, at, s) for at in (0.1, 0.5, 0.9) for s in (
+        0.001, 0.03, 0.2)]  # fmt: skip
+    curves = np.array(clean * 4) + random.normal(0, 0.04, (36, len(FRACTIONS)))
+    found = transitions._fitted(FRACTIONS, curves, chance)
+    same = 0
+    for curve, (critical, width) in zip(curves, found, strict=True):
+
+        def rest(p: np.ndarray, curve: np.ndarray = curve) -> np.ndarray:
+            return transitions.step(FRACTIONS, chance, *p) - curve
+
+        bounds = ([chance, 0.0, transitions.NARROWEST], [1 + 1e-6, 1.0, 1.0])
+        tries = [least_squares(rest, x0=[0.8, at, 0.05], bounds=bounds) for at in (0.1, 0.5, 0.9)]
+        best = min(tries, key=lambda one: one.cost)
+        s = width / transitions.TEN_TO_NINETY
+        top = transitions.plateau(FRACTIONS, curve, chance, critical, s)
+        assert (rest(np.array([top, critical, s])) ** 2).sum() <= 2 * best.cost * (1 + 1e-4)
+        same += np.allclose([critical, s], best.x[1:], atol=2e-3)
+    assert same >= 30  # others lie in a valley without a slope
 
 
 def test_more_questions_give_narrower_intervals() -> None:

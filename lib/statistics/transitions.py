@@ -8,15 +8,15 @@ for every pruning of a model, so that what the prunings share does not count as 
 """
 
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
-from scipy.optimize import least_squares
 
 RESAMPLES = 200
 ABOVE_CHANCE = 3.0  # standard errors by which the unpruned accuracy has to exceed chance
 NARROWEST = 0.005  # in s: below any spacing of prunings the width is not resolved
 TEN_TO_NINETY = 2 * np.log(9)
+STARTS = (0.03, 0.15)  # in s
+MOST_STEPS = 400
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,14 @@ def fit(fractions: np.ndarray, correct: np.ndarray, chance: float | None) -> Tra
     accuracy = correct.mean(axis=1)
     if chance is None or not _testable(fractions, accuracy, chance, correct[0]):
         return None
-    best = _fit(tuple(fractions), tuple(accuracy), chance)
     rng = np.random.default_rng(0)
-    draws = []
+    drawn = [accuracy]
     for _ in range(RESAMPLES):
         chosen = rng.integers(0, correct.shape[1], correct.shape[1])
-        drawn = correct[:, chosen].mean(axis=1)
-        draws.append(_fit(tuple(fractions), tuple(drawn), chance))
+        drawn.append(correct[:, chosen].mean(axis=1))
+    best, *draws = _fitted(np.asarray(fractions, float), np.array(drawn), chance)
     critical, width = np.percentile(np.array(draws), [2.5, 97.5], axis=0).T
-    return Transition(best[0], *critical, best[1], *width)
+    return Transition(float(best[0]), *critical, float(best[1]), *width)
 
 
 def _testable(f: np.ndarray, accuracy: np.ndarray, chance: float, whole: np.ndarray) -> bool:
@@ -71,18 +70,57 @@ def _testable(f: np.ndarray, accuracy: np.ndarray, chance: float, whole: np.ndar
     return len(f) >= 4 and height > ABOVE_CHANCE * noise and accuracy.min() < chance + height / 2
 
 
-@cache  # a page may ask twice
-def _fit(
-    fractions: tuple[float, ...], accuracies: tuple[float, ...], chance: float
-) -> tuple[float, float]:
-    """(critical fraction, width) by least squares, started where the curve crosses half height."""
-    f, accuracy = np.array(fractions), np.array(accuracies)
-    plateau = max(accuracy[0], chance + 1e-3)
-    below = np.flatnonzero(accuracy < chance + (plateau - chance) / 2)
-    crossing = f[below[0]] if len(below) else f[-1]
-    fitted = least_squares(
-        lambda p: step(f, chance, *p) - accuracy,
-        x0=[plateau, np.clip(crossing, 0.01, 0.99), 0.03],
-        bounds=([chance, 0.0, NARROWEST], [1.0 + 1e-6, 1.0, 1.0]),
-    )
-    return float(fitted.x[1]), float(TEN_TO_NINETY * fitted.x[2])
+def _fitted(f: np.ndarray, accuracies: np.ndarray, chance: float) -> np.ndarray:
+    """Critical fraction and width [n_curves, 2] by least squares, of many curves [n_curves,
+    n_fractions] at once: one by one scipy's `least_squares`, which finds the same minima, takes
+    thirty times as long. Each is started where it crosses half height, as a narrow and as a wide
+    step, and the better fit counts."""
+    top = np.maximum(accuracies[:, 0], chance + 1e-3)
+    below = accuracies < (chance + (top - chance) / 2)[:, None]
+    crossing = np.where(below.any(axis=1), f[below.argmax(axis=1)], f[-1]).clip(0.01, 0.99)
+    fits = [
+        _descended(f, accuracies, chance, np.stack([top, crossing, np.full_like(top, s)], axis=1))
+        for s in STARTS
+    ]
+    better = np.argmin([cost for _, cost in fits], axis=0)
+    found = np.array([place for place, _ in fits])[better, np.arange(len(accuracies))]
+    return found[:, 1:] * [1, TEN_TO_NINETY]
+
+
+def _descended(
+    f: np.ndarray, accuracies: np.ndarray, chance: float, place: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Levenberg and Marquardt's way down within bounds, of each curve by itself: (plateau, critical
+    fraction, s) [n_curves, 3], and the sums of squares there."""
+    low, high = np.array([chance, 0.0, NARROWEST]), np.array([1 + 1e-6, 1.0, 1.0])
+    diagonal, damping = np.arange(3), np.full(len(place), 1e-3)
+
+    def at(place: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        steps = np.clip((f - place[:, 1:2]) / place[:, 2:], -60, 60)
+        share = 1 / (1 + np.exp(steps))
+        rest = chance + (place[:, :1] - chance) * share - accuracies
+        return steps, share, rest, (rest**2).sum(axis=1)
+
+    steps, share, rest, cost = at(place := place.clip(low, high))
+    for _ in range(MOST_STEPS):
+        slope = (place[:, :1] - chance) * share * (1 - share) / place[:, 2:]
+        jacobian = np.stack([share, slope, slope * steps], axis=2)
+        gradient = np.einsum("bn,bnk->bk", rest, jacobian)
+        normal = np.einsum("bnk,bnl->bkl", jacobian, jacobian)
+        # What stands at a bound and is drawn beyond it stays there.
+        held = ((place <= low) & (gradient > 0)) | ((place >= high) & (gradient < 0))
+        normal[held[:, :, None] | held[:, None, :]] = 0
+        gradient[held] = 0
+        normal[:, diagonal, diagonal] *= 1 + damping[:, None]
+        normal[:, diagonal, diagonal] += 1e-12 + held
+        move = np.linalg.solve(normal, gradient[:, :, None])[:, :, 0]
+        tried = at(moved := (place - move).clip(low, high))
+        down = tried[3] < cost
+        settled = np.where(down, cost - tried[3] <= 1e-13 * cost, damping > 1e8)
+        kept = zip((place, steps, share, rest), (moved, *tried[:3]), strict=True)
+        place, steps, share, rest = (np.where(down[:, None], new, old) for old, new in kept)
+        cost = np.where(down, tried[3], cost)
+        damping = np.where(down, damping / 5, damping * 4).clip(1e-12, 1e12)
+        if settled.all():
+            break
+    return place, cost
