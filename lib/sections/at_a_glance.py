@@ -1,6 +1,7 @@
 """At a glance: what goes, what is still known, and the verdicts on one page (Fig. 1 of Gromov et
 al.)."""
 
+from collections.abc import Sequence
 from html import escape
 
 import numpy as np
@@ -101,20 +102,26 @@ def picture(qa: pd.DataFrame, loss: pd.DataFrame, n_layers: int) -> Figure:
     """Fig. 1(d): which layers the main strategy drops, what the model still knows, and its loss,
     above each other against the fraction of layers dropped."""
     figure, panels = grid(3, 1, width=7.6, height=2.6)
+    draw(panels[:, 0], qa, loss, n_layers)
+    return figure
+
+
+def draw(panels: Sequence[Axes], qa: pd.DataFrame, loss: pd.DataFrame, n_layers: int) -> None:
+    """The same into three panels above each other; into two without the loss."""
     main = strategies(loss)[0]
-    _layers(panels[0, 0], series(loss, main, "unhealed"), n_layers)
-    panels[0, 0].set_title(
+    _layers(panels[0], series(loss, main, "unhealed"), n_layers)
+    panels[0].set_title(
         f"Which layers are cut (hollow): {main}", loc="left", fontsize="medium", weight="bold"
     )
-    _accuracies(panels[1, 0], qa, main)
-    _loss(panels[2, 0], loss, main)
-    for axes in panels.flat:
+    _accuracies(panels[1], qa, main)
+    for axes in panels[2:]:
+        _loss(axes, loss, main)
+    for axes in panels:
         axes.set_xlim(-0.03, 1.0)
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-        axes.tick_params(labelbottom=axes is panels[2, 0])
+        axes.tick_params(labelbottom=axes is panels[-1])
         axes.grid(axis="x", visible=False)
-    panels[2, 0].set_xlabel(f"Share of the {n_layers} layers that is cut")
-    return figure
+    panels[-1].set_xlabel(f"Share of the {n_layers} layers that is cut")
 
 
 def _layers(axes: Axes, rows: pd.DataFrame, n_layers: int) -> None:
@@ -141,11 +148,10 @@ def _accuracies(axes: Axes, qa: pd.DataFrame, main: str) -> None:
     for task, at in _spread({task: value for task, (value, _) in ends.items()}).items():
         name = legend_name(labels.title(*task))
         axes.text(1.01, at, name, color=ends[task][1], va="center", clip_on=False, weight="bold")
-    said = {"ha": "right", "va": "bottom", "color": GREY, "fontsize": "small"}
-    axes.text(1.0, 1.0, "short lines at the right: chance", transform=axes.transAxes, **said)
     axes.set(ylim=(0, 1.03), ylabel="Answered rightly")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.set_title("What it still knows", loc="left", fontsize="medium", weight="bold")
+    words = "What it still knows (short lines: chance)"
+    axes.set_title(words, loc="left", fontsize="medium", weight="bold")
 
 
 def _spread(wanted: dict[tuple, float]) -> dict[tuple, float]:
