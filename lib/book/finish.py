@@ -12,13 +12,17 @@ from html import escape, unescape
 from pathlib import Path
 from urllib.parse import quote
 
-from lib.book import icons, page_figures, repository
+from lib.book import icons, page_figures, repository, styles
 
 FOOT = "<!-- foot -->"  # stands in the footer of each page, for `foot` to fill
 ICONS = re.compile(r'\s*<script defer src="[^"]*scripts/fontawesome\.js[^>]*></script>')
 MATHJAX = re.compile(
     r"\s*<script>window\.MathJax = .*?</script>|"
     r'\s*<script defer="defer" src="[^"]*_static/mathjax/[^>]*></script>'
+)
+# Of the search page; the theme loads them on all others for a search as you type, which is off.
+SEARCH = re.compile(
+    r'\s*<script src="[^"]*(?:_static/searchtools|_static/language_data|searchindex)\.js"></script>'
 )
 FORMULA = re.compile(r'class="[^"]*\bmath\b[^"]*\bnotranslate\b')
 VIEWPORT = re.compile(r'\s*<meta name="viewport"[^>]*>')
@@ -66,6 +70,7 @@ def finish(html: Path, title: str, foot: Callable[[str], str]) -> None:
         text = page_figures.both(lighter(text).replace(FOOT, foot(page)), path.parent)
         path.write_text(text, encoding="utf-8")
     icons.keep_used(html)
+    styles.keep_used(html)
     drop_unused(html / "_static")
 
 
@@ -92,6 +97,8 @@ def addressed(html: Path, title: str) -> None:
 def lighter(text: str) -> str:
     """A page without what it does not need."""
     text = ICONS.sub("", text)
+    if 'id="search-results"' not in text:
+        text = SEARCH.sub("", text)
     if not FORMULA.search(text):
         text = MATHJAX.sub("", text)
     first = VIEWPORT.search(text)
