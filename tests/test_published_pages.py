@@ -110,16 +110,16 @@ def test_pages_are_executed_once_and_a_section_without_records_is_left_out(
     build_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr(published_pages, "FOLDER", build_dir / "published")
-    few = {name: paths.sections()[name] for name in ("at_a_glance", "loss", "what_layers_do")}
-    few |= {"families": paths.sections()["families"]}
+    wanted = ("at_a_glance", "loss", "controls", "families", "what_layers_do", "teacher")
+    few = {name: paths.sections()[name] for name in wanted}
     monkeypatch.setattr(paths, "sections", lambda: few)
     monkeypatch.setattr(section, "names", lambda: [*few])
     done = []
 
     def execute(source: Path, target: Path, parameters: dict, about: str) -> None:
         done.append((source.stem, parameters["study"]))
-        if source.stem == "20_what_layers_do":
-            raise UserError(f"{about}: it does not hold layers")
+        if source.stem == "13_controls":
+            raise UserError(f"{about}: it does not hold questions")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(json.dumps({"cells": []}))
 
@@ -129,7 +129,7 @@ def test_pages_are_executed_once_and_a_section_without_records_is_left_out(
     assert [*found] == ["at_a_glance.ipynb", "03_loss.ipynb"]
     assert all(path.is_file() for path in found.values())
     assert {name for _, name in done} == {f"published/{SMALL}"} and len(done) == 3
-    assert "left out: section 20_what_layers_do of published run" in capsys.readouterr().out
+    assert "left out: section 13_controls of published run" in capsys.readouterr().out
     assert published_pages.render(one) == found and len(done) == 3
     found["03_loss.ipynb"].unlink()
     assert published_pages.render(one) == found and len(done) == 4

@@ -44,12 +44,22 @@ def render(one: Study) -> dict[str, Path]:
     first = sections.names()[0]
     found = {}
     for name, source in paths.sections().items():
-        if sections.load(name).runs and name != first:
+        if (sections.load(name).runs and name != first) or _empty(one, name):
             continue
         target = FOLDER / one.name / source.name
         if _up_to_date(one, name, source, target):
             found[source.name] = target
     return found
+
+
+def _empty(one: Study, section: str) -> bool:
+    """Whether the published tables of a section, if it has some, hold no row."""
+    folder = paths.published(one.name) / "tables"
+    tables = [table.name for table in sections.load(section).tables if table.published]
+    files = [folder / f"{name}.csv" for name in tables]
+    return bool(tables) and not any(
+        file.is_file() and file.read_text("utf-8").count("\n") > 1 for file in files
+    )
 
 
 def _up_to_date(one: Study, name: str, source: Path, target: Path) -> bool:
