@@ -298,3 +298,15 @@ def test_a_title_in_the_contents_begins_no_formula(default: study.Study, mine: s
     caption = contents(default, other)["parts"][-1]["caption"]
     assert caption.replace("\N{WORD JOINER}", "") == f"Another model: {title}"
     assert not re.search(r"\$\$|\\[(\[a-z]", caption)
+
+
+def test_what_a_published_run_does_not_have_is_not_linked() -> None:
+    text = "See {download}`qa.csv <tables/qa.csv>` and {download}`no.csv <tables/no.csv>`."
+    card = '<a href="{}.html#claim-lu-1">1 <b>x</b></a>'
+    shown = code("x", [{"data": {"text/html": [card.format("04_a"), card.format("05_b")]}}])
+    made = {"cells": [markdown(text), shown]}
+    site.unlink_absent(made, {"04_a.html", "qa.csv"})
+    told = "See {download}`qa.csv <tables/qa.csv>` and no.csv."
+    assert made["cells"][0]["source"].strip() == told
+    html = made["cells"][1]["outputs"][0]["data"]["text/html"]
+    assert html == card.format("04_a") + "1 <b>x</b>"

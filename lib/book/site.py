@@ -54,7 +54,8 @@ REDIRECT = """<!DOCTYPE html>
 <body><p>This page has moved: <a href="{page}">{page}</a></p></body>
 </html>
 """
-CARD = re.compile(r'<a href="(?P<page>\w+)\.html#claim-[^"]*"[^>]*>(?P<words>.*?)</a>', re.S)
+CARD = re.compile(r'<a href="(?P<file>\w+\.html)#claim-[^"]*"[^>]*>(?P<words>.*?)</a>', re.S)
+DOWNLOAD = re.compile(r"\{download\}`(?P<words>(?P<file>\w+\.csv)) <tables/\w+\.csv>`")
 LABEL = re.compile(r"\b(?:fig|eq|sec)-[a-z0-9-]+")
 
 
@@ -171,18 +172,22 @@ def stage_part(one: Part, suffix: str) -> None:
         own = set().union(*(labels(notebook) for notebook in notebooks.values()))
         for notebook in notebooks.values():
             rename_labels(notebook, own, suffix)
-    for notebook in notebooks.values():
-        unlink_absent(notebook, {Path(name).stem for name in notebooks})
+    there = {f"{Path(name).stem}.html" for name in notebooks}
+    there |= {table.name for table in one.tables.glob("*.csv")}
+    for notebook in notebooks.values() if one.published else ():
+        unlink_absent(notebook, there)
     stage_notebooks(STAGE / one.folder, one.tables, notebooks)
 
 
 def unlink_absent(notebook: dict[str, Any], there: set[str]) -> None:
-    """Cards of claims that stand on pages which a published run does not have are not linked."""
+    """What a published run does not have is not linked: pages with cards of claims, and tables."""
 
     def plain(link: re.Match[str]) -> str:
-        return link[0] if link["page"] in there else link["words"]
+        return link[0] if link["file"] in there else link["words"]
 
     for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = DOWNLOAD.sub(plain, "".join(cell["source"]))
         for output in cell.get("outputs", ()):
             for kind, text in output.get("data", {}).items():
                 if kind == "text/html":
