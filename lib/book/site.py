@@ -296,6 +296,7 @@ def contents(shown: list[Part]) -> dict[str, Any]:
         title = re.sub(r"(\\|\$(?=\$))", "\\1\N{WORD JOINER}", other.study.title)
         kind = "A published run" if other.published else "Another model"
         chapters = [{"file": page} for page in other.pages]
+        chapters[0]["title"] = "At a glance"  # the page's own title is the book's
         toc["parts"].append({"caption": f"{kind}: {title}", "chapters": chapters})
     return toc
 

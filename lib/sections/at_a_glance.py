@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from lib import claims, labels
+from lib import claims, labels, paths
+from lib import study as studies
 from lib.claims.rules import reading
 from lib.claims.rules.reading import FLAT_LOSS, Untestable, of_task, series
 from lib.experiments.conditions import main_conditions
@@ -70,19 +71,27 @@ def finding(opened: OpenStudy, qa: pd.DataFrame) -> HTML:
     )
 
 
-HOW_WELL = ("is still as good at", "has got worse at", "has lost", "cannot do more than guess at")
+HOW_WELL = (
+    "is still about as good at",
+    "is not surely worse at",
+    "has got worse at",
+    "has lost",
+    "cannot do more than guess at",
+)
 
 
 def _how_well(task: tuple[str, int], whole: pd.Series, left: pd.Series) -> tuple[str, str]:
-    """As good: by no more than FLAT_LOSS or two standard errors worse. Lost: less than a quarter of
-    what was above chance is left."""
+    """As good: by no more than FLAT_LOSS worse. Not surely worse: by no more than two standard
+    errors. Lost: less than a quarter of what was above chance is left."""
     lost = whole["accuracy"] - left["accuracy"]
     noise = 2 * np.hypot(whole["stderr"], left["stderr"])
     above = whole["accuracy"] - whole["chance"]
     if above <= 3 * whole["stderr"]:
         how = "cannot do more than guess at"
-    elif lost <= max(FLAT_LOSS, noise):
-        how = "is still as good at"
+    elif lost <= FLAT_LOSS:
+        how = "is still about as good at"
+    elif lost <= noise:
+        how = "is not surely worse at"
     else:
         kept = (left["accuracy"] - whole["chance"]) / above
         how = "has lost" if kept < LOST else "has got worse at"
@@ -191,27 +200,30 @@ def _curve(axes: Axes, curve: pd.DataFrame, value: str, state: str, **look: obje
 
 
 def counts_by_run(opened: OpenStudy) -> HTML:
-    """How many claims of each paper came out how, a row per model; runs of the study's kind, such
-    as controls, are folded. Writes verdicts.csv."""
+    """How many claims of each paper came out how, a row per model; the default study's controls are
+    folded. Writes verdicts.csv."""
     own = keep_verdicts(opened)
-    runs = [(opened.study.title, opened.study.sign, own)]
-    runs += [(r.title, r.sign, r.tables["verdicts"]) for r in others(opened.study.name, False)]
+    study, beside = opened.study, others(opened.study.name, told=False)
+    runs = [(study.name, study.title, study.sign, own)]
+    runs += [(one.name, one.title, one.sign, one.tables["verdicts"]) for one in beside]
+    controls = studies.load(paths.DEFAULT_STUDY).controls
+    apart = {*controls.studies, *controls.from_scratch}
     papers = list(dict.fromkeys(own["paper"]))
     head = "".join(
         f'<th scope="col">{escape(claims.papers()[name].cite.partition(",")[0])}</th>'
         for name in papers
     )
     shown, folded = [], []
-    for number, (title, sign, verdicts) in enumerate(runs):
+    for name, title, sign, verdicts in runs:
         cells = "".join(f"<td>{_of_paper(verdicts, paper)}</td>" for paper in papers)
         kind = escape(labels.capital(sign))
         line = (
             f'<tr><th scope="row">{escape(title)}<br><span class="kind">{kind}</span></th>'
             f"{cells}</tr>"
         )
-        (folded if number and sign == opened.study.sign else shown).append(line)
+        (folded if name in apart - {study.name} else shown).append(line)
     more = (
-        f"<details><summary>{len(folded)} more of this kind, such as controls</summary>"
+        f"<details><summary>{len(folded)} controls of the default study</summary>"
         f"{_table(head, folded)}</details>"
         if folded
         else ""
