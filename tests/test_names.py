@@ -18,7 +18,7 @@ from snakemake.cli import parse_config
 from snakemake.common import dict_to_key_value_args
 
 from lib import paths, run, study
-from lib.book import scheduler, site
+from lib.book import page_labels, scheduler
 from lib.book.configuration import configuration
 from lib.claims.rules import reading
 from lib.errors import UserError
@@ -188,17 +188,17 @@ def named(*names: str) -> list[Study]:
 def test_labels_of_two_studies_never_share_a_suffix() -> None:
     """Whatever order they come in; one of them keeps the address that it has alone."""
     names = ["my-model", "my_model", "My.Model", "my--model", "other", "My_Other", "MY-MODEL"]
-    found = site.suffixes(named(*names))
+    found = page_labels.suffixes(named(*names))
     assert len(set(found.values())) == len(names)
-    assert found == site.suffixes(named(*reversed(names)))
+    assert found == page_labels.suffixes(named(*reversed(names)))
     assert (found["my-model"], found["other"], found["My_Other"]) == (
         "my-model",
         "other",
         "my-other",
     )
-    assert site.suffixes(named("my_model", "b")) == {"my_model": "my-model", "b": "b"}
+    assert page_labels.suffixes(named("my_model", "b")) == {"my_model": "my-model", "b": "b"}
     for suffix in found.values():
-        assert site.LABEL.fullmatch(f"fig-one-{suffix}")
+        assert page_labels.LABEL.fullmatch(f"fig-one-{suffix}")
 
 
 def test_what_is_drawn_names_no_formula() -> None:

@@ -12,7 +12,7 @@ import yaml
 from conftest import Studies
 
 from lib import paths, study
-from lib.book import site
+from lib.book import page_labels, site
 from lib.book.parts import run_here
 from lib.errors import UserError
 
@@ -88,15 +88,18 @@ def default() -> study.Study:
 
 
 def test_labels_are_those_that_a_notebook_declares() -> None:
-    assert site.labels(notebook()) == {"sec-one", "eq-sum", "fig-one"}
-    assert site.labels({"cells": [markdown("See (sec-two)= here"), code("(sec-three)=")]}) == set()
+    assert page_labels.labels(notebook()) == {"sec-one", "eq-sum", "fig-one"}
+    assert (
+        page_labels.labels({"cells": [markdown("See (sec-two)= here"), code("(sec-three)=")]})
+        == set()
+    )
 
 
 def test_no_label_is_declared_twice() -> None:
     found = []
     for path in paths.sections().values():
         source = json.loads(path.read_text(encoding="utf-8"))
-        declared = site.labels(source)
+        declared = page_labels.labels(source)
         assert len(declared) > 0
         found += declared
         text = "\n".join("".join(c["source"]) for c in source["cells"])
@@ -110,7 +113,7 @@ def test_no_label_is_declared_twice() -> None:
 
 def test_renaming_reaches_declarations_and_references_of_own_labels_only() -> None:
     renamed = notebook()
-    site.rename_labels(renamed, {"sec-one", "eq-sum", "fig-one"}, "mine")
+    page_labels.rename_labels(renamed, {"sec-one", "eq-sum", "fig-one"}, "mine")
     first, equation = ("".join(renamed["cells"][i]["source"]) for i in (0, 3))
     assert first == (
         "(sec-one-mine)=\n# One\nSee {ref}`sec-one-mine`, {ref}`sec-other`, not sec-oneness.\n"
@@ -122,16 +125,16 @@ def test_renaming_reaches_declarations_and_references_of_own_labels_only() -> No
         "caption": "Compare {numref}`fig-one-mine` with {eq}`eq-sum-mine` and fig-elsewhere.",
     }
     assert renamed["cells"][5] == notebook()["cells"][5]
-    assert site.labels(renamed) == {"sec-one-mine", "eq-sum-mine", "fig-one-mine"}
+    assert page_labels.labels(renamed) == {"sec-one-mine", "eq-sum-mine", "fig-one-mine"}
 
 
 def test_two_studies_share_no_label_of_the_real_sections() -> None:
     for path in paths.sections().values():
         source = json.loads(path.read_text(encoding="utf-8"))
-        own = site.labels(source)
+        own = page_labels.labels(source)
         other = copy.deepcopy(source)
-        site.rename_labels(other, own, "mine")
-        assert site.labels(other) == {f"{label}-mine" for label in own}
+        page_labels.rename_labels(other, own, "mine")
+        assert page_labels.labels(other) == {f"{label}-mine" for label in own}
 
 
 def test_tidying_removes_progress_bars_and_injected_parameters_only() -> None:
@@ -223,10 +226,10 @@ def test_alone_another_study_takes_the_place_of_the_default(mine: study.Study) -
 def test_staged_pages_are_those_of_the_contents(
     default: study.Study, mine: study.Study, execute: Callable[..., None]
 ) -> None:
-    suffixes = site.suffixes([default, mine])
+    suffixes = page_labels.suffixes([default, mine])
     for one in (default, mine):
         execute(one)
-        site.stage_part(run_here(one), suffixes[one.name])
+        site.stage_part(run_here(one), suffixes[one.name], (run_here(default), ""))
         folder = site.STAGE / run_here(one).folder
         assert (folder / "tables/verdicts.csv").read_text() == one.name
         assert {path.name for path in folder.glob("*.ipynb")} == set(SOURCES)
@@ -239,11 +242,11 @@ def test_staged_pages_are_those_of_the_contents(
         json.loads((site.STAGE / run_here(one).folder / SOURCES[0]).read_text("utf-8"))
         for one in (default, mine)
     )
-    assert site.labels(first) == {"sec-one", "eq-sum", "fig-one"}
-    assert site.labels(second) == {
+    assert page_labels.labels(first) == {"sec-one", "eq-sum", "fig-one"}
+    assert page_labels.labels(second) == {
         "sec-one-my-model-2", "eq-sum-my-model-2", "fig-one-my-model-2",
     }  # fmt: skip
-    assert not site.labels(first) & site.labels(second)
+    assert not page_labels.labels(first) & page_labels.labels(second)
 
 
 @pytest.mark.parametrize(
@@ -259,7 +262,7 @@ def test_a_title_begins_with_the_number_of_its_file(name: str, title: str) -> No
     site.number(numbered, name)
     assert "".join(numbered["cells"][0]["source"]).startswith(f"(sec-one)=\n{title}")
     assert numbered["cells"][1:] == before["cells"][1:]
-    assert site.labels(numbered) == site.labels(before)
+    assert page_labels.labels(numbered) == page_labels.labels(before)
 
 
 def test_no_path_of_this_machine_is_published() -> None:

@@ -14,7 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from lib import paths, study
 from lib.book import (
     figure_sources,
     finish,
+    page_labels,
     page_tables,
     parts,
     published_pages,
@@ -32,7 +33,6 @@ from lib.book import (
 )
 from lib.book.parts import Part
 from lib.errors import UserError
-from lib.evidence.records import digest
 from lib.schema import Study
 
 STAGE = paths.BUILD / "stage"
@@ -56,7 +56,6 @@ REDIRECT = """<!DOCTYPE html>
 """
 CARD = re.compile(r'<a href="(?P<file>\w+\.html)#claim-[^"]*"[^>]*>(?P<words>.*?)</a>', re.S)
 DOWNLOAD = re.compile(r"\{download\}`(?P<words>(?P<file>\w+\.csv)) <tables/\w+\.csv>`")
-LABEL = re.compile(r"\b(?:fig|eq|sec)-[a-z0-9-]+")
 
 
 def main() -> int:
@@ -79,9 +78,9 @@ def build(chosen: Study) -> int:
     shutil.rmtree(STAGE, ignore_errors=True)
     shutil.copytree(paths.ROOT / "book", STAGE / "book")
     page_tables.write(STAGE / "book" / "tables")
-    named = suffixes(shown)
+    named = page_labels.suffixes(shown)
     for one in shown:
-        stage_part(one, named[one.name])
+        stage_part(one, named[one.name], elsewhere=(shown[0], named[shown[0].name]))
     link_pages(shown[0], named[shown[0].name])
     # No page by itself, in whatever folder this clone lies: its headings begin below the first.
     told = status.markdown(shown)
@@ -165,13 +164,19 @@ def _complete(name: str) -> bool:
     return all(path.exists() for path in [*pages, paths.tables(name) / "verdicts.csv"])
 
 
-def stage_part(one: Part, suffix: str) -> None:
-    """suffix: of its labels, where it is not the default study."""
-    notebooks = copy.deepcopy(one.executed)
-    if one.name != paths.DEFAULT_STUDY:
-        own = set().union(*(labels(notebook) for notebook in notebooks.values()))
-        for notebook in notebooks.values():
-            rename_labels(notebook, own, suffix)
+def stage_part(one: Part, suffix: str, elsewhere: tuple[Part, str]) -> None:
+    """suffix: of its labels, where it is not the default study. elsewhere: the part, and its
+    suffix, to which references to sections lead that a published run does not have."""
+    notebooks, (first, other) = copy.deepcopy(one.executed), elsewhere
+    own, there = (
+        set().union(*(page_labels.labels(notebook) for notebook in part.executed.values()))
+        for part in (one, first)
+    )
+    for notebook in notebooks.values():
+        if one.name != paths.DEFAULT_STUDY:
+            page_labels.rename_labels(notebook, own, suffix)
+        if first.name != paths.DEFAULT_STUDY:
+            page_labels.rename_labels(notebook, there - own, other)
     there = {f"{Path(name).stem}.html" for name in notebooks}
     there |= {table.name for table in one.tables.glob("*.csv")}
     for notebook in notebooks.values() if one.published else ():
@@ -233,57 +238,17 @@ def number(notebook: dict[str, Any], name: str) -> None:
         first["source"] = re.sub(r"^# (?=\S)", title, text, count=1, flags=re.M)
 
 
-def labels(notebook: dict[str, Any]) -> set[str]:
-    """Labels that a notebook declares: (sec-…)=, $$ … $$ (eq-…), and figure names."""
-    found = set()
-    for cell in notebook["cells"]:
-        text = "".join(cell["source"])
-        if cell["cell_type"] == "markdown":
-            found |= set(re.findall(r"^\((\S+)\)=|\$\$ \((\S+)\)", text, re.M))
-        figure = cell["metadata"].get("mystnb", {}).get("figure", {})
-        found.add((figure.get("name", ""), ""))
-    return {label for pair in found for label in pair if LABEL.fullmatch(label)}
-
-
-def renamed(text: str, own: set[str], suffix: str) -> str:
-    return LABEL.sub(lambda m: f"{m[0]}-{suffix}" if m[0] in own else m[0], text)
-
-
-def suffixes(studies: Sequence[Study | Part]) -> dict[str, str]:
-    """What labels of each study end in, by its name: that in small letters and dashes. Of names
-    that are the same so, the one that is written so, or else the first, has it plain."""
-    found: dict[str, str] = {}
-    for name in sorted(
-        (one.name for one in studies), key=lambda name: (_dashed(name) != name, name)
-    ):
-        plain = _dashed(name)
-        found[name] = plain if plain not in found.values() else f"{plain}-{digest(name, 6)}"
-    return found
-
-
-def _dashed(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower())
-
-
-def rename_labels(notebook: dict[str, Any], own: set[str], suffix: str) -> None:
-    """Give a further study's labels its name, so that each stays unique in the book."""
-    for cell in notebook["cells"]:
-        if cell["cell_type"] == "markdown":
-            cell["source"] = renamed("".join(cell["source"]), own, suffix)
-        if figure := cell["metadata"].get("mystnb", {}).get("figure"):
-            for key in figure:
-                figure[key] = renamed(figure[key], own, suffix)
-
-
 def link_pages(first: Part, suffix: str) -> None:
     """Prose pages refer to the sections of the study that opens the book, whose labels may have a
     suffix."""
     if first.name == paths.DEFAULT_STUDY:
         return
     sources = paths.sections().values()
-    own = set().union(*(labels(json.loads(path.read_text("utf-8"))) for path in sources))
+    own = set().union(
+        *(page_labels.labels(json.loads(path.read_text("utf-8"))) for path in sources)
+    )
     for page in (STAGE / "book").glob("*.md"):
-        text = renamed(page.read_text("utf-8"), own, suffix)
+        text = page_labels.renamed(page.read_text("utf-8"), own, suffix)
         page.write_text(text, encoding="utf-8")
 
 

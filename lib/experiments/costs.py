@@ -151,11 +151,15 @@ def _place(opened: OpenStudy) -> dict[str, Any]:
         timed = (one["inputs"] for one in opened.store.records() if one["kind"] == "cost")
         on_cpu = any(inputs.items() >= ON_CPU.items() for inputs in timed)
         return {"device": opened.recorded("device"), **(ON_CPU if on_cpu else {})}
+    on_cpu = checkpoints.device(opened.study).type == "cpu"
+    timed = ON_CPU if on_cpu else {"threads": torch.get_num_threads()}
+    return {"device": device_name(opened), **timed}
+
+
+def device_name(opened: OpenStudy) -> str:
+    """The processor or GPU that the study runs on."""
     device = checkpoints.device(opened.study)
-    if device.type == "cuda":
-        threads = torch.get_num_threads()
-        return {"device": torch.cuda.get_device_name(device), "threads": threads}
-    return {"device": provenance.processor(), **ON_CPU}
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else provenance.processor()
 
 
 def _measure(
