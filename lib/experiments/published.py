@@ -83,12 +83,11 @@ class Open(dict[Any, dict[str, Any]]):
 class PublishedStudy(OpenStudy):
     """A published run. Raises UserError where it does not hold what a page needs."""
 
+    published = True
+
     def __init__(self, study: Study) -> None:
         super().__init__(study)
         self.store = PublishedStore(study.name)
-        self.texts = Open()  # type: ignore[assignment]
-
-    published = True
 
     @property
     def tables(self) -> Path:
@@ -107,6 +106,10 @@ class PublishedStudy(OpenStudy):
         """As the record of the untrained twin has it."""
         settings = self.recorded("untrained")
         return AutoConfig.for_model(settings.pop("model_type"), **settings)
+
+    @cached_property
+    def texts(self) -> Any:
+        return Open()
 
     @cached_property
     def checkpoint(self) -> str:
