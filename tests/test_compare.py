@@ -13,6 +13,7 @@ import yaml
 from lib import claims, compare, paths
 from lib import study as studies
 from lib.book import publish
+from lib.book.comparing import edited
 from lib.evidence.records import file_of, spelled
 from lib.experiments import costs
 from lib.experiments.opened import OpenStudy
@@ -372,3 +373,18 @@ def test_a_record_that_lies_is_a_line(runs, capsys, lie):
     code, out = outcome(runs, capsys)
     assert code == (lie != "provenance"), out
     out.encode()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("a leads by -5.3 ± 4.0 points", "b leads by 5.3 ± 4.0 points", True),
+        ("a leads by -5.3 ± 4.0 points", "a leads by 5.3 ± 4.0 points", False),
+        ("1.0 here, 2.0 there", "2.0 here, 1.0 there", False),
+        ("0.1 short", "0.1 spare", False),
+        ("1-2", "12", False),
+        ("same 0.30", "same 0.3", True),
+    ],
+)
+def test_in_the_same_words_signs_and_order_count(one: str, other: str, same: bool) -> None:
+    assert edited._same_numbers(one, other) is same

@@ -78,8 +78,17 @@ class Store:
         """The recorded value, or else what is recorded once `measure()` is: its value, or that of
         another process that was faster."""
         found = self.get(kind, name, inputs)
-        if found is not None:
-            return found
+        return self._anew(kind, name, inputs, measure, provenance) if found is None else found
+
+    def _anew(
+        self,
+        kind: str,
+        name: str,
+        inputs: dict[str, Any],
+        measure: Callable[[], dict[str, Any]],
+        provenance: dict[str, Any],
+    ) -> dict[str, Any]:
+        """Measured and recorded."""
         start = time.monotonic()
         value = json.loads(canonical(measure()))
         seconds = round(time.monotonic() - start, 3)

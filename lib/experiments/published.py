@@ -8,7 +8,7 @@ come of it to the published ones.
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -49,19 +49,9 @@ class PublishedStore(Store):
             raise UserError(f"published run '{self.name}': {len(found)} records are '{name}'")
         return found[0]["value"] if found else None
 
-    def get_or_measure(
-        self,
-        kind: str,
-        name: str,
-        inputs: dict[str, Any],
-        measure: Callable[[], dict[str, Any]],
-        **provenance: Any,
-    ) -> dict[str, Any]:
-        """Raises UserError where it is not published."""
-        found = self.get(kind, name, inputs)
-        if found is None:
-            raise UserError(f"published run '{self.name}' does not hold {kind} of '{name}'")
-        return found
+    def _anew(self, kind: str, name: str, *_: Any) -> dict[str, Any]:
+        """Nothing is: raises UserError, which names what is not published."""
+        raise UserError(f"published run '{self.name}' does not hold {kind} of '{name}'")
 
 
 def agree(given: Any, recorded: Any) -> bool:
@@ -118,7 +108,7 @@ class PublishedStudy(OpenStudy):
     @property
     def weights(self) -> str:
         found = {one["inputs"].get("weights") for one in self.store.records()}
-        return next(name for name in WEIGHTS.values() if name in found)
+        return next((name for name in WEIGHTS.values() if name in found), self.recorded("weights"))
 
     @property
     def twin_inputs(self) -> dict[str, Any]:

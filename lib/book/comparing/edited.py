@@ -14,6 +14,7 @@ KEYS |= {"compared", "base", "corpus", "text", "prompt", "strategy", "state", "h
 KEYS |= {"seed", "rank", "n", "dropped", "role", "other", "draw", "sample", "layer"}
 KEYS |= {"learning_rate"}
 COMPUTED = {"paper", "claim", "verdict", "reason", "margins"}  # of verdicts; the rest is code's
+SIGNED = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e-?\d+)?")
 WORDS = {"reason", "margins"}  # of verdicts: how they say it is the code's, the numbers are not
 CLOSE, FITTED = 1e-6, 2e-3  # relative: of another processor's sums, and where its fits end
 
@@ -83,8 +84,14 @@ def _same(one: str, other: str, close: float) -> bool:
 
 
 def _same_numbers(one: str, other: str) -> bool:
-    """That two wordings give the same numbers, in whatever order and with a sign or with a word for
-    it, and find as many conditions short, to spare and open."""
+    """That two wordings give the same numbers: of the same words in their order and with their
+    signs; else in whatever order, with a sign or with a word for it, and with as many conditions
+    short, to spare and open."""
+    if SIGNED.sub("", one) == SIGNED.sub("", other):
+        signed = [[*map(float, SIGNED.findall(text))] for text in (one, other)]
+        return len(signed[0]) == len(signed[1]) and all(
+            math.isclose(*pair, abs_tol=1e-9) for pair in zip(*signed, strict=True)
+        )
     sides = [re.findall(r"\d+(?:\.\d+)?(?:e-?\d+)?", text) for text in (one, other)]
     mine, its = (sorted(map(float, numbers)) for numbers in sides)
     found = [sorted(re.findall(r"\b(?:short|spare|open)\b", text)) for text in (one, other)]
