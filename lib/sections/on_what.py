@@ -236,7 +236,7 @@ def sentence(opened: OpenStudy, made: finding.Made) -> str:
         row = data.loc[data["difference"].abs().idxmax()]
         found = finding.lead(row["compared"], row["base"], row["difference"], row["stderr"])
         more = "" if len(data) == 1 else f"; of such pairs, {finding.told(data)}"
-        parts.append(f"To heal on, {found} on {row['n_questions']} questions{more}.")
+        parts.append(f"As text to heal on, {found} on {row['n_questions']} questions{more}.")
     return " ".join(parts)
 
 

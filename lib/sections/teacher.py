@@ -128,7 +128,7 @@ def sentence(opened: OpenStudy, made: finding.Made) -> str:
     gain = pairs["value_x"] - pairs["value_y"]
     clear = gain.abs() > finding.SURE * np.hypot(pairs["stderr_x"], pairs["stderr_y"])
     if not (seeds := int(summary["seeds"].min())) > 1 or pairs.empty:
-        return "With one seed each, nothing can be told of a teacher."
+        return "With one seed each, nothing can be said about a teacher."
     parts = []
     for metric, what, sign in (("accuracy", "accuracy", 1), ("normalized_loss", "the loss", -1)):
         of = pairs["metric"] == metric

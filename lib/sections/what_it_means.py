@@ -40,7 +40,7 @@ MEANINGS = tuple(
             (
                 "gromov-1",
                 "Some layers can go for next to nothing: drop up to a fifth of them, and heal.",
-                "No layers go for free: a fifth of them is already missed, healed or not.",
+                "No layers go for free: dropping a fifth already does harm, healed or not.",
             ),
             (
                 "gromov-8",
@@ -97,7 +97,7 @@ MEANINGS = tuple(
             (
                 "gromov-13",
                 "Memory and time fall as layers do: what you drop is what you save.",
-                "Memory and time fall less than the number of layers does.",
+                "Memory and time fall less than the number of layers.",
             ),
         ),
         TRAINS: (
@@ -105,8 +105,8 @@ MEANINGS = tuple(
                 "gromov-6",
                 "Deep layers change the stream less than shallow ones: much of the depth is hardly "
                 "used.",
-                "It is not the deep layers that are most alike: where depth is idle has to be "
-                "measured.",
+                "The deep layers are not the most alike: measure which layers change the stream "
+                "least.",
             ),
             (
                 "gromov-7",
@@ -115,13 +115,13 @@ MEANINGS = tuple(
             ),
             (
                 "gromov-16",
-                "The larger a model, the larger the share of its layers that it can miss.",
-                "A larger model does not miss its layers less.",
+                "The larger a model, the larger the share of its layers that it can spare.",
+                "A larger model cannot spare a larger share of its layers.",
             ),
             (
                 "lu-37",
                 "To prune and heal is better than to train a model of that size from scratch.",
-                "A model of that size trained from scratch is better than a pruned one.",
+                "A model of that size, trained from scratch, is better than a pruned one.",
             ),
             (
                 "lu-41",
@@ -137,13 +137,13 @@ MEANINGS = tuple(
             ),
             (
                 "gromov-5",
-                "The loss does not see it: it grows evenly while answers collapse.",
-                "The loss sees it too: it does not grow evenly.",
+                "The loss does not show when answers collapse: it grows evenly.",
+                "The loss shows when answers collapse: it does not grow evenly.",
             ),
             (
                 "lu-33",
                 "Knowledge goes before reading.",
-                "It is not so that knowledge goes before reading.",
+                "Knowledge does not go before reading.",
             ),
             (
                 "lu-35",

@@ -163,12 +163,12 @@ LAYERS = {
 LENS = {
     "task": "name of the task",
     "after": "layers that have been run",
-    "ahead": "share of the questions of which the final answer is ahead of the others by then",
+    "ahead": "share of the questions whose final answer is ahead of the others by then",
     "ahead_stderr": "its standard error",
-    "settled": "share of those of which it is ahead from then on",
+    "settled": "share of the questions whose final answer stays ahead from then on",
     "settled_stderr": "its standard error",
     "n_questions": "number of questions",
-    "left_out": "questions of which two answers begin with the same token",
+    "left_out": "questions with two answers that begin with the same token",
 }
 COSTS = {
     "layer": "the layer that is left out, counted from 0",
