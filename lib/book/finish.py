@@ -66,6 +66,8 @@ def finish(html: Path, title: str, foot: Callable[[str], str]) -> None:
             text = shared(text, page, title)
         # A list for those who hear the page holds nothing but its items.
         text = text.replace('role="doc-biblioentry"', 'role="listitem"')
+        # Folded code is called as it is written: "Code".
+        text = text.replace('<summary aria-label="Toggle hidden content">', "<summary>")
         # Tables of Markdown have headers of columns alone.
         text = text.replace('<th class="head', '<th scope="col" class="head')
         text = site_tables.named(text)

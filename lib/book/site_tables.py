@@ -16,6 +16,7 @@ PART = re.compile(
     r"(?P<table><table\b[^>]*>)(?P<body>.*?)</table>",
     re.S,
 )
+HEAD = re.compile(r"<th\b([^>]*)>(.*?)</th>", re.S)
 FIRST = re.compile(r"(<tr\b[^>]*>\s*)<td\b([^>]*)>(.*?)</td>", re.S)
 
 
@@ -36,8 +37,9 @@ def named(page: str) -> str:
         box = (
             f'{part["box"]} tabindex="0" role="region" aria-label="{name}">' if part["box"] else ""
         )
+        rows = FIRST.sub(_header, part["body"])
         caption = f'<caption class="visually-hidden">{name}</caption>'
-        return f"{box}{part['table']}{caption}{FIRST.sub(_header, part['body'])}</table>"
+        return f"{box}{part['table']}{caption}{HEAD.sub(_said, rows)}</table>"
 
     return page.replace(found[0], PART.sub(one, found[0]), 1)
 
@@ -46,6 +48,11 @@ def _header(row: re.Match[str]) -> str:
     """The first cell of a row as its header, if it says something."""
     start, about, cell = row.groups()
     return f'{start}<th scope="row"{about}>{cell}</th>' if heard(cell) else row[0]
+
+
+def _said(header: re.Match[str]) -> str:
+    """A header that says something; else a cell, as nothing is headed by it."""
+    return header[0] if heard(header[2]) else "<td></td>"
 
 
 def heard(html: str) -> str:
