@@ -16,6 +16,7 @@ PART = re.compile(
     r"(?P<table><table\b[^>]*>)(?P<body>.*?)</table>",
     re.S,
 )
+LABEL = re.compile(r'(?<=role="region" aria-label=")[^"]*')
 HEAD = re.compile(r"<th\b([^>]*)>(.*?)</th>", re.S)
 FIRST = re.compile(r"(<tr\b[^>]*>\s*)<td\b([^>]*)>(.*?)</td>", re.S)
 
@@ -41,7 +42,14 @@ def named(page: str) -> str:
         caption = f'<caption class="visually-hidden">{name}</caption>'
         return f"{box}{part['table']}{caption}{HEAD.sub(_said, rows)}</table>"
 
-    return page.replace(found[0], PART.sub(one, found[0]), 1)
+    labels: Counter[str] = Counter()
+
+    def unlike(label: re.Match[str]) -> str:
+        """Regions of a page have different names."""
+        labels[label[0]] += 1
+        return label[0] if labels[label[0]] == 1 else f"{label[0]}, {labels[label[0]]}"
+
+    return page.replace(found[0], LABEL.sub(unlike, PART.sub(one, found[0])), 1)
 
 
 def _header(row: re.Match[str]) -> str:
