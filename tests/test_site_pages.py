@@ -23,7 +23,10 @@ PAGE = """<html><head>
   <script>window.MathJax = {"options": {}}</script>
   <script defer="defer" src="../_static/mathjax/tex-chtml.js"></script>
 </head><body><article class="bd-article"><h1>A &amp; B<a class="headerlink" href="#a">#</a></h1>
-<table><tr><th class="head">n</th></tr></table>
+<div class="pst-scrollable-table-container"><table>
+<tr><th class="head">n</th><th class="head"><p></p></th></tr>
+<tr><td>4</td><td>x</td></tr><tr><td></td></tr></table></div>
+<details><summary aria-label="Toggle hidden content">Code</summary></details>
 <p class="sign">A toy</p><p>Cut layers. Gromov <em>et al.</em> [2025] did. %s</p></article>
 <!-- foot --></body></html>"""
 
@@ -109,6 +112,10 @@ def test_pages_load_what_they_need_and_say_what_they_are(
     assert ("mathjax" in text) is formula and ("window.MathJax" in text) is formula
     assert "fontawesome" not in text and text.count("viewport") == 1
     assert "foot of book/one" in text and '<th scope="col" class="head">' in text
+    assert '<tr><th scope="row">4</th><td>x</td></tr><tr><td></td></tr>' in text
+    assert '<th scope="col" class="head">n</th><td></td></tr>' in text
+    assert "<summary>Code</summary>" in text
+    assert 'tabindex="0" role="region" aria-label="A &amp; B">' in text
     about = "Cut layers. Gromov et al. [2025] did." + " More." * (not formula)
     assert f'<meta name="description" content="{about}">' in text
     assert 'property="og:title" content="A &amp; B"' in text

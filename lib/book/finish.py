@@ -8,11 +8,12 @@ most of the bytes of the opening page.
 import re
 import shutil
 from collections.abc import Callable
-from html import escape, unescape
+from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from lib.book import icons, page_figures, repository, styles
+from lib.book import icons, page_figures, repository, site_tables, styles
+from lib.book.site_tables import heard
 
 FOOT = "<!-- foot -->"  # stands in the footer of each page, for `foot` to fill
 ICONS = re.compile(r'\s*<script defer src="[^"]*scripts/fontawesome\.js[^>]*></script>')
@@ -65,8 +66,11 @@ def finish(html: Path, title: str, foot: Callable[[str], str]) -> None:
             text = shared(text, page, title)
         # A list for those who hear the page holds nothing but its items.
         text = text.replace('role="doc-biblioentry"', 'role="listitem"')
+        # Folded code is called as it is written: "Code".
+        text = text.replace('<summary aria-label="Toggle hidden content">', "<summary>")
         # Tables of Markdown have headers of columns alone.
         text = text.replace('<th class="head', '<th scope="col" class="head')
+        text = site_tables.named(text)
         text = page_figures.both(lighter(text).replace(FOOT, foot(page)), path.parent)
         path.write_text(text, encoding="utf-8")
     icons.keep_used(html)
@@ -132,25 +136,20 @@ def shared(text: str, page: str, title: str) -> str:
 
 def heading(text: str) -> str:
     found = re.search(r"<h1>(.*?)</h1>", text[text.find("<article") :], re.S)
-    return _plain(found[1]) if found else ""
+    return heard(found[1]) if found else ""
 
 
 def description(text: str) -> str:
     """The first sentences of a page, as many as fit; without those that hold a formula."""
     for paragraph in re.findall(r"<p>(.*?)</p>", text[text.find("<article") :], re.S):
         kept = ""
-        for sentence in re.split(r"(?<=[.!?]) (?=[A-Z*])", _plain(paragraph)):
+        for sentence in re.split(r"(?<=[.!?]) (?=[A-Z*])", heard(paragraph)):
             if "\\" in sentence or (kept and len(kept) + len(sentence) > LONGEST):
                 break
             kept = f"{kept} {sentence}".strip()
         if kept:
             return kept if len(kept) <= LONGEST else kept[: LONGEST - 1].rpartition(" ")[0] + "…"
     return ""
-
-
-def _plain(html: str) -> str:
-    html = re.sub(r'<a class="headerlink".*?</a>', "", html)
-    return " ".join(unescape(re.sub(r"<[^>]+>", "", html)).split())
 
 
 def drop_unused(static: Path) -> None:

@@ -51,7 +51,7 @@ REDIRECT = """<!DOCTYPE html>
 <meta http-equiv="refresh" content="0; url={page}">
 <link rel="canonical" href="{page}">
 </head>
-<body><p>This page has moved: <a href="{page}">{page}</a></p></body>
+<body><main><p>This page has moved: <a href="{page}">{page}</a></p></main></body>
 </html>
 """
 CARD = re.compile(r'<a href="(?P<file>\w+\.html)#claim-[^"]*"[^>]*>(?P<words>.*?)</a>', re.S)
@@ -130,10 +130,13 @@ def feet(shown: list[Part]) -> Callable[[str], str]:
 
 
 def redirect(one: Part) -> None:
-    """Pages that have moved: at the old address stands where a study's page is now."""
+    """At the old address of a page that has moved stands where a study has it now, if it does."""
     moved = yaml.safe_load((paths.ROOT / "book" / "moved.yml").read_text("utf-8"))
+    folder = paths.BUILD / "html" / one.folder
     for old, new in moved.items():
-        page = paths.BUILD / "html" / one.folder / f"{old}.html"
+        if not (folder / f"{new}.html").is_file():
+            continue  # a published run may lack a section
+        page = folder / f"{old}.html"
         page.write_text(REDIRECT.format(page=f"{new}.html"), encoding="utf-8")
 
 
