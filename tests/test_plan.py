@@ -98,11 +98,30 @@ def test_a_large_layer_is_not_made_to_be_timed(paper_shapes, monkeypatch):
     study = studies.load("llama-2-70b")
     width = PAPER["llama-2-70b"][0][0]
     matrices = by_hand("llama-2-70b")[0] - 2 * width  # all of a layer but its norms
-    assert plan.speed(study, paper_shapes["llama-2-70b"]) == pytest.approx(
+    assert plan.speed(study, paper_shapes["llama-2-70b"])[:2] == pytest.approx(
         (2 * matrices / 1e12, 3 * 2 * matrices / 1e12)
     )
     assert not made
     assert plan.speed(study, paper_shapes["llama-2-7b"]) == plan.Speed(1.0, 2.0) and made
+
+
+def test_healed_models_are_asked_at_the_pace_of_the_numbers_they_are_in(monkeypatch):
+    """In 16 bits a healed model is written out in float32; the plan once took it to be as fast as
+    the unhealed ones."""
+    paces = {"float32": plan.Speed(3.0, 6.0), "bfloat16": plan.Speed(1.0, 2.0)}
+    monkeypatch.setattr(plan, "measured_speed", lambda config, study, size: paces[study.dtype])
+    smoke = studies.load("smoke")
+    shape = shapes.shape_of(checkpoints.load_config(smoke))
+    for dtype, written in (("float32", None), ("bfloat16", 3.0)):
+        study = smoke.model_copy(update={"dtype": dtype})
+        pace = plan.speed(study, shape)
+        assert pace == paces[dtype]._replace(written=written)
+        opened = plan.Planned(study, checkpoints.load_config(study))
+        for part in plan.parts(opened).values():
+            healed = part.conditions[0].healing is not None
+            wanted = 3.0 if healed and written else paces[dtype].forward
+            assert pace.asking(opened, part) == plan.asked_passes(opened, part) * wanted
+    assert plan.speed(study.model_copy(update={"healing": None}), shape).written is None
 
 
 def test_the_books_tables_are_made_from_the_studies():

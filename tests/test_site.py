@@ -295,7 +295,8 @@ def test_old_addresses_lead_to_where_pages_are_now(
         for path in moved:
             text = path.read_text("utf-8")
             assert "//" not in text  # nothing of another host
-            (target,) = set(re.findall(r'(?:url=|href=")([^"]+)"', text))
+            icon, target = dict.fromkeys(re.findall(r'(?:url=|href=")([^"]+)"', text))
+            assert (path.parent / icon).resolve() == build_dir / "html/_static/favicon.svg"
             assert target == f"{path.stem[3:]}.html" and target[:-5] in names
 
 

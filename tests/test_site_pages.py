@@ -107,7 +107,12 @@ def test_pages_load_what_they_need_and_say_what_they_are(
     page = tmp_path / "book" / "one.html"
     page.parent.mkdir()
     page.write_text(PAGE % words)
+    index = tmp_path / "index.html"
+    index.write_text('<meta http-equiv="Refresh" content="0; url=book/one.html" />\n')
     finish.finish(tmp_path, "The book", lambda name: f"foot of {name}")
+    text = index.read_text()
+    assert 'content="0; url=book/one.html"' in text and "<main>" in text
+    assert 'rel="icon" href="_static/favicon.svg"' in text
     text = page.read_text()
     assert ("mathjax" in text) is formula and ("window.MathJax" in text) is formula
     assert "fontawesome" not in text and text.count("viewport") == 1

@@ -15,6 +15,7 @@ from urllib.parse import quote
 from lib.book import icons, page_figures, repository, site_tables, styles
 from lib.book.site_tables import heard
 
+FORWARD = re.compile(r'\s*<meta http-equiv="Refresh" content="0; url=(?P<page>[^"]+)" />\s*')
 FOOT = "<!-- foot -->"  # stands in the footer of each page, for `foot` to fill
 ICONS = re.compile(r'\s*<script defer src="[^"]*scripts/fontawesome\.js[^>]*></script>')
 MATHJAX = re.compile(
@@ -56,6 +57,19 @@ body {{ max-width: 34rem; margin: 15vh auto; padding: 0 1rem; font: 1.1rem/1.6 s
 </html>
 """
 
+MOVED = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>This page has moved</title>
+<link rel="icon" href="{up}_static/favicon.svg">
+<meta http-equiv="refresh" content="0; url={page}">
+<link rel="canonical" href="{page}">
+</head>
+<body><main><p>This page has moved: <a href="{page}">{page}</a></p></main></body>
+</html>
+"""
+
 
 def finish(html: Path, title: str, foot: Callable[[str], str]) -> None:
     """Go over every page below a folder. foot: of a page, by its path there without ".html"."""
@@ -64,6 +78,8 @@ def finish(html: Path, title: str, foot: Callable[[str], str]) -> None:
         page = path.relative_to(html).with_suffix("").as_posix()
         if '<article class="bd-article">' in text:
             text = shared(text, page, title)
+        elif found := FORWARD.fullmatch(text):
+            text = moved(found["page"], page)
         # A list for those who hear the page holds nothing but its items.
         text = text.replace('role="doc-biblioentry"', 'role="listitem"')
         # Folded code is called as it is written: "Code".
@@ -76,6 +92,12 @@ def finish(html: Path, title: str, foot: Callable[[str], str]) -> None:
     icons.keep_used(html)
     styles.keep_used(html)
     drop_unused(html / "_static")
+
+
+def moved(target: str, page: str) -> str:
+    """What stands at a page's path where it leads to another. The icon is named, or a browser asks
+    for one of its own."""
+    return MOVED.format(page=target, up="../" * page.count("/"))
 
 
 def addressed(html: Path, title: str) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
+import torch
 from transformers import PretrainedConfig
 
 from lib.book import timing
@@ -32,6 +33,7 @@ from lib.healing import recipe as recipes
 from lib.healing.recipe import Passes
 from lib.models import checkpoints
 from lib.models.anatomy import skeleton
+from lib.models.four_bit import runs_in_4bit
 from lib.models.shapes import Shape, planned_config, shape_of
 from lib.models.trial import trial
 from lib.pruning.dropped import Dropped, span
@@ -230,10 +232,12 @@ def asked_passes(opened: Planned, part: Part) -> float:
 
 class Speed(NamedTuple):
     """Seconds that one layer takes per token, forward alone and with the backward pass to what
-    entered it."""
+    entered it; and forward where healed weights are written out in float32, if the study's numbers
+    are others."""
 
     forward: float
     training: float
+    written: float | None = None
 
     def healing(self, opened: Planned, part: Part) -> float:
         """Seconds, estimated."""
@@ -241,7 +245,9 @@ class Speed(NamedTuple):
         return forward * self.forward + back * (self.training - self.forward)
 
     def asking(self, opened: Planned, part: Part) -> float:
-        return asked_passes(opened, part) * self.forward
+        healed = part.conditions[0].healing is not None
+        pace = self.written if healed and self.written is not None else self.forward
+        return asked_passes(opened, part) * pace
 
     def extra(self, opened: Planned, extra: section.Extra) -> float:
         taken = sum(self.healing(opened, Part(extra.name, (one,), ())) for one in extra.trains)
@@ -253,13 +259,24 @@ def speed(study: Study, shape: Shape, flops: float | None = None) -> Speed:
     """Of one layer of the model: as so many operations per second allow, or timed here."""
     if flops is not None:
         operations = 2 * max(shape.by_layer)
-    elif is_large(shape):
-        one = skeleton(timing.one_layer(shape.config))
-        # Of experts as many as a token is sent to; the head is left out.
-        operations = 2 * (multiplied(one) - one.get_output_embeddings().weight.numel())
-        flops = timing.flops(study)
-    else:
+        return Speed(operations / flops, BACK * operations / flops)
+    found = timed_speed(study, shape)
+    if study.healing is None or checkpoints.dtype(study) == torch.float32:
+        return found
+    if recipes.of(study.healing).needs_4bit and runs_in_4bit(study):
+        return found
+    written = study.model_copy(update={"dtype": "float32"})
+    return found._replace(written=timed_speed(written, shape).forward)
+
+
+def timed_speed(study: Study, shape: Shape) -> Speed:
+    """In the study's number format."""
+    if not is_large(shape):
         return measured_speed(shape.config, study, max(shape.by_layer))
+    one = skeleton(timing.one_layer(shape.config))
+    # Of experts as many as a token is sent to; the head is left out.
+    operations = 2 * (multiplied(one) - one.get_output_embeddings().weight.numel())
+    flops = timing.flops(study)
     return Speed(operations / flops, BACK * operations / flops)
 
 
@@ -327,10 +344,13 @@ def plan(study: Study) -> str:
         )
     timed = "a product of matrices" if is_large(shape) else "one layer"
     per_token = 2 * sum(shape.by_layer) / shape.n_layers
+    written = ""
+    if pace.written is not None:
+        written = f", {1 / pace.written:,.0f} in the float32 of healed models"
     lines += [
         f"ESTIMATES, from {timed} timed here on {checkpoints.device(study)}: "
         f"{1 / pace.forward:,.0f} tokens/s forward ({per_token / pace.forward / 1e9:,.0f} "
-        f"GFLOP/s), {1 / pace.training:,.0f} tokens/s forward and back",
+        f"GFLOP/s), {1 / pace.training:,.0f} tokens/s forward and back{written}",
         f"  {'':58} {'models':>6} {'time':>10}",
     ]
     for what, (models, seconds) in todo.items():

@@ -43,17 +43,6 @@ sys.modules["rfc3987_syntax"] = None
 from jupyter_book.cli.main import main
 main()
 """
-REDIRECT = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<title>This page has moved</title>
-<meta http-equiv="refresh" content="0; url={page}">
-<link rel="canonical" href="{page}">
-</head>
-<body><main><p>This page has moved: <a href="{page}">{page}</a></p></main></body>
-</html>
-"""
 CARD = re.compile(r'<a href="(?P<file>\w+\.html)#claim-[^"]*"[^>]*>(?P<words>.*?)</a>', re.S)
 DOWNLOAD = re.compile(r"\{download\}`(?P<words>(?P<file>\w+\.csv)) <tables/\w+\.csv>`")
 
@@ -136,8 +125,8 @@ def redirect(one: Part) -> None:
     for old, new in moved.items():
         if not (folder / f"{new}.html").is_file():
             continue  # a published run may lack a section
-        page = folder / f"{old}.html"
-        page.write_text(REDIRECT.format(page=f"{new}.html"), encoding="utf-8")
+        there = finish.moved(f"{new}.html", f"{one.folder}/{old}")
+        (folder / f"{old}.html").write_text(there, encoding="utf-8")
 
 
 def present(chosen: Study) -> list[Study]:

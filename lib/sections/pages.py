@@ -200,13 +200,13 @@ def cards(rows: pd.DataFrame) -> str:
     return f'<div class="claims mathjax_ignore">{cards}</div>'
 
 
-def heading(paper: str) -> str:
-    """Of a paper's claims."""
+def heading(paper: str, level: int = 3) -> str:
+    """Of a paper's claims, at a level of the page's headings."""
     found = claims.papers()[paper]
     title = escape(found.title)
     if found.arxiv:
         title = f'<a href="https://arxiv.org/abs/{found.arxiv}">{title}</a>'
-    return f'<h3 class="paper">{title} <span>{escape(found.cite)}</span></h3>'
+    return f'<h{level} class="paper">{title} <span>{escape(found.cite)}</span></h{level}>'
 
 
 def _card(row: tuple) -> str:

@@ -26,7 +26,7 @@ def every_verdict(opened: OpenStudy) -> HTML:
         shown = [(row, section.home(f"{name}-{row.claim}")) for row in rows.itertuples()]
         lines = "".join(_line(row, page) for row, page in shown)
         parts.append(
-            f'{pages.heading(name)}<div class="table-box words verdict-list mathjax_ignore" '
+            f'{pages.heading(name, 2)}<div class="table-box words verdict-list mathjax_ignore" '
             'tabindex="0" role="region" aria-label="Table of all claims and verdicts">'
             '<table class="dataframe"><thead><tr><th scope="col">claim</th>'
             '<th scope="col">what the paper says, and what came out here</th></tr></thead>'
