@@ -112,10 +112,10 @@ class NamedText(Text):
 
 class Task(Group):
     """An lm-eval task; `shots` examples in the prompt, `limit` questions (all when empty; of a
-    group, of each of its tasks). The score is `acc`, or `exact_match` of generated answers. `role`:
-    what the questions ask for, which claims tell apart; a study's file has to say it. `metric`:
-    which score tables and figures show of a task that has both; each is recorded. `label`: what
-    pages and figures call it.
+    group, of each of its tasks). The score is `acc`, or `exact_match` or `rougeL` of generated
+    answers. `role`: what the questions ask for, which claims tell apart; a study's file has to say
+    it. `metric`: another score that tables and figures show instead, of a task that has it; each
+    is recorded. `label`: what pages and figures call it.
 
     `order`: 0 for the examples as the harness gives them, another number for a permutation of
     them with that seed, the same for every question."""
@@ -124,6 +124,6 @@ class Task(Group):
     shots: Shots = 0
     limit: Positive | None = None
     role: Literal["knowledge", "reading", "generation"] | None = None
-    metric: Literal["acc", "acc_norm"] = "acc"
+    metric: Literal["acc", "acc_norm", "rouge1", "rouge2"] = "acc"
     label: Annotated[Name, Field(max_length=40)] | None = None
     order: Seed = 0

@@ -32,6 +32,7 @@ SHIPPED = {
     "mmlu": "MMLU",
     "openbookqa": "OpenBookQA",
     "piqa": "PIQA",
+    "qmsum": "QMSum",
     "wikitext": "WikiText-2",
     "winogrande": "WinoGrande",
 }

@@ -108,7 +108,9 @@ def test_containers_hold_what_a_run_needs() -> None:
     definition = (paths.ROOT / "containers/book.def").read_text("utf-8")
     for name in ("almanac", "book", "commons", "lib", "notebooks", "profiles", "published"):
         assert f"    {name} /book/{name}\n" in definition
-    for name in ("studies", "tasks", "Snakefile", "_config.yml", "_toc.yml", "CITATION.cff"):
+    for name in ("abilities", "studies", "tasks"):
+        assert f"    {name} /book/{name}\n" in definition
+    for name in ("Snakefile", "_config.yml", "_toc.yml", "CITATION.cff"):
         assert f"    {name} /book/{name}\n" in definition
     for file in ("containers/book.def", "containers/Dockerfile", "colab/two_sections.ipynb"):
         assert "http" not in (paths.ROOT / file).read_text("utf-8")

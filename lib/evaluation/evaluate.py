@@ -12,14 +12,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lib.errors import UserError
 from lib.evaluation import per_question, sweep
 from lib.evaluation.batches import Row
-from lib.evaluation.harness import Questions, SharedPass
+from lib.evaluation.harness import BESIDE, METRICS, Questions, SharedPass
 from lib.evidence.journal import Journal
 from lib.models import untouched
 from lib.pruning.dropped import UNPRUNED, Dropped
 from lib.schema import Task
 
 METHOD = 4  # raise when the code that computes the values changes them
-NORMED = "acc_norm"  # of log-likelihoods divided by the length of the answer in characters
+SCORES = tuple(dict.fromkeys(chain.from_iterable(METRICS.values())))
 
 
 def accuracies(
@@ -34,7 +34,7 @@ def accuracies(
     chat_template: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """For each dropped block, in order: accuracy, the mean of lm-eval's `acc`, or of `exact_match`
-    of generated answers by the task's first filter, with the standard error of a mean.
+    or `rougeL` of generated answers by the task's first filter, with the standard error of a mean.
 
     All blocks share one pass over answers that are given; generation runs pruned models one by
     one. With `question_free` the choices follow the last line of the prompt alone ("Answer:"):
@@ -42,10 +42,10 @@ def accuracies(
     tokenizer's, as lm-eval does it.
 
     Also: n_questions, per-question scores in order (`correct`, see `per_question`, for paired
-    comparisons), by sub-task for groups, the same of lm-eval's `acc_norm` where all of a task's
-    questions have it, both chance levels (`guess` and `constant`, see `chance`;
-    None where they are not known), the number of truncated prompts, and `choices`: "prompts" where
-    these are what is chosen from.
+    comparisons), by sub-task for groups, the same of what lm-eval has `BESIDE` its score, such as
+    `acc_norm`, where all of a task's questions have it, both chance levels (`guess` and `constant`,
+    see `chance`; None where they are not known), the number of truncated prompts, and `choices`:
+    "prompts" where these are what is chosen from.
 
     With a journal that takes a share, that is all that is worked on, and nothing comes out.
 
@@ -97,21 +97,22 @@ def accuracy(
 
 def _scores(samples: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     correct: per_question.Correct = {}
-    normed: per_question.Correct = {}
+    beside: dict[str, per_question.Correct] = {}
     for name in sorted(samples):
         rows = sorted(samples[name], key=lambda row: row["doc_id"])
         rows = [row for row in rows if row["filter"] == rows[0]["filter"]] if rows else []
-        key = next((key for key in ("acc", "exact_match") if rows and key in rows[0]), None)
+        key = next((key for key in SCORES if rows and key in rows[0]), None)
         if key is None:
             raise UserError(
-                f"lm-eval task '{name}': has neither 'acc' nor 'exact_match'; only such tasks "
-                "are read"
+                f"lm-eval task '{name}': has none of {', '.join(SCORES)}; only such tasks are read"
             )
         correct[name] = per_question.spelled([_score(name, row, key) for row in rows])
-        if NORMED in rows[0]:
-            normed[name] = per_question.spelled([_score(name, row, NORMED) for row in rows])
-    found = _of_questions(correct)
-    return found | ({NORMED: _of_questions(normed)} if normed.keys() == correct.keys() else {})
+        for other in BESIDE.get(key, ()):
+            if other in rows[0]:
+                scores = [_score(name, row, other) for row in rows]
+                beside.setdefault(other, {})[name] = per_question.spelled(scores)
+    found, every = _of_questions(correct), correct.keys()
+    return found | {key: _of_questions(of) for key, of in beside.items() if of.keys() == every}
 
 
 def _of_questions(correct: per_question.Correct) -> dict[str, Any]:
@@ -126,7 +127,7 @@ def _of_questions(correct: per_question.Correct) -> dict[str, Any]:
 
 def shown(value: dict[str, Any], task: Task) -> dict[str, Any]:
     """A record of answers with the scores that the study wants shown of this task."""
-    return value | value[NORMED] if task.metric == NORMED else value
+    return value if task.metric == "acc" else value | value[task.metric]
 
 
 def _score(task: str, row: dict[str, Any], key: str) -> float:

@@ -30,7 +30,13 @@ from lib.schema import Study, Task
 from lib.words import some
 
 SEEDS = {"docs": 0, "examples": 1234}  # as lm-eval's own command seeds them
-METRICS = {"multiple_choice": "acc", "loglikelihood": "acc", "generate_until": "exact_match"}
+METRICS = {
+    "multiple_choice": ("acc",),
+    "loglikelihood": ("acc",),
+    "generate_until": ("exact_match", "rougeL"),
+}
+# Recorded beside a score, of tasks that have them.
+BESIDE = {"acc": ("acc_norm",), "rougeL": ("rouge1", "rouge2")}
 PROMPT = ("doc_to_text", "doc_to_choice", "doc_to_target")
 
 
@@ -221,9 +227,9 @@ def _shipped(names: set[str]) -> set[str]:
 def metric(task: Any) -> str | None:
     """Name of the metric that is read of an lm-eval task: `acc` of multiple choice, and of a given
     answer, which is right where the model would write it itself; `exact_match` of generated
-    answers; None for tasks that have neither."""
-    wanted = METRICS.get(task.OUTPUT_TYPE)
-    return wanted if wanted in task.aggregation() else None
+    answers, or else `rougeL`; None for tasks that have none of these."""
+    wanted = METRICS.get(task.OUTPUT_TYPE, ())
+    return next((one for one in wanted if one in task.aggregation()), None)
 
 
 def chosen_from(tasks: Iterable[Any]) -> bool:
@@ -241,9 +247,10 @@ def _check_metric(task: Task, one: Any) -> None:
     without the score that is to be shown."""
     name = task.name
     if (key := metric(one)) is None:
+        kinds = ", ".join(f"{kind} with {' or '.join(keys)}" for kind, keys in METRICS.items())
         raise UserError(
             f"lm-eval task '{name}': is {one.OUTPUT_TYPE} with {', '.join(one.aggregation())}; "
-            f"read are {', '.join(f'{kind} with {key}' for kind, key in METRICS.items())}"
+            f"read are {kinds}"
         )
     how = getattr(one.aggregation()[key], "__name__", "")
     if how != "mean":
@@ -251,7 +258,8 @@ def _check_metric(task: Task, one: Any) -> None:
             f"lm-eval task '{name}': its {key} is aggregated by '{how}'; only means over the "
             "questions are read"
         )
-    if task.metric not in one.aggregation() and task.metric != "acc":
+    beside = {other for other in BESIDE.get(key, ()) if other in one.aggregation()}
+    if task.metric not in {"acc", *beside}:
         raise UserError(
             f"lm-eval task '{name}': has no {task.metric}; its metric_list names "
             f"{', '.join(one.aggregation())}; leave metric out"

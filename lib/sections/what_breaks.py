@@ -197,7 +197,7 @@ ABILITIES = {
     "tasks": "names of the tasks",
     **STATE,
     **DROPPED,
-    "accuracy": "mean over the tasks",
+    "accuracy": "mean over the tasks; of summaries their ROUGE",
     "stderr": "its standard error",
     "chance": "what has to be beaten, mean over the tasks; 0 where answers are written",
     "kept": "accuracy above chance, as a share of the unpruned model's; empty: that one's is not "
