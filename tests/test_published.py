@@ -26,6 +26,9 @@ CONTENT = {
     "almanac-seed1": "fad714742c0162ac7e84610b27b49aac0645eba39b358ad8d91ce083fe0b5f9f",
     "almanac-seed2": "8abc45434f1bd23fc0935663abc49c9fa341c15563a1fe4c3372c90a6fb19f9b",
     "almanac-untrained": "8522d0a1ffde8113ed1c0abace7fa89b1cbd762766002bbc414e6c318334a5d6",
+    "qwen2.5-coder-0.5b-instruct": (
+        "e654b8d11d3b1006ecd0752b8f19fd244561ecf655066b0e603d21bee54e26ad"
+    ),
     "smollm2-135m-instruct": "0cef1f92d216362834cf62d385fa41dae8ed3fb0bf693c93784a067796fe8556",
     "smollm2-135m-instruct-public": (
         "9878fa77cc80a05616bbc33ddaf94335760d22882aa4ba48f776af3b05860790"
