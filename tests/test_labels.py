@@ -1,10 +1,13 @@
 """Labels of tasks: what people read in place of names, and what stays as it is."""
 
+from types import SimpleNamespace
+
 import pytest
 import yaml
 
 from lib import labels, paths
 from lib.fields import Task
+from lib.sections import pages
 
 
 @pytest.fixture(autouse=True)
@@ -52,3 +55,9 @@ def test_a_name_with_its_own_spelling_keeps_it():
     assert labels.capital("a learnt fact") == "A learnt fact"
     assert labels.capital("mine_1 is flat") == "mine_1 is flat"
     assert labels.capital("iPhone questions") == "iPhone questions"
+
+
+def test_what_a_verdict_asks_for_has_labels_like_what_it_found():
+    row = SimpleNamespace(reason="arc_easy (0-shot): flat", asked="arc_easy (0-shot) at least 20%")
+    html = pages.reason(row)
+    assert "arc_easy" not in html and html.count("ARC-Easy") == 2

@@ -13,6 +13,7 @@ from lib import study as studies
 from lib.book import memory, model_tables, plan, timing
 from lib.errors import UserError
 from lib.experiments.conditions import Condition, Done
+from lib.healing import recipe
 from lib.models import checkpoints, shapes
 from lib.pruning.dropped import simple, span
 
@@ -121,6 +122,14 @@ def test_healed_models_are_asked_at_the_pace_of_the_numbers_they_are_in(monkeypa
             healed = part.conditions[0].healing is not None
             wanted = 3.0 if healed and written else paces[dtype].forward
             assert pace.asking(opened, part) == plan.asked_passes(opened, part) * wanted
+    # On a GPU those that were healed in 4 bits stay so; others of the same study do not.
+    monkeypatch.setattr(plan, "runs_in_4bit", lambda study: True)
+    asked = {True: set(), False: set()}
+    for part in plan.parts(opened).values():
+        if healing := part.conditions[0].healing:
+            passes = plan.asked_passes(opened, part)
+            asked[recipe.of(healing).needs_4bit].add(pace.asking(opened, part) / passes)
+    assert asked == {True: {1.0}, False: {3.0}}
     assert plan.speed(study.model_copy(update={"healing": None}), shape).written is None
 
 

@@ -245,8 +245,9 @@ class Speed(NamedTuple):
         return forward * self.forward + back * (self.training - self.forward)
 
     def asking(self, opened: Planned, part: Part) -> float:
-        healed = part.conditions[0].healing is not None
-        pace = self.written if healed and self.written is not None else self.forward
+        healing = part.conditions[0].healing
+        written = healing and not (recipes.of(healing).needs_4bit and runs_in_4bit(opened.study))
+        pace = self.written if written and self.written is not None else self.forward
         return asked_passes(opened, part) * pace
 
     def extra(self, opened: Planned, extra: section.Extra) -> float:
@@ -262,8 +263,6 @@ def speed(study: Study, shape: Shape, flops: float | None = None) -> Speed:
         return Speed(operations / flops, BACK * operations / flops)
     found = timed_speed(study, shape)
     if study.healing is None or checkpoints.dtype(study) == torch.float32:
-        return found
-    if recipes.of(study.healing).needs_4bit and runs_in_4bit(study):
         return found
     written = study.model_copy(update={"dtype": "float32"})
     return found._replace(written=timed_speed(written, shape).forward)
@@ -346,7 +345,7 @@ def plan(study: Study) -> str:
     per_token = 2 * sum(shape.by_layer) / shape.n_layers
     written = ""
     if pace.written is not None:
-        written = f", {1 / pace.written:,.0f} in the float32 of healed models"
+        written = f", {1 / pace.written:,.0f} in float32"
     lines += [
         f"ESTIMATES, from {timed} timed here on {checkpoints.device(study)}: "
         f"{1 / pace.forward:,.0f} tokens/s forward ({per_token / pace.forward / 1e9:,.0f} "

@@ -236,7 +236,9 @@ def _kind(row: tuple) -> str:
 def reason(row: tuple) -> str:
     """The numbers, and beside them what is asked of them."""
     said = f"{escape(typeset(labels.capital(labels.spelt(row.reason))))}."
-    asked = f' <span class="claim-asked">Asked for: {escape(typeset(row.asked))}.</span>'
+    asked = (
+        f' <span class="claim-asked">Asked for: {escape(typeset(labels.spelt(row.asked)))}.</span>'
+    )
     return said + asked * (row.asked != "–")
 
 
